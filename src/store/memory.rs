@@ -1,0 +1,1 @@
+//! A store in memory with a live and a durable image.

@@ -1,0 +1,182 @@
+//! What time is it, and which of two writes is newer.
+//!
+//! Knows: a clock that never goes back within this node, a wall clock that may lie, and the hybrid logical stamp that orders
+//! writes between nodes. Does not know: where the time comes from; the shell hands it in.
+//! Source: Kulkarni et al., "Logical Physical Clocks" (hybrid logical clocks); DESIGN promise 9.
+
+use std::fmt;
+use std::ops::{Add, Sub};
+use std::time::Duration;
+
+/// Microseconds on this node's monotonic clock.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Instant(pub u64);
+
+impl Add<Duration> for Instant {
+    type Output = Instant;
+    fn add(self, more: Duration) -> Instant {
+        Instant(self.0.saturating_add(u64::try_from(more.as_micros()).unwrap_or(u64::MAX)))
+    }
+}
+
+impl Sub for Instant {
+    type Output = Duration;
+    fn sub(self, earlier: Instant) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// Milliseconds since 1970 as the system's clock says, and whether that clock is to be believed.
+///
+/// `trusted`: the kernel says it is synchronised, or the operator said so.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct WallTime {
+    pub ms: u64,
+    pub trusted: bool,
+}
+
+/// The hybrid logical time a front end gives a write; the larger stamp wins on every replica.
+///
+/// Ordered by milliseconds, then counter, then front end: no two writes share a stamp.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Stamp {
+    pub ms: u64,
+    pub counter: u32,
+    pub front: u32,
+}
+
+impl Stamp {
+    pub const ZERO: Stamp = Stamp { ms: 0, counter: 0, front: 0 };
+    pub const LEN: usize = 16;
+
+    pub fn to_bytes(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.ms.to_be_bytes());
+        bytes[8..12].copy_from_slice(&self.counter.to_be_bytes());
+        bytes[12..].copy_from_slice(&self.front.to_be_bytes());
+        bytes
+    }
+
+    pub fn from_bytes(bytes: [u8; 16]) -> Stamp {
+        let part = |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        Stamp { ms: u64::from(part(0)) << 32 | u64::from(part(4)), counter: part(8), front: part(12) }
+    }
+}
+
+/// `ms-counter-front`, hexadecimal, as it stands in the `Encamp` header.
+impl fmt::Display for Stamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}-{:x}-{:x}", self.ms, self.counter, self.front)
+    }
+}
+
+impl std::str::FromStr for Stamp {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Stamp, ()> {
+        let mut parts = text.split('-');
+        let mut next = || parts.next().ok_or(());
+        let stamp = Stamp {
+            ms: u64::from_str_radix(next()?, 16).map_err(drop)?,
+            counter: u32::from_str_radix(next()?, 16).map_err(drop)?,
+            front: u32::from_str_radix(next()?, 16).map_err(drop)?,
+        };
+        if parts.next().is_some() { Err(()) } else { Ok(stamp) }
+    }
+}
+
+/// Gives this front end's stamps, never twice the same and never one below a stamp that it has seen.
+///
+/// The floor is kept on disk in steps of [`StampClock::RESERVE_MS`]: a stamp at or above `reserved_ms` may only leave
+/// after a new reservation is synced, so that a restart, whatever the system's clock says by then, goes on above it.
+#[derive(Clone, Debug)]
+pub struct StampClock {
+    last: Stamp,
+    reserved_ms: u64,
+}
+
+impl StampClock {
+    pub const RESERVE_MS: u64 = 10_000;
+    /// A stamp further ahead than this of a trusted clock is refused, with an alarm (promise 9).
+    pub const AHEAD_MS_MAX: u64 = 300_000;
+
+    /// `floor_ms`: the reservation found on disk, 0 where there is none.
+    pub fn new(front: u32, floor_ms: u64) -> StampClock {
+        StampClock { last: Stamp { ms: floor_ms, counter: 0, front }, reserved_ms: floor_ms }
+    }
+
+    pub fn front(&self) -> u32 {
+        self.last.front
+    }
+
+    /// The time by which bindings are judged: the system's, but never below the floor.
+    pub fn wall_ms(&self, wall: WallTime) -> u64 {
+        wall.ms.max(self.last.ms)
+    }
+
+    /// The next stamp, and the new reservation that must be synced before the stamp may leave, where one is due.
+    pub fn next(&mut self, wall: WallTime) -> (Stamp, Option<u64>) {
+        if wall.ms > self.last.ms {
+            self.last.ms = wall.ms;
+            self.last.counter = 0;
+        } else if self.last.counter == u32::MAX {
+            self.last.ms += 1;
+            self.last.counter = 0;
+        } else {
+            self.last.counter += 1;
+        }
+        let reserve = (self.last.ms >= self.reserved_ms).then(|| {
+            self.reserved_ms = self.last.ms + Self::RESERVE_MS;
+            self.reserved_ms
+        });
+        (self.last, reserve)
+    }
+
+    /// Raises the clock above a stamp seen elsewhere.
+    ///
+    /// Errors: `Err(())` where it is more than [`Self::AHEAD_MS_MAX`] ahead of a trusted clock; the clock stays as it was.
+    #[allow(clippy::result_unit_err)]
+    pub fn observe(&mut self, seen: Stamp, wall: WallTime) -> Result<(), ()> {
+        if wall.trusted && seen.ms > wall.ms.saturating_add(Self::AHEAD_MS_MAX) {
+            return Err(());
+        }
+        if (seen.ms, seen.counter) > (self.last.ms, self.last.counter) {
+            self.last.ms = seen.ms;
+            self.last.counter = seen.counter;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps_grow_although_the_clock_goes_back() {
+        let mut clock = StampClock::new(7, 0);
+        let at = |ms| WallTime { ms, trusted: false };
+        let (first, reserve) = clock.next(at(1_000_000));
+        assert_eq!(reserve, Some(1_010_000));
+        let (second, reserve) = clock.next(at(5));
+        assert!(second > first && reserve.is_none());
+        let (third, _) = StampClock::new(7, 1_010_000).next(at(5));
+        assert!(third > second, "after a restart in 1970 the stamps go on above the floor");
+    }
+
+    #[test]
+    fn a_stamp_far_ahead_of_a_trusted_clock_is_refused() {
+        let mut clock = StampClock::new(7, 0);
+        let seen = Stamp { ms: 400_000, counter: 3, front: 9 };
+        assert!(clock.observe(seen, WallTime { ms: 1, trusted: true }).is_err());
+        assert!(clock.observe(seen, WallTime { ms: 1, trusted: false }).is_ok());
+        assert!(clock.next(WallTime { ms: 1, trusted: false }).0 > seen);
+    }
+
+    #[test]
+    fn a_stamp_reads_back() {
+        let stamp = Stamp { ms: 0x1_2345_6789, counter: 5, front: u32::MAX };
+        assert_eq!(stamp.to_string().parse(), Ok(stamp));
+        assert_eq!(Stamp::from_bytes(stamp.to_bytes()), stamp);
+        assert!("1-2".parse::<Stamp>().is_err() && "1-2-3-4".parse::<Stamp>().is_err());
+    }
+}
