@@ -1,0 +1,226 @@
+//! What the operator's files mean.
+//!
+//! [`Settings`] is the meaning: checked, complete, with every default filled in. How it is read from text, and what is
+//! said of a mistake, stands in [`read`] and [`subscribers`]. Nothing here touches a file: the shell hands in texts.
+
+pub mod read;
+pub mod subscribers;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::ident::{Network, Suffix};
+pub use subscribers::{Subscriber, Subscribers};
+
+/// Everything that a node does, it does by these.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub domain: String,
+    pub data_dir: PathBuf,
+    /// The control socket; default `<data_dir>/control.sock`.
+    pub control: PathBuf,
+    pub cluster_key: Option<ClusterKey>,
+    pub front: Front,
+    pub base_stations: Vec<BaseStation>,
+    pub trunks: Vec<Trunk>,
+    pub zone: ZoneSettings,
+    pub shards: Vec<Shard>,
+    /// Local and remote ones; `Shard::replicas` and `StoreId::Replica` are indices into this.
+    pub replicas: Vec<Replica>,
+    pub registrar: Registrar,
+    pub dialplan: Dialplan,
+    /// Less than this many bytes left on the disk: writes are refused (`disk_reserve`, default 64 MB).
+    pub disk_reserve_bytes: u64,
+    pub rehearsal: Option<Rehearsal>,
+    pub subscribers: Arc<Subscribers>,
+}
+
+/// The shared secret of the nodes of one site: 32 bytes, never printed.
+#[derive(Clone, PartialEq, Eq, zeroize::ZeroizeOnDrop)]
+pub struct ClusterKey(pub [u8; 32]);
+
+impl std::fmt::Debug for ClusterKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ClusterKey(…)")
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Transport {
+    Udp,
+    Tcp,
+}
+
+/// Where we listen, `udp:0.0.0.0:5060`, and the address that others are told, where that differs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listener {
+    pub transport: Transport,
+    pub address: SocketAddr,
+    /// What stands in Via and in zone records; default: `address`, or where that is unspecified the address of the
+    /// default route, which the shell fills in before the node is started.
+    pub advertise: Option<IpAddr>,
+}
+
+impl Listener {
+    /// The address and port that others are told.
+    pub fn advertised(&self) -> SocketAddr {
+        SocketAddr::new(self.advertise.unwrap_or(self.address.ip()), self.address.port())
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Front {
+    pub listen: Vec<Listener>,
+    /// Who may speak for phones: the networks of `front.base_stations`.
+    pub base_stations: Vec<Network>,
+    /// Other front ends and foreign proxies that may send INVITE to a replica's port.
+    pub peers: Vec<Network>,
+    pub unlisted: Unlisted,
+}
+
+/// What an address that nobody listed gets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unlisted {
+    Silence,
+    Forbidden,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BaseStation {
+    pub name: String,
+    pub address: SocketAddr,
+    pub location_area: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Trunk {
+    pub name: String,
+    pub address: SocketAddr,
+    pub mode: TrunkMode,
+    pub texts: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TrunkMode {
+    Redirect,
+    Recurse,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ZoneSettings {
+    /// Lower case, no dot at the end.
+    pub apex: String,
+    pub listen: Vec<Listener>,
+    /// Who may ask below `imsi`, `e164` and `num`; empty: everybody.
+    pub allow: Vec<Network>,
+    pub ttl_s: u32,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Shard {
+    pub name: String,
+    /// Each suffix that the shard owns, ranges already written out.
+    pub suffixes: Vec<Suffix>,
+    /// Indices into `Settings::replicas`.
+    pub replicas: Vec<usize>,
+    pub write_quorum: usize,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Replica {
+    pub name: String,
+    /// Index into `Settings::shards`.
+    pub shard: usize,
+    pub place: Place,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// A replica of this process; `listen` is where other boxes reach it, if anywhere.
+    Local { path: PathBuf, listen: Vec<Listener> },
+    /// A replica elsewhere, reached by UDP.
+    Remote { address: SocketAddr },
+}
+
+impl Replica {
+    pub fn is_local(&self) -> bool {
+        matches!(self.place, Place::Local { .. })
+    }
+}
+
+/// How bindings live and how long anybody waits; each default is the manual's (config/encamp.toml).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Registrar {
+    pub expires_s_min: u32,
+    pub expires_s_max: u32,
+    pub expires_s_default: u32,
+    /// A binding past its expiry stays routable this long (default 30 days).
+    pub stale_life: Duration,
+    /// How long a replica may be away; tombstones live `stale_life` plus this (default 7 days).
+    pub replica_absence_max: Duration,
+    pub write_deadline: Duration,
+    pub read_deadline: Duration,
+    pub challenge_life: Duration,
+    pub challenge_count_max: usize,
+    /// Writes that are kept for a replica that is behind; with more it must be repaired.
+    pub hint_count_max: usize,
+    pub contacts_per_aor_max: usize,
+    pub transaction_count_max: usize,
+    /// The reject cause for an IMSI that nobody provisioned: first the longest matching PLMN, else cause 4.
+    pub unknown_cause_by_plmn: Vec<(String, u8)>,
+    /// The operator vouches for this clock although the kernel does not call it synchronised.
+    pub clock_trusted: bool,
+}
+
+impl Default for Registrar {
+    fn default() -> Registrar {
+        const DAY: Duration = Duration::from_secs(86_400);
+        Registrar {
+            expires_s_min: 60,
+            expires_s_max: 86_400,
+            expires_s_default: 3_600,
+            stale_life: DAY * 30,
+            replica_absence_max: DAY * 7,
+            write_deadline: Duration::from_millis(2_500),
+            read_deadline: Duration::from_millis(400),
+            challenge_life: Duration::from_secs(30),
+            challenge_count_max: 50_000,
+            hint_count_max: 10_000,
+            contacts_per_aor_max: 10,
+            transaction_count_max: 20_000,
+            unknown_cause_by_plmn: Vec::new(),
+            clock_trusted: false,
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Dialplan {
+    /// Numbers with these prefixes are ours: unknown ones are 404 and never go to a trunk.
+    pub local_prefixes: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Rehearsal {
+    pub imsi_prefix: String,
+    pub count: u32,
+}
+
+impl Settings {
+    /// The base station table that names this address; by address alone, without the port (DESIGN section 9, Trust).
+    pub fn base_station_at(&self, address: IpAddr) -> Option<&BaseStation> {
+        self.base_stations.iter().find(|station| station.address.ip() == address)
+    }
+
+    /// Whether this address may speak for phones.
+    pub fn is_base_station(&self, address: IpAddr) -> bool {
+        self.front.base_stations.iter().any(|network| network.contains(address))
+            || self.base_station_at(address).is_some()
+    }
+
+    pub fn trunk_at(&self, address: IpAddr) -> Option<&Trunk> {
+        self.trunks.iter().find(|trunk| trunk.address.ip() == address)
+    }
+}
