@@ -1,1 +1,218 @@
+//! Every fact worth telling, once: the shell makes of it a log line, a counter, and where a human is needed an alarm.
+//!
+//! An event shows at most the last four digits of an IMSI or number, and never a key, a RAND or an answer to one.
 
+use std::fmt;
+use std::net::SocketAddr;
+
+use crate::ident::Imsi;
+
+/// How loudly it is told.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Level {
+    Debug,
+    Info,
+    Warn,
+    /// A human is needed.
+    Alarm,
+}
+
+/// Why a datagram was dropped without an answer.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Drop {
+    /// Its sender is in no list.
+    Unlisted,
+    /// It is not SIP, or not enough of it to answer.
+    Malformed(&'static str),
+    KeepAlive,
+    /// A response to nothing that we asked.
+    ResponseUnknown,
+    /// The answer would not fit into a datagram because of the request's own Vias, tags and Call-ID.
+    AnswerTooLong,
+    /// An ACK, which is never answered.
+    Ack,
+    /// A table is full and the request cannot even be refused.
+    Overload,
+}
+
+#[derive(Clone, Debug)]
+pub enum Event {
+    DatagramDropped { from: SocketAddr, why: Drop },
+    MalformedAnswered { from: SocketAddr, code: u16, why: &'static str },
+    Retransmission { from: SocketAddr },
+    SentByDiffers { from: SocketAddr },
+    Challenged { imsi: Imsi },
+    Registered { imsi: Imsi, from: SocketAddr, moved: bool, elapsed_us: u64 },
+    Detached { imsi: Imsi },
+    DetachIgnored { imsi: Imsi },
+    RegisterRefused { imsi: Option<Imsi>, from: SocketAddr, code: u16, why: &'static str },
+    RequestRefused { from: SocketAddr, method: &'static str, code: u16, why: &'static str },
+    Redirected { imsi: Imsi },
+    RouteRefused { code: u16, why: &'static str },
+    WriteRestamped { imsi: Imsi },
+    ReplicaMissedWrite { replica: String, imsi: Imsi, why: &'static str },
+    ReplicaLevel { replica: String },
+    ReplicaSilent { replica: String },
+    ReplicaClosed { replica: String, why: String },
+    ReplicaFounded { replica: String },
+    ReplicaNotFounded { replica: String },
+    ReplicaRefilled { replica: String, records: u64 },
+    HintsOverflowed { replica: String },
+    SignatureRefused { from: SocketAddr, why: &'static str },
+    StampAhead { from: SocketAddr },
+    WrongShard { imsi: Imsi, from: SocketAddr },
+    ClockJumped { shift_s: u64 },
+    RecordUnreadable { replica: String },
+    Purged { replica: String, records: u64 },
+    NodeStoreRefused { why: String },
+    ConnectionRefused { from: SocketAddr, why: &'static str },
+}
+
+impl Event {
+    pub fn level(&self) -> Level {
+        match self {
+            Event::DatagramDropped { .. }
+            | Event::MalformedAnswered { .. }
+            | Event::Retransmission { .. }
+            | Event::SentByDiffers { .. }
+            | Event::Challenged { .. }
+            | Event::ConnectionRefused { .. } => Level::Debug,
+            Event::Registered { .. }
+            | Event::Detached { .. }
+            | Event::DetachIgnored { .. }
+            | Event::RegisterRefused { .. }
+            | Event::RequestRefused { .. }
+            | Event::Redirected { .. }
+            | Event::RouteRefused { .. }
+            | Event::WriteRestamped { .. }
+            | Event::ReplicaLevel { .. }
+            | Event::ReplicaFounded { .. }
+            | Event::ReplicaRefilled { .. }
+            | Event::Purged { .. } => Level::Info,
+            Event::ReplicaMissedWrite { .. }
+            | Event::ReplicaSilent { .. }
+            | Event::SignatureRefused { .. }
+            | Event::WrongShard { .. }
+            | Event::ClockJumped { .. } => Level::Warn,
+            Event::ReplicaClosed { .. }
+            | Event::ReplicaNotFounded { .. }
+            | Event::HintsOverflowed { .. }
+            | Event::StampAhead { .. }
+            | Event::RecordUnreadable { .. }
+            | Event::NodeStoreRefused { .. } => Level::Alarm,
+        }
+    }
+
+    /// The counter's name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Event::DatagramDropped { why, .. } => match why {
+                Drop::Unlisted => "drop_unlisted",
+                Drop::Malformed(_) => "drop_malformed",
+                Drop::KeepAlive => "keep_alive",
+                Drop::ResponseUnknown => "drop_response_unknown",
+                Drop::AnswerTooLong => "drop_answer_too_long",
+                Drop::Ack => "ack",
+                Drop::Overload => "drop_overload",
+            },
+            Event::MalformedAnswered { .. } => "malformed_answered",
+            Event::Retransmission { .. } => "retransmission",
+            Event::SentByDiffers { .. } => "sent_by_differs",
+            Event::Challenged { .. } => "challenged",
+            Event::Registered { .. } => "registered",
+            Event::Detached { .. } => "detached",
+            Event::DetachIgnored { .. } => "detach_ignored",
+            Event::RegisterRefused { .. } => "register_refused",
+            Event::RequestRefused { .. } => "request_refused",
+            Event::Redirected { .. } => "redirected",
+            Event::RouteRefused { .. } => "route_refused",
+            Event::WriteRestamped { .. } => "write_restamped",
+            Event::ReplicaMissedWrite { .. } => "replica_missed_write",
+            Event::ReplicaLevel { .. } => "replica_level",
+            Event::ReplicaSilent { .. } => "replica_silent",
+            Event::ReplicaClosed { .. } => "replica_closed",
+            Event::ReplicaFounded { .. } => "replica_founded",
+            Event::ReplicaNotFounded { .. } => "replica_not_founded",
+            Event::ReplicaRefilled { .. } => "replica_refilled",
+            Event::HintsOverflowed { .. } => "hints_overflowed",
+            Event::SignatureRefused { .. } => "signature_refused",
+            Event::StampAhead { .. } => "stamp_ahead",
+            Event::WrongShard { .. } => "wrong_shard",
+            Event::ClockJumped { .. } => "clock_jumped",
+            Event::RecordUnreadable { .. } => "record_unreadable",
+            Event::Purged { .. } => "purged",
+            Event::NodeStoreRefused { .. } => "node_store_refused",
+            Event::ConnectionRefused { .. } => "connection_refused",
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::DatagramDropped { from, why } => write!(f, "dropped a datagram of {from}: {why}"),
+            Event::MalformedAnswered { from, code, why } => write!(f, "answered {code} to {from}: {why}"),
+            Event::Retransmission { from } => write!(f, "a copy of a request of {from}"),
+            Event::SentByDiffers { from } => write!(f, "{from} names another host in its Via"),
+            Event::Challenged { imsi } => write!(f, "challenged {}", imsi.short()),
+            Event::Registered { imsi, from, moved, elapsed_us } => {
+                let how = if *moved { "moved to" } else { "registered at" };
+                write!(f, "{} {how} {from} in {:.1} ms", imsi.short(), *elapsed_us as f64 / 1000.0)
+            }
+            Event::Detached { imsi } => write!(f, "{} detached", imsi.short()),
+            Event::DetachIgnored { imsi } => {
+                write!(f, "a detach of {} that names another contact than its binding: nothing is changed", imsi.short())
+            }
+            Event::RegisterRefused { imsi, from, code, why } => {
+                let who = imsi.map(|imsi| imsi.short()).unwrap_or_else(|| "a REGISTER".into());
+                write!(f, "refused {who} at {from} with {code}: {why}")
+            }
+            Event::RequestRefused { from, method, code, why } => write!(f, "refused {method} of {from} with {code}: {why}"),
+            Event::Redirected { imsi } => write!(f, "redirected a call to {}", imsi.short()),
+            Event::RouteRefused { code, why } => write!(f, "refused a call with {code}: {why}"),
+            Event::WriteRestamped { imsi } => write!(f, "a replica knew a newer write of {}: stamped anew", imsi.short()),
+            Event::ReplicaMissedWrite { replica, imsi, why } => {
+                write!(f, "replica {replica} missed a write of {}: {why}; it is behind until it has it", imsi.short())
+            }
+            Event::ReplicaLevel { replica } => write!(f, "replica {replica} is level"),
+            Event::ReplicaSilent { replica } => write!(f, "replica {replica} does not answer"),
+            Event::ReplicaClosed { replica, why } => {
+                write!(f, "replica {replica} is closed until the next start, its disk failed: {why}")
+            }
+            Event::ReplicaFounded { replica } => write!(f, "replica {replica} is founded"),
+            Event::ReplicaNotFounded { replica } => write!(
+                f,
+                "replica {replica} is empty and has no founding mark: it takes writes but no *no* is believed of it; \
+                 if this is a new site run encamp init, else wait until it is refilled"
+            ),
+            Event::ReplicaRefilled { replica, records } => {
+                write!(f, "replica {replica} took {records} records from its siblings on this box")
+            }
+            Event::HintsOverflowed { replica } => {
+                write!(f, "replica {replica} missed more writes than are kept for it: it needs repair")
+            }
+            Event::SignatureRefused { from, why } => write!(f, "refused a stamped request of {from}: {why}"),
+            Event::StampAhead { from } => write!(f, "{from} stamps more than 5 minutes ahead of this clock"),
+            Event::WrongShard { imsi, from } => write!(f, "{from} asked for {}, which another shard owns", imsi.short()),
+            Event::ClockJumped { shift_s } => write!(f, "the clock jumped {shift_s} s forward: bindings made before keep their life"),
+            Event::RecordUnreadable { replica } => write!(f, "replica {replica} holds a record that cannot be read"),
+            Event::Purged { replica, records } => write!(f, "replica {replica} purged {records} records"),
+            Event::NodeStoreRefused { why } => write!(f, "the node's own store refuses: {why}"),
+            Event::ConnectionRefused { from, why } => write!(f, "closed a connection of {from}: {why}"),
+        }
+    }
+}
+
+impl fmt::Display for Drop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Drop::Unlisted => f.write_str("its address is in no list"),
+            Drop::Malformed(why) => f.write_str(why),
+            Drop::KeepAlive => f.write_str("a keep-alive"),
+            Drop::ResponseUnknown => f.write_str("a response to nothing asked"),
+            Drop::AnswerTooLong => f.write_str("its Vias, tags and Call-ID leave no room for an answer"),
+            Drop::Ack => f.write_str("an ACK"),
+            Drop::Overload => f.write_str("overload"),
+        }
+    }
+}

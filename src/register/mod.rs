@@ -1,1 +1,13 @@
+//! Who is where, and do we believe it.
+//!
+//! [`front`] carries a REGISTER from the base station to every replica and back; [`access`] challenges and verifies;
+//! [`decide`] is the pure decision; [`replica`] applies an outcome to one store by [`merge`], the one rule of convergence;
+//! [`cluster`] is how nodes sign what they tell each other.
 
+pub mod access;
+pub mod cluster;
+pub mod decide;
+pub mod front;
+pub mod hints;
+pub mod merge;
+pub mod replica;

@@ -1,0 +1,416 @@
+//! The seam between the thinking part and the world: what a node is told, what it asks for, and how a promise waits for the disk.
+//!
+//! Knows: inputs, outputs, the outbox with its held promises, deadlines. Does not know: what any of it means.
+//! Read first: DESIGN section 4, "Write now, sync later, speak after sync".
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use rand_core::{Rng as _, SeedableRng};
+use serde::Serialize;
+
+use crate::config::Settings;
+use crate::event::Event;
+use crate::ident::{Imsi, Msisdn};
+use crate::store::{CommitId, Seq, StoreId, Stores};
+use crate::time::{Instant, Stamp, WallTime};
+use crate::zone::Zone;
+
+/// One of our ports, by its place in the settings.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Port {
+    /// `front.listen[n]`
+    Front(u16),
+    /// `replica[n].listen[m]`
+    Replica(u16, u16),
+}
+
+/// The port that something came to, and the address of ours that it was sent to: the answer leaves from there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Local {
+    pub port: Port,
+    pub address: Option<IpAddr>,
+}
+
+/// A stream connection, numbered by the shell, never twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ConnId(pub u64);
+
+#[derive(Clone, Copy, Debug)]
+pub enum StreamEvent<'a> {
+    Opened { from: SocketAddr, to: Local },
+    Data(&'a [u8]),
+    Closed,
+}
+
+/// What a node is told.
+#[derive(Debug)]
+pub enum Input<'a> {
+    Datagram {
+        from: SocketAddr,
+        to: Local,
+        bytes: &'a [u8],
+    },
+    Stream {
+        conn: ConnId,
+        what: StreamEvent<'a>,
+    },
+    /// The instant of `poll_timeout` has come.
+    Timeout,
+    /// Everything up to this write of its store survives a power cut.
+    Synced(CommitId),
+    /// A sync failed: the store is closed.
+    StoreFailed(StoreId, String),
+    Settings(Arc<Settings>),
+    Command {
+        id: u64,
+        command: Command,
+    },
+}
+
+/// What an operator asks of a running node.
+#[derive(Clone, Debug)]
+pub enum Command {
+    Lookup(Who),
+    Replicas,
+    Status,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum Who {
+    Imsi(Imsi),
+    Number(Msisdn),
+}
+
+/// What a node wants done.
+#[derive(Debug)]
+pub enum Output {
+    Datagram {
+        from: Local,
+        to: SocketAddr,
+        bytes: Vec<u8>,
+    },
+    Stream {
+        conn: ConnId,
+        bytes: Vec<u8>,
+    },
+    StreamClose {
+        conn: ConnId,
+    },
+    /// What DNS answers from now on.
+    Zone(Arc<Zone>),
+    Answer {
+        id: u64,
+        answer: CommandAnswer,
+    },
+    Event(Event),
+    /// The node cannot go on: its own store failed. The process ends, with these words.
+    End(String),
+}
+
+/// Answers to [`Command`]; the fields are DESIGN section 9's JSON.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum CommandAnswer {
+    Lookup(LookupAnswer),
+    Replicas(Vec<ReplicaAnswer>),
+    Status(StatusAnswer),
+    Error(ErrorAnswer),
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct ErrorAnswer {
+    pub error: String,
+    pub cause: String,
+    pub hint: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct LookupAnswer {
+    pub imsi: String,
+    pub msisdn: Vec<String>,
+    pub name: String,
+    pub bindings: Vec<BindingAnswer>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct BindingAnswer {
+    pub contact: String,
+    pub base_station: Option<String>,
+    pub location_area: Option<String>,
+    pub cell: Option<String>,
+    /// Negative when stale.
+    pub expires_s: i64,
+    pub stale: bool,
+    /// Milliseconds since 1970 here; the shell writes RFC 3339.
+    pub since: u64,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct ReplicaAnswer {
+    pub name: String,
+    pub shard: String,
+    /// `level`, `catching up`, `behind`, `closed`, `not answering`.
+    pub state: String,
+    /// Known of local replicas only.
+    pub bindings: Option<u64>,
+    /// Age of the oldest write that it still misses.
+    pub lag_s: u64,
+    /// How many writes are kept for it.
+    pub hints: u64,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct StatusAnswer {
+    pub registrations_under_way: u64,
+    pub challenges: u64,
+    pub epoch: u64,
+    pub zone_serial: u32,
+    pub clock_trusted: bool,
+    pub alarms: Vec<String>,
+}
+
+/// What `handle` works with: time, dice, disk and the way out, all handed in.
+pub struct Ctx<'a> {
+    pub now: Instant,
+    pub wall: WallTime,
+    pub rng: &'a mut Rng,
+    pub stores: &'a mut dyn Stores,
+    pub out: &'a mut Outbox,
+}
+
+/// The node's dice: a CSPRNG that the shell seeds from the system, a simulation from its seed.
+pub struct Rng(rand_chacha::ChaCha12Rng);
+
+impl Rng {
+    pub fn from_seed(seed: [u8; 32]) -> Rng {
+        Rng(rand_chacha::ChaCha12Rng::from_seed(seed))
+    }
+
+    pub fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.0.fill_bytes(&mut bytes);
+        bytes
+    }
+
+    pub fn u64(&mut self) -> u64 {
+        self.0.next_u64()
+    }
+
+    /// Evenly below `end`, which is not 0.
+    pub fn below(&mut self, end: u64) -> u64 {
+        // The bias of the remainder is below 2^-32 for every `end` that we use.
+        self.0.next_u64() % end
+    }
+}
+
+/// The writes that a promise waits for: at most one (the latest) per store, up to eight stores.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct After {
+    commits: [Option<CommitId>; 8],
+}
+
+impl After {
+    pub fn nothing() -> After {
+        After::default()
+    }
+
+    /// Waits for this one too.
+    ///
+    /// A ninth store replaces nothing and is not forgotten either: it is told by the panic of a debug build, and no role of
+    /// this program waits for more stores than the replicas of one shard and the node's own.
+    #[must_use]
+    pub fn and(mut self, commit: CommitId) -> After {
+        for slot in &mut self.commits {
+            match slot {
+                Some(held) if held.store == commit.store => {
+                    held.seq = held.seq.max(commit.seq);
+                    return self;
+                }
+                Some(_) => {}
+                None => {
+                    *slot = Some(commit);
+                    return self;
+                }
+            }
+        }
+        debug_assert!(false, "a promise waits for more than eight stores");
+        self
+    }
+
+    pub fn commits(&self) -> impl Iterator<Item = CommitId> + '_ {
+        self.commits.iter().filter_map(|slot| *slot)
+    }
+
+    fn waits_for(&self, store: StoreId) -> bool {
+        self.commits().any(|commit| commit.store == store)
+    }
+}
+
+/// The name of a server transaction: a digest of what makes a request itself and not another.
+pub type TransactionKey = [u8; 16];
+
+/// Something that happens inside the node, now or once the disk has it.
+#[derive(Debug)]
+pub enum Inner {
+    /// Leaves the node.
+    Output(Output),
+    /// The final answer to a request: leaves the node, and is kept for copies of the request.
+    Answer { key: Option<TransactionKey>, to: ReplyTo, bytes: Vec<u8> },
+    /// A local replica has this write on disk.
+    Written { write: u64, replica: usize, older_than: Option<Stamp> },
+    /// A local replica will not have it: its store refused or failed.
+    NotWritten { write: u64, replica: usize },
+}
+
+/// Where an answer goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReplyTo {
+    Datagram { from: Local, to: SocketAddr },
+    Stream(ConnId),
+}
+
+/// What a node has said and what it holds back until the disk has it.
+///
+/// Limit: what is held is bounded by the transactions under way (`transaction_count_max`), each of which holds a few.
+#[derive(Default)]
+pub struct Outbox {
+    ready: VecDeque<Inner>,
+    held: Vec<(After, Inner)>,
+    synced: BTreeMap<StoreId, Seq>,
+    outputs: VecDeque<Output>,
+}
+
+impl Outbox {
+    /// Happens as soon as every commit of `after` is synced; at once if that is so already.
+    pub fn after(&mut self, after: After, what: Inner) {
+        if after.commits().all(|commit| self.is_synced(commit)) {
+            self.ready.push_back(what);
+        } else {
+            self.held.push((after, what));
+        }
+    }
+
+    pub fn send_after(&mut self, after: After, output: Output) {
+        self.after(after, Inner::Output(output));
+    }
+
+    pub fn send(&mut self, output: Output) {
+        self.ready.push_back(Inner::Output(output));
+    }
+
+    pub fn event(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    /// Everything up to this commit is on the disk: what waited for nothing else is ready.
+    pub fn synced(&mut self, commit: CommitId) {
+        let seq = self.synced.entry(commit.store).or_default();
+        *seq = commit.seq.max(*seq);
+        let synced = &self.synced;
+        let is_synced = |commit: CommitId| synced.get(&commit.store).is_some_and(|seq| *seq >= commit.seq);
+        for (_, what) in self.held.extract_if(.., |(after, _)| after.commits().all(is_synced)) {
+            self.ready.push_back(what);
+        }
+    }
+
+    /// What waited for this store will never be true: it is given back, to be answered otherwise.
+    pub fn failed(&mut self, store: StoreId) -> Vec<Inner> {
+        self.held.extract_if(.., |(after, _)| after.waits_for(store)).map(|(_, what)| what).collect()
+    }
+
+    pub fn held_count(&self) -> usize {
+        self.held.len()
+    }
+
+    /// The next thing that is ready to happen, for the node.
+    pub(crate) fn next_ready(&mut self) -> Option<Inner> {
+        self.ready.pop_front()
+    }
+
+    pub(crate) fn leave(&mut self, output: Output) {
+        self.outputs.push_back(output);
+    }
+
+    /// The next thing that the world is asked for, for the shell.
+    pub fn pop(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    fn is_synced(&self, commit: CommitId) -> bool {
+        self.synced.get(&commit.store).is_some_and(|seq| *seq >= commit.seq)
+    }
+}
+
+/// Deadlines of the node, in order.
+#[derive(Default)]
+pub struct Timers {
+    queue: BTreeMap<(Instant, u64), Timer>,
+    count: u64,
+}
+
+/// What a deadline is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Timer {
+    /// A request to a remote replica: send it again, or give up.
+    Asked(u64),
+    /// A REGISTER: too few replicas in time.
+    Register(u64),
+    /// A replica that is behind or silent: try again.
+    Replica(usize),
+    /// A stream connection without traffic.
+    Stream(ConnId),
+    /// Purge, forget, reserve: once a second.
+    Housekeeping,
+}
+
+impl Timers {
+    pub fn at(&mut self, when: Instant, what: Timer) {
+        self.count += 1;
+        self.queue.insert((when, self.count), what);
+    }
+
+    pub fn next(&self) -> Option<Instant> {
+        self.queue.keys().next().map(|(when, _)| *when)
+    }
+
+    /// The next deadline that has passed.
+    pub fn pop(&mut self, now: Instant) -> Option<Timer> {
+        let entry = self.queue.first_entry()?;
+        if entry.key().0 > now { None } else { Some(entry.remove()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn commit(store: StoreId, seq: Seq) -> CommitId {
+        CommitId { store, seq }
+    }
+
+    #[test]
+    fn a_promise_leaves_when_all_its_stores_have_synced() {
+        let (node, replica) = (StoreId::Node, StoreId::Replica(0));
+        let mut out = Outbox::default();
+        let after = After::nothing().and(commit(replica, 3)).and(commit(node, 1)).and(commit(replica, 2));
+        out.after(after, Inner::NotWritten { write: 1, replica: 0 });
+        out.synced(commit(replica, 2));
+        out.synced(commit(node, 1));
+        assert!(out.next_ready().is_none(), "the larger number of a store counts");
+        out.synced(commit(replica, 4));
+        assert!(out.next_ready().is_some());
+        out.after(after, Inner::NotWritten { write: 2, replica: 0 });
+        assert!(out.next_ready().is_some(), "what is synced already does not wait");
+    }
+
+    #[test]
+    fn a_failed_store_gives_back_what_waited_for_it() {
+        let mut out = Outbox::default();
+        out.after(After::nothing().and(commit(StoreId::Node, 1)), Inner::NotWritten { write: 1, replica: 0 });
+        out.after(After::nothing().and(commit(StoreId::Replica(1), 1)), Inner::NotWritten { write: 2, replica: 1 });
+        assert_eq!(out.failed(StoreId::Replica(1)).len(), 1);
+        assert_eq!(out.held_count(), 1);
+    }
+}
