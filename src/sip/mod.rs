@@ -2,5 +2,6 @@
 
 pub mod header;
 pub mod parse;
+pub mod stream;
 pub mod transaction;
 pub mod write;
