@@ -48,6 +48,17 @@ impl Batch {
         self.changes.push((key.into(), None));
         self
     }
+
+    /// Every store asks this before it writes, so that no batch passes in memory and fails on the disk.
+    fn check(&self) -> Result<(), StoreError> {
+        match self.changes.iter().filter_map(|(_, value)| value.as_ref()).find(|value| value.len() > VALUE_BYTES_MAX) {
+            None => Ok(()),
+            Some(value) => Err(StoreError::Broken(format!(
+                "a value of {} bytes; at most {VALUE_BYTES_MAX} are stored",
+                value.len()
+            ))),
+        }
+    }
 }
 
 /// Why a store did not do what it was asked.
