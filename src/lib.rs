@@ -27,9 +27,11 @@ pub mod register;
 #[cfg(feature = "box")]
 pub mod rehearse;
 pub mod route;
+pub mod seam;
 #[cfg(feature = "box")]
 pub mod shell;
 pub mod sip;
+pub mod site;
 pub mod store;
 pub mod time;
 pub mod zone;

@@ -1,1 +1,737 @@
+//! The heart: inputs in, outputs out.
+//!
+//! Knows: which role an input is for, and in which order what came of it happens. Does not know: time, dice, disk and sockets; they
+//! are handed in with [`Ctx`]. One node, one thread, no lock, no await.
+//! Read first: [`crate::seam`], then [`Node::handle`].
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::Settings;
+use crate::event::{Drop, Event};
+use crate::ident::Imsi;
+use crate::register::front::{self, Front};
+use crate::register::merge::Record;
+use crate::register::replicas::{Asker, Replicas, Told};
+use crate::register::serve;
+use crate::route::{self, Route};
+use crate::seam::{
+    BindingAnswer, Command, CommandAnswer, ConnId, Ctx, ErrorAnswer, Inner, Input, Local, LookupAnswer, Output, Port,
+    ReplyTo, StatusAnswer, StreamEvent, Timer, Timers, Who,
+};
+use crate::sip::header::{HeaderName, Via};
+use crate::sip::parse::{Malformed, MalformedKind, Message, parse};
+use crate::sip::stream::{Frame, Framer};
+use crate::sip::transaction::{self, Seen, Server};
+use crate::sip::write::{DATAGRAM_BYTES_MAX, ECHO_BYTES_MAX, Writer, echo_bytes, reply_target};
+use crate::site::{FLOOR_KEY, Site, World};
+use crate::store::{Batch, Store, StoreError, StoreId};
+use crate::time::{Clock, Era, Instant};
+use crate::zone::{Map, Zone};
+
+/// The methods that we answer otherwise than by 405.
+const ALLOW: &str = "REGISTER, INVITE, ACK, CANCEL, OPTIONS";
+/// TCP (DESIGN section 9): a started message, an idle connection, connections of a source, in all.
+const STREAM_MESSAGE_S: u64 = 30;
+const STREAM_IDLE_S: u64 = 120;
+const STREAMS_PER_SOURCE_MAX: usize = 100;
+const STREAMS_MAX: usize = 2000;
+/// Records looked at for purging, per replica and second.
+const PURGE_PER_SECOND: usize = 500;
+
+/// Keys of the node's own store, beside [`FLOOR_KEY`] and the hints.
+const FRONT_KEY: &[u8] = b"f";
+const SERIAL_KEY: &[u8] = b"z";
+const EPOCH_KEY: &[u8] = b"e";
+const ERAS_KEY: &[u8] = b"j";
+
+/// One node: every role of one process.
+pub struct Node {
+    site: Site,
+    clock: Clock,
+    timers: Timers,
+    server: Server,
+    replicas: Replicas,
+    front: Front,
+    route: Route,
+    streams: BTreeMap<ConnId, Stream>,
+    commands: BTreeMap<u64, LookupCommand>,
+    purge_at: Vec<Option<Imsi>>,
+    zone: Arc<Zone>,
+}
+
+/// A stream connection.
+struct Stream {
+    from: SocketAddr,
+    to: Local,
+    framer: Framer,
+    listed: bool,
+    heard_at: Instant,
+    message_since: Option<Instant>,
+}
+
+/// `encamp lookup` of a phone whose replicas are elsewhere.
+struct LookupCommand {
+    imsi: Imsi,
+    left: Vec<usize>,
+}
+
+/// A message with where it came from and where its answer goes.
+struct Came<'a> {
+    from: SocketAddr,
+    port: Port,
+    to: ReplyTo,
+    bytes: &'a [u8],
+}
+
+macro_rules! world {
+    ($node:ident, $ctx:ident) => {
+        &mut World { ctx: &mut *$ctx, site: &$node.site, clock: &mut $node.clock, timers: &mut $node.timers }
+    };
+}
+
+impl Node {
+    /// Opens the stores that `ctx` holds and starts every role of the settings.
+    ///
+    /// Errors: the node's own store cannot be read or written; nothing runs without it.
+    pub fn start(ctx: &mut Ctx<'_>, settings: Arc<Settings>) -> Result<Node, StoreError> {
+        let secret = ctx.rng.bytes();
+        let fresh_front = u32::from_be_bytes(ctx.rng.bytes());
+        let map = Arc::new(Map::new(&settings));
+        let store = ctx.stores.store(StoreId::Node).ok_or(StoreError::Closed)?;
+        let first_run = store.get(FRONT_KEY)?.is_none();
+        let front_id = match get_array::<4>(store, FRONT_KEY)? {
+            Some(bytes) => u32::from_be_bytes(bytes),
+            None => {
+                store.write(Batch::default().put(FRONT_KEY, fresh_front.to_be_bytes()))?;
+                fresh_front
+            }
+        };
+        let floor_ms = get_array::<8>(store, FLOOR_KEY)?.map_or(0, u64::from_be_bytes);
+        let eras = decode_eras(&store.get(ERAS_KEY)?.unwrap_or_default());
+        let epoch = next_epoch(store, &map)?;
+        let subscribers = Arc::clone(&settings.subscribers);
+        let site = Site { settings: Arc::clone(&settings), subscribers, map, epoch, secret };
+        let mut clock = Clock::new(front_id, floor_ms, eras, ctx.now);
+        clock.notice(ctx.now, ctx.wall);
+        let mut timers = Timers::default();
+        timers.at(ctx.now + Duration::from_secs(1), Timer::Housekeeping);
+        let mut replicas = Replicas::new(&settings);
+        let w = &mut World { ctx: &mut *ctx, site: &site, clock: &mut clock, timers: &mut timers };
+        // The first reservation is made before the first phone asks.
+        w.stamp()?;
+        replicas.start(w, first_run)?;
+        let zone = make_zone(w, &replicas)?;
+        ctx.out.send(Output::Zone(Arc::clone(&zone)));
+        let purge_at = vec![None; replicas.count()];
+        let mut node = Node {
+            site,
+            clock,
+            timers,
+            server: Server::default(),
+            replicas,
+            front: Front::default(),
+            route: Route::default(),
+            streams: BTreeMap::new(),
+            commands: BTreeMap::new(),
+            purge_at,
+            zone,
+        };
+        node.settle(ctx);
+        Ok(node)
+    }
+
+    /// When [`Input::Timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// Takes one input; what it leads to stands in `ctx.out` afterwards.
+    pub fn handle(&mut self, ctx: &mut Ctx<'_>, input: Input<'_>) {
+        self.notice_clock(ctx);
+        match input {
+            Input::Datagram { from, to, bytes } => self.datagram(ctx, from, to, bytes),
+            Input::Stream { conn, what } => self.stream(ctx, conn, what),
+            Input::Timeout => {
+                while let Some(timer) = self.timers.pop(ctx.now) {
+                    self.timeout(ctx, timer);
+                }
+            }
+            Input::Synced(commit) => ctx.out.synced(commit),
+            Input::StoreFailed(store, why) => self.store_failed(ctx, store, why),
+            Input::Settings(settings) => self.settings(ctx, settings),
+            Input::Command { id, command } => self.command(ctx, id, command),
+        }
+        self.settle(ctx);
+    }
+
+    /// Lets happen what is ready to, until nothing is; then tells the zone where a replica's health changed.
+    fn settle(&mut self, ctx: &mut Ctx<'_>) {
+        while let Some(inner) = ctx.out.next_ready() {
+            match inner {
+                Inner::Output(output) => ctx.out.leave(output),
+                Inner::Answer { key, to, bytes } => {
+                    if let Some(key) = key {
+                        self.server.complete(key, &bytes);
+                    }
+                    ctx.out.leave(deliver(to, bytes));
+                }
+                Inner::Written { write, replica, older_than } => {
+                    self.front.written(world!(self, ctx), &mut self.replicas, write, replica, older_than);
+                }
+                Inner::NotWritten { write, replica } => {
+                    let why = "its store refused";
+                    self.front.not_written(world!(self, ctx), &mut self.replicas, write, replica, why);
+                }
+            }
+        }
+        if self.zone.health != self.replicas.health() {
+            self.renew_zone(ctx);
+            while let Some(Inner::Output(output)) = ctx.out.next_ready() {
+                ctx.out.leave(output);
+            }
+        }
+    }
+
+    fn notice_clock(&mut self, ctx: &mut Ctx<'_>) {
+        if let Some(era) = self.clock.notice(ctx.now, ctx.wall) {
+            ctx.out.event(Event::ClockJumped { shift_s: era.shift_ms / 1000 });
+            let eras = encode_eras(self.clock.eras());
+            // Where the store refuses, the event says so; the era is remembered until the next start.
+            let _ = world!(self, ctx).node_write(Batch::default().put(ERAS_KEY, eras));
+        }
+    }
+
+    // --- From the wire ---
+
+    fn datagram(&mut self, ctx: &mut Ctx<'_>, from: SocketAddr, to: Local, bytes: &[u8]) {
+        match parse(bytes) {
+            Err(malformed) => {
+                let listed = self.site.is_listed(from.ip()) || matches!(to.port, Port::Replica(..));
+                self.malformed(ctx, from, malformed, listed, |via| reply_to(to, via, from));
+            }
+            Ok(message) if !message.is_request() => self.response(ctx, from, &message),
+            Ok(message) => {
+                let Ok(via) = message.via() else {
+                    return ctx.out.event(Event::DatagramDropped { from, why: Drop::Malformed("no Via") });
+                };
+                if !via.host.eq_ignore_ascii_case(&from.ip().to_string()) {
+                    ctx.out.event(Event::SentByDiffers { from });
+                }
+                let reply = reply_to(to, &via, from);
+                self.request(ctx, &Came { from, port: to.port, to: reply, bytes }, &message);
+            }
+        }
+    }
+
+    /// What is not SIP is dropped, what is nearly SIP is told so; from strangers both are silence. Each is counted.
+    fn malformed(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        from: SocketAddr,
+        malformed: Malformed<'_>,
+        listed: bool,
+        reply: impl FnOnce(&Via<'_>) -> ReplyTo,
+    ) {
+        let why = match malformed.kind {
+            MalformedKind::KeepAlive => Drop::KeepAlive,
+            _ if !listed => Drop::Unlisted,
+            MalformedKind::NotSip | MalformedKind::Answerable => Drop::Malformed(malformed.why),
+        };
+        let answerable = malformed.answer.filter(|_| listed);
+        let Some((answer, to)) = answerable.and_then(|answer| {
+            let to = reply(&answer.message.via().ok()?);
+            Some((answer, to))
+        }) else {
+            return ctx.out.event(Event::DatagramDropped { from, why });
+        };
+        let source = (from.ip(), Some(from.port()));
+        let mut writer = Writer::response_to(&answer.message, answer.code, answer.phrase, Some("encamp"), Some(source));
+        match writer.finish_within(DATAGRAM_BYTES_MAX) {
+            None => ctx.out.event(Event::DatagramDropped { from, why: Drop::AnswerTooLong }),
+            Some(bytes) => {
+                ctx.out.event(Event::MalformedAnswered { from, code: answer.code, why: malformed.why });
+                ctx.out.send(deliver(to, bytes));
+            }
+        }
+    }
+
+    fn request(&mut self, ctx: &mut Ctx<'_>, came: &Came<'_>, message: &Message<'_>) {
+        let address = came.from.ip();
+        let method = message.method().unwrap_or_default();
+        let stamped = matches!(came.port, Port::Replica(..)) && serve::is_stamped(message);
+        if !stamped && !self.site.is_listed(address) {
+            return self.unlisted(ctx, came, message);
+        }
+        if method == "ACK" {
+            return ctx.out.event(Event::DatagramDropped { from: came.from, why: Drop::Ack });
+        }
+        if echo_bytes(message) > ECHO_BYTES_MAX {
+            return self.refuse(ctx, came, message, 400, "Bad Request", "its Vias, tags and Call-ID are too long");
+        }
+        if let (Port::Replica(replica, _), true) = (came.port, stamped) {
+            return self.stamped(ctx, came, message, usize::from(replica));
+        }
+        let is_trunk = self.is_trunk(came.from, message);
+        match (method, came.port) {
+            ("REGISTER", Port::Front(_)) if self.site.settings.is_base_station(address) => self.register(ctx, came, message),
+            // "A replica's own port is silent to all others, base stations included; an unsigned REGISTER there, from whomever,
+            // binds nothing" (DESIGN section 9).
+            ("REGISTER", Port::Replica(..)) => self.refuse(ctx, came, message, 403, "Forbidden", "an unsigned REGISTER at a replica's port"),
+            ("REGISTER", Port::Front(_)) => {
+                self.refuse(ctx, came, message, 403, "Forbidden", "a REGISTER from an address that is no base station's");
+            }
+            (_, Port::Replica(..)) if !is_trunk && !self.site.is_peer(address) => {
+                ctx.out.event(Event::DatagramDropped { from: came.from, why: Drop::Unlisted });
+            }
+            ("INVITE" | "CANCEL", port) if is_trunk || self.site.is_peer(address) => self.route(ctx, came, message, port),
+            // Calls and texts of phones come with the next release: a cause that the phone can bear.
+            ("INVITE", _) => self.refuse(ctx, came, message, 503, "Service Unavailable", "calls of phones are not served yet"),
+            ("MESSAGE", _) => self.refuse(ctx, came, message, 503, "Service Unavailable", "texts are not served yet"),
+            ("CANCEL" | "BYE", _) => {
+                self.refuse(ctx, came, message, 481, "Call/Transaction Does Not Exist", "no such call");
+            }
+            ("OPTIONS", _) => self.options(ctx, came, message),
+            _ => self.refuse(ctx, came, message, 405, "Method Not Allowed", "the method is not served"),
+        }
+    }
+
+    /// A trunk by its address. Where trunk and base station share one (everything on one box), the source port tells them apart, or
+    /// else who speaks: a base station's caller is an IMSI.
+    fn is_trunk(&self, from: SocketAddr, message: &Message<'_>) -> bool {
+        let settings = &self.site.settings;
+        if settings.trunks.iter().any(|trunk| trunk.address == from) {
+            return true;
+        }
+        let caller_is_imsi = message.from().is_ok_and(|from| from.uri.starts_with("sip:IMSI"));
+        settings.trunk_at(from.ip()).is_some() && !(settings.is_base_station(from.ip()) && caller_is_imsi)
+    }
+
+    fn unlisted(&mut self, ctx: &mut Ctx<'_>, came: &Came<'_>, message: &Message<'_>) {
+        let forbidden = self.site.settings.front.unlisted == crate::config::Unlisted::Forbidden;
+        if forbidden && message.method() != Some("ACK") && matches!(came.port, Port::Front(_)) {
+            return self.refuse(ctx, came, message, 403, "Forbidden", "its address is in no list");
+        }
+        ctx.out.event(Event::DatagramDropped { from: came.from, why: Drop::Unlisted });
+    }
+
+    fn register(&mut self, ctx: &mut Ctx<'_>, came: &Came<'_>, message: &Message<'_>) {
+        let Some(key) = self.first_copy(ctx, came, message) else { return };
+        // "the registrar MUST … 420 (Bad Extension)" (RFC 3261 §8.2.2.3): we support no extension that can be required.
+        if let Some(required) = message.header(HeaderName::Require) {
+            let mut writer = Writer::response_to(message, 420, "Bad Extension", Some("encamp"), None);
+            let bytes = writer.header("Unsupported", required).finish();
+            self.server.complete(key, &bytes);
+            return ctx.out.send(deliver(came.to, bytes));
+        }
+        let request = front::Request { from: came.from, to: came.to, key, bytes: came.bytes, message };
+        self.front.register(world!(self, ctx), &mut self.replicas, &request);
+    }
+
+    fn stamped(&mut self, ctx: &mut Ctx<'_>, came: &Came<'_>, message: &Message<'_>, replica: usize) {
+        let Some(key) = self.first_copy(ctx, came, message) else { return };
+        let request = serve::Request { replica, from: came.from, to: came.to, key: Some(key), message };
+        serve::serve(world!(self, ctx), &mut self.replicas, &request);
+    }
+
+    /// The key of a request that is new; a copy is absorbed, or answered again.
+    fn first_copy(&mut self, ctx: &mut Ctx<'_>, came: &Came<'_>, message: &Message<'_>) -> Option<crate::seam::TransactionKey> {
+        let key = transaction::key(message, came.from);
+        match self.server.receive(ctx.now, key, self.site.settings.registrar.transaction_count_max) {
+            Seen::New => return Some(key),
+            Seen::UnderWay => ctx.out.event(Event::Retransmission { from: came.from }),
+            Seen::Answered(bytes) => {
+                let bytes = bytes.to_vec();
+                ctx.out.event(Event::Retransmission { from: came.from });
+                ctx.out.send(deliver(came.to, bytes));
+            }
+            Seen::Overload => {
+                self.refuse(ctx, came, message, 503, "Service Unavailable", "too many transactions are under way");
+            }
+        }
+        None
+    }
+
+    fn route(&mut self, ctx: &mut Ctx<'_>, came: &Came<'_>, message: &Message<'_>, port: Port) {
+        let replica = match port {
+            Port::Front(_) => None,
+            Port::Replica(index, _) => Some(usize::from(index)),
+        };
+        let key = transaction::key(message, came.from);
+        let request = route::Request { from: came.from, to: came.to, key, bytes: came.bytes, message, replica };
+        if message.method() == Some("CANCEL") {
+            // A CANCEL has its INVITE's branch, so the INVITE's key differs by the method alone.
+            let invite = transaction::key_of_method(message, came.from, "INVITE");
+            self.route.cancel(world!(self, ctx), &request, invite);
+        } else {
+            self.route.invite(world!(self, ctx), &self.front, &mut self.replicas, &request);
+        }
+    }
+
+    fn options(&mut self, ctx: &mut Ctx<'_>, came: &Came<'_>, message: &Message<'_>) {
+        let source = (came.from.ip(), Some(came.from.port()));
+        let mut writer = Writer::response_to(message, 200, "OK", Some("encamp"), Some(source));
+        let bytes = writer.header("Allow", ALLOW).header("Accept", "application/sdp").finish();
+        ctx.out.send(deliver(came.to, bytes));
+    }
+
+    /// A stateless *no*: a copy of the request gets the same again.
+    fn refuse(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        came: &Came<'_>,
+        message: &Message<'_>,
+        code: u16,
+        phrase: &'static str,
+        why: &'static str,
+    ) {
+        let source = (came.from.ip(), Some(came.from.port()));
+        let mut writer = Writer::response_to(message, code, phrase, Some("encamp"), Some(source));
+        match code {
+            405 => drop(writer.header("Allow", ALLOW)),
+            503 => drop(writer.header("Reason", "Q.850;cause=42")),
+            _ => {}
+        }
+        match writer.finish_within(DATAGRAM_BYTES_MAX) {
+            None => ctx.out.event(Event::DatagramDropped { from: came.from, why: Drop::AnswerTooLong }),
+            Some(bytes) => {
+                ctx.out.event(Event::RequestRefused { from: came.from, method: known_method(message), code, why });
+                ctx.out.send(deliver(came.to, bytes));
+            }
+        }
+    }
+
+    fn response(&mut self, ctx: &mut Ctx<'_>, from: SocketAddr, message: &Message<'_>) {
+        let told = self.replicas.response(world!(self, ctx), from, message);
+        self.told(ctx, told);
+    }
+
+    fn told(&mut self, ctx: &mut Ctx<'_>, told: Told) {
+        let (front, route, replicas) = (&mut self.front, &mut self.route, &mut self.replicas);
+        match told {
+            Told::Nothing => {}
+            Told::Written { write, replica, older_than } => {
+                front.written(world!(self, ctx), replicas, write, replica, older_than);
+            }
+            Told::NotWritten { write, replica, why } => {
+                front.not_written(world!(self, ctx), replicas, write, replica, why);
+            }
+            Told::Record { asker: Asker::Register(id), record } => {
+                front.told_record(world!(self, ctx), replicas, id, record);
+            }
+            Told::Record { asker: Asker::Command(id), record } => self.lookup_told(ctx, id, record),
+            Told::Found { lookup, contact } => route.found(world!(self, ctx), lookup, contact),
+            Told::Absent { lookup } => route.absent(world!(self, ctx), replicas, lookup),
+            Told::NoAnswer { lookup } => route.no_answer(world!(self, ctx), replicas, lookup),
+        }
+    }
+
+    // --- Streams ---
+
+    fn stream(&mut self, ctx: &mut Ctx<'_>, conn: ConnId, what: StreamEvent<'_>) {
+        match what {
+            StreamEvent::Opened { from, to } => {
+                let of_source = self.streams.values().filter(|stream| stream.from.ip() == from.ip()).count();
+                if self.streams.len() >= STREAMS_MAX || of_source >= STREAMS_PER_SOURCE_MAX {
+                    ctx.out.event(Event::ConnectionRefused { from, why: "too many connections" });
+                    return ctx.out.send(Output::StreamClose { conn });
+                }
+                let listed = self.site.is_listed(from.ip()) || matches!(to.port, Port::Replica(..));
+                if !listed {
+                    ctx.out.event(Event::ConnectionRefused { from, why: "its address is in no list" });
+                }
+                let stream =
+                    Stream { from, to, framer: Framer::new(), listed, heard_at: ctx.now, message_since: None };
+                self.streams.insert(conn, stream);
+                self.timers.at(ctx.now + Duration::from_secs(STREAM_MESSAGE_S), Timer::Stream(conn));
+            }
+            StreamEvent::Closed => drop(self.streams.remove(&conn)),
+            StreamEvent::Data(bytes) => self.stream_data(ctx, conn, bytes),
+        }
+    }
+
+    fn stream_data(&mut self, ctx: &mut Ctx<'_>, conn: ConnId, bytes: &[u8]) {
+        let Some(stream) = self.streams.get_mut(&conn) else { return };
+        if !stream.listed {
+            // Accepted, not answered, closed after 30 s (DESIGN section 9).
+            return ctx.out.event(Event::DatagramDropped { from: stream.from, why: Drop::Unlisted });
+        }
+        stream.heard_at = ctx.now;
+        stream.framer.push(bytes);
+        loop {
+            let Some(stream) = self.streams.get_mut(&conn) else { return };
+            let (from, port) = (stream.from, stream.to.port);
+            match stream.framer.next() {
+                None => {
+                    let within = stream.framer.is_within_message();
+                    stream.message_since = if within { stream.message_since.or(Some(ctx.now)) } else { None };
+                    return;
+                }
+                Some(Ok(Frame::Ping)) => ctx.out.send(Output::Stream { conn, bytes: b"\r\n".to_vec() }),
+                Some(Ok(Frame::Message(bytes))) => {
+                    stream.message_since = None;
+                    let to = ReplyTo::Stream(conn);
+                    match parse(&bytes) {
+                        Err(malformed) => self.malformed(ctx, from, malformed, true, |_| to),
+                        Ok(message) if message.is_request() => {
+                            self.request(ctx, &Came { from, port, to, bytes: &bytes }, &message);
+                        }
+                        Ok(message) => self.response(ctx, from, &message),
+                    }
+                }
+                Some(Err(_)) => {
+                    ctx.out.event(Event::ConnectionRefused { from, why: "nobody knows where its next message begins" });
+                    self.streams.remove(&conn);
+                    return ctx.out.send(Output::StreamClose { conn });
+                }
+            }
+        }
+    }
+
+    fn stream_timeout(&mut self, ctx: &mut Ctx<'_>, conn: ConnId) {
+        let Some(stream) = self.streams.get(&conn) else { return };
+        let message_ends = stream.message_since.map(|since| since + Duration::from_secs(STREAM_MESSAGE_S));
+        let idle_s = if stream.listed { STREAM_IDLE_S } else { STREAM_MESSAGE_S };
+        let ends = message_ends.unwrap_or(stream.heard_at + Duration::from_secs(idle_s));
+        if ctx.now < ends {
+            return self.timers.at(ends.min(ctx.now + Duration::from_secs(STREAM_MESSAGE_S)), Timer::Stream(conn));
+        }
+        let why = if message_ends.is_some() { "a message that does not end" } else { "idle" };
+        ctx.out.event(Event::ConnectionRefused { from: stream.from, why });
+        self.streams.remove(&conn);
+        ctx.out.send(Output::StreamClose { conn });
+    }
+
+    // --- Time and disk ---
+
+    fn timeout(&mut self, ctx: &mut Ctx<'_>, timer: Timer) {
+        match timer {
+            Timer::Asked(id) => {
+                let told = self.replicas.asked_timeout(world!(self, ctx), id);
+                self.told(ctx, told);
+            }
+            Timer::Register(id) => self.front.deadline(world!(self, ctx), &mut self.replicas, id),
+            Timer::Replica(index) => self.replicas.retry(world!(self, ctx), index),
+            Timer::Stream(conn) => self.stream_timeout(ctx, conn),
+            Timer::Housekeeping => self.housekeeping(ctx),
+        }
+    }
+
+    /// Once a second: forget, purge (only by a trusted clock), reserve the next stretch of stamps before somebody waits for it.
+    fn housekeeping(&mut self, ctx: &mut Ctx<'_>) {
+        self.timers.at(ctx.now + Duration::from_secs(1), Timer::Housekeeping);
+        self.server.expire(ctx.now);
+        let w = world!(self, ctx);
+        self.front.housekeeping(w);
+        if w.wall().trusted {
+            for index in 0..self.replicas.count() {
+                self.purge_at[index] = self.replicas.purge(w, index, self.purge_at[index], PURGE_PER_SECOND);
+            }
+        }
+        let wall = w.wall();
+        if let Some(floor_ms) = w.clock.stamps.reserve_early(wall) {
+            // Where it fails, the event has told so, and the next stamp tries again.
+            let _ = w.node_write(Batch::default().put(FLOOR_KEY, floor_ms.to_be_bytes()));
+        }
+    }
+
+    /// A failed sync is fatal to its store: out of the write and the read set; for the node's own store the process ends.
+    fn store_failed(&mut self, ctx: &mut Ctx<'_>, store: StoreId, why: String) {
+        let untrue = ctx.out.failed(store);
+        if store == StoreId::Node {
+            return ctx.out.send(Output::End(format!("the node's own store failed: {why}")));
+        }
+        self.replicas.closed(world!(self, ctx), store, why);
+        for inner in untrue {
+            if let Inner::Written { write, replica, .. } = inner {
+                let why = "its disk failed";
+                self.front.not_written(world!(self, ctx), &mut self.replicas, write, replica, why);
+            }
+        }
+    }
+
+    // --- From the operator ---
+
+    fn settings(&mut self, ctx: &mut Ctx<'_>, settings: Arc<Settings>) {
+        self.site.subscribers = Arc::clone(&settings.subscribers);
+        self.replicas.settings_changed(&settings);
+        self.site.settings = settings;
+        self.renew_zone(ctx);
+    }
+
+    fn renew_zone(&mut self, ctx: &mut Ctx<'_>) {
+        match make_zone(world!(self, ctx), &self.replicas) {
+            Ok(zone) => {
+                self.zone = Arc::clone(&zone);
+                ctx.out.send(Output::Zone(zone));
+            }
+            Err(error) => ctx.out.event(Event::NodeStoreRefused { why: error.to_string() }),
+        }
+    }
+
+    fn command(&mut self, ctx: &mut Ctx<'_>, id: u64, command: Command) {
+        let answer = match command {
+            Command::Replicas => {
+                let now_ms = world!(self, ctx).wall().ms;
+                CommandAnswer::Replicas(self.replicas.describe(&self.site.settings, now_ms))
+            }
+            Command::Status => CommandAnswer::Status(StatusAnswer {
+                registrations_under_way: self.front.under_way() as u64,
+                challenges: self.front.challenge_count() as u64,
+                epoch: self.site.epoch,
+                zone_serial: self.zone.serial,
+                clock_trusted: ctx.wall.trusted,
+                alarms: self.replicas.alarms(),
+            }),
+            Command::Lookup(who) => return self.lookup(ctx, id, who),
+        };
+        ctx.out.send(Output::Answer { id, answer });
+    }
+
+    fn lookup(&mut self, ctx: &mut Ctx<'_>, id: u64, who: Who) {
+        let imsi = match who {
+            Who::Imsi(imsi) => Some(imsi),
+            Who::Number(number) => self.site.resolve(&number.to_string()).map(|subscriber| subscriber.imsi),
+        };
+        let Some(imsi) = imsi else {
+            let answer = error("not provisioned", "no subscriber has this number", "encamp subscriber list shows all numbers");
+            return ctx.out.send(Output::Answer { id, answer });
+        };
+        let Some(shard) = self.site.map.shard_of(&imsi) else { return };
+        match self.replicas.read_local(world!(self, ctx), shard, imsi) {
+            Ok(Some(record)) => self.lookup_answer(ctx, id, imsi, &record),
+            Ok(None) => {
+                let mut left = self.site.settings.shards[shard].replicas.clone();
+                left.retain(|index| self.replicas.is_readable(*index));
+                left.sort_by_key(|index| !self.replicas.is_silent(*index));
+                self.commands.insert(id, LookupCommand { imsi, left });
+                self.lookup_told(ctx, id, None);
+            }
+            Err(store) => {
+                let answer = error("cannot read the record", &store.to_string(), "see encamp replica status");
+                ctx.out.send(Output::Answer { id, answer });
+            }
+        }
+    }
+
+    fn lookup_told(&mut self, ctx: &mut Ctx<'_>, id: u64, record: Option<Record>) {
+        let Some(mut command) = self.commands.remove(&id) else { return };
+        if let Some(record) = record {
+            return self.lookup_answer(ctx, id, command.imsi, &record);
+        }
+        let Some(index) = command.left.pop() else {
+            let answer = error("nobody can say", "no replica of its shard answered", "see encamp replica status");
+            return ctx.out.send(Output::Answer { id, answer });
+        };
+        self.replicas.query(world!(self, ctx), index, command.imsi, Asker::Command(id));
+        self.commands.insert(id, command);
+    }
+
+    fn lookup_answer(&mut self, ctx: &mut Ctx<'_>, id: u64, imsi: Imsi, record: &Record) {
+        let now_ms = i128::from(world!(self, ctx).wall().ms);
+        let subscriber = self.site.subscribers.get(&imsi);
+        let settings = &self.site.settings;
+        let binding = |(contact, stamp, binding): (&str, _, &crate::register::merge::Binding)| {
+            let shift_ms = self.clock.shift_ms(stamp);
+            let left_ms = i128::from(binding.expires_at_ms + shift_ms) - now_ms;
+            let station = settings.base_station_at(binding.source.ip());
+            BindingAnswer {
+                contact: contact.to_owned(),
+                base_station: station.map(|station| station.name.clone()),
+                location_area: station.and_then(|station| station.location_area.clone()),
+                cell: binding.cell.map(|cell| cell.to_string()),
+                expires_s: i64::try_from(left_ms.div_euclid(1000)).unwrap_or(i64::MAX),
+                stale: left_ms <= 0,
+                since: binding.since_ms + shift_ms,
+            }
+        };
+        let answer = LookupAnswer {
+            imsi: imsi.to_string(),
+            msisdn: subscriber.map(|s| s.msisdn.iter().map(ToString::to_string).collect()).unwrap_or_default(),
+            name: subscriber.map(|subscriber| subscriber.name.clone()).unwrap_or_default(),
+            bindings: record.bindings().map(binding).collect(),
+        };
+        ctx.out.send(Output::Answer { id, answer: CommandAnswer::Lookup(answer) });
+    }
+
+    /// How much is under way: all 0 when a node is at rest.
+    pub fn under_way(&self) -> usize {
+        self.front.under_way() + self.route.under_way() + self.commands.len()
+    }
+}
+
+fn error(error: &str, cause: &str, hint: &str) -> CommandAnswer {
+    CommandAnswer::Error(ErrorAnswer { error: error.into(), cause: cause.into(), hint: hint.into() })
+}
+
+/// "…to the source address and the port of the top Via's sent-by" (DESIGN section 6; RFC 3261 §18.2.2), from where it came to.
+fn reply_to(local: Local, via: &Via<'_>, source: SocketAddr) -> ReplyTo {
+    ReplyTo::Datagram { from: local, to: reply_target(via, source) }
+}
+
+fn deliver(to: ReplyTo, bytes: Vec<u8>) -> Output {
+    match to {
+        ReplyTo::Datagram { from, to } => Output::Datagram { from, to, bytes },
+        ReplyTo::Stream(conn) => Output::Stream { conn, bytes },
+    }
+}
+
+/// The method for a log line: one of the known names, never the sender's bytes.
+fn known_method(message: &Message<'_>) -> &'static str {
+    const KNOWN: [&str; 12] = [
+        "REGISTER", "INVITE", "CANCEL", "BYE", "OPTIONS", "MESSAGE", "INFO", "SUBSCRIBE", "NOTIFY", "PUBLISH", "UPDATE", "REFER",
+    ];
+    KNOWN.into_iter().find(|known| message.method() == Some(known)).unwrap_or("another method")
+}
+
+/// What DNS answers from now on; its serial is larger than every one before, across restarts.
+fn make_zone(w: &mut World<'_, '_>, replicas: &Replicas) -> Result<Arc<Zone>, StoreError> {
+    let now_s = u32::try_from(w.wall().ms / 1000).unwrap_or(u32::MAX);
+    let stored = get_array::<4>(w.store(StoreId::Node)?, SERIAL_KEY)?.map_or(0, u32::from_be_bytes);
+    let serial = now_s.max(stored.wrapping_add(1));
+    w.node_write(Batch::default().put(SERIAL_KEY, serial.to_be_bytes()))?;
+    let Site { settings, subscribers, map, epoch, .. } = w.site;
+    let (settings, subscribers, map) = (Arc::clone(settings), Arc::clone(subscribers), Arc::clone(map));
+    Ok(Arc::new(Zone::new(settings, subscribers, map, replicas.health(), serial, *epoch)))
+}
+
+/// The version of the map: one more than the last, where the map is another one than the last.
+fn next_epoch(store: &mut dyn Store, map: &Map) -> Result<u64, StoreError> {
+    let fingerprint = map.fingerprint();
+    let stored = store.get(EPOCH_KEY)?.unwrap_or_default();
+    if let Some((epoch, known)) = stored.split_at_checked(8)
+        && let Ok(epoch) = <[u8; 8]>::try_from(epoch)
+    {
+        let epoch = u64::from_be_bytes(epoch);
+        if known == fingerprint {
+            return Ok(epoch);
+        }
+        return put_epoch(store, epoch + 1, &fingerprint);
+    }
+    put_epoch(store, 1, &fingerprint)
+}
+
+fn put_epoch(store: &mut dyn Store, epoch: u64, fingerprint: &[u8]) -> Result<u64, StoreError> {
+    let mut value = epoch.to_be_bytes().to_vec();
+    value.extend_from_slice(fingerprint);
+    store.write(Batch::default().put(EPOCH_KEY, value))?;
+    Ok(epoch)
+}
+
+fn get_array<const N: usize>(store: &dyn Store, key: &[u8]) -> Result<Option<[u8; N]>, StoreError> {
+    let wrong = |_| StoreError::Broken(format!("the node's record {:?} has a wrong length", String::from_utf8_lossy(key)));
+    store.get(key)?.map(|bytes| <[u8; N]>::try_from(bytes).map_err(wrong)).transpose()
+}
+
+fn encode_eras(eras: &[Era]) -> Vec<u8> {
+    let numbers = eras.iter().flat_map(|era| [era.from_ms, era.to_ms, era.shift_ms]);
+    numbers.flat_map(u64::to_be_bytes).collect()
+}
+
+fn decode_eras(bytes: &[u8]) -> Vec<Era> {
+    let number = |chunk: &[u8], at: usize| chunk[at..at + 8].iter().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte));
+    let era = |chunk: &[u8]| Era { from_ms: number(chunk, 0), to_ms: number(chunk, 8), shift_ms: number(chunk, 16) };
+    bytes.chunks_exact(24).map(era).collect()
+}

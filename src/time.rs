@@ -131,6 +131,15 @@ impl StampClock {
         (self.last, reserve)
     }
 
+    /// A reservation made while there is still half of the last one left, so that no write has to wait for it.
+    pub fn reserve_early(&mut self, wall: WallTime) -> Option<u64> {
+        let now_ms = self.wall_ms(wall);
+        (now_ms + Self::RESERVE_MS / 2 >= self.reserved_ms).then(|| {
+            self.reserved_ms = now_ms + Self::RESERVE_MS;
+            self.reserved_ms
+        })
+    }
+
     /// Raises the clock above a stamp seen elsewhere.
     ///
     /// Errors: `Err(())` where it is more than [`Self::AHEAD_MS_MAX`] ahead of a trusted clock; the clock stays as it was.
@@ -144,6 +153,78 @@ impl StampClock {
             self.last.counter = seen.counter;
         }
         Ok(())
+    }
+}
+
+/// A stretch of time that this node lived through with a clock that was wrong, and by how much.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Era {
+    pub from_ms: u64,
+    pub to_ms: u64,
+    pub shift_ms: u64,
+}
+
+/// The node's clock: the system's, raised to the floor, with the jumps it made remembered.
+///
+/// A box without a clock battery starts in 1970. Then time goes on from the floor (the last reservation before it was switched
+/// off) by the monotonic clock; when the system's clock is put right, the bindings written meanwhile are not suddenly
+/// months old: their [`Era`] says by how much they are to be shifted.
+#[derive(Clone, Debug)]
+pub struct Clock {
+    pub stamps: StampClock,
+    started_at: Instant,
+    floor_ms: u64,
+    last: Option<(Instant, WallTime)>,
+    untrusted_since_ms: u64,
+    eras: Vec<Era>,
+}
+
+impl Clock {
+    /// How many jumps are remembered; with more the oldest is forgotten.
+    pub const ERAS_MAX: usize = 8;
+    /// A smaller jump is left alone: no binding lives as short as to notice.
+    pub const JUMP_MS_MIN: u64 = 60_000;
+
+    pub fn new(front: u32, floor_ms: u64, eras: Vec<Era>, started_at: Instant) -> Clock {
+        let stamps = StampClock::new(front, floor_ms);
+        Clock { stamps, started_at, floor_ms, last: None, untrusted_since_ms: floor_ms, eras }
+    }
+
+    /// The time that counts: the system's, never below the floor plus this node's age, nor below a stamp it has seen.
+    pub fn wall(&self, now: Instant, system: WallTime) -> WallTime {
+        let age_ms = u64::try_from((now - self.started_at).as_millis()).unwrap_or(u64::MAX);
+        let ms = system.ms.max(self.floor_ms.saturating_add(age_ms));
+        WallTime { ms: self.stamps.wall_ms(WallTime { ms, trusted: system.trusted }), trusted: system.trusted }
+    }
+
+    /// Notices a jump; the era that it ends, which is to be kept on disk by [`Clock::eras`].
+    pub fn notice(&mut self, now: Instant, system: WallTime) -> Option<Era> {
+        let wall = self.wall(now, system);
+        let Some((then, before)) = self.last.replace((now, wall)) else {
+            self.untrusted_since_ms = wall.ms;
+            return None;
+        };
+        let expected_ms = before.ms.saturating_add(u64::try_from((now - then).as_millis()).unwrap_or(u64::MAX));
+        // A trusted clock that leaps was right before, too: the machine slept.
+        if before.trusted || wall.ms <= expected_ms.saturating_add(Self::JUMP_MS_MIN) {
+            return None;
+        }
+        let era = Era { from_ms: self.untrusted_since_ms, to_ms: expected_ms, shift_ms: wall.ms - expected_ms };
+        self.untrusted_since_ms = wall.ms;
+        self.eras.push(era);
+        if self.eras.len() > Self::ERAS_MAX {
+            self.eras.remove(0);
+        }
+        Some(era)
+    }
+
+    /// By how much the times in a write of this stamp are too small.
+    pub fn shift_ms(&self, stamp: Stamp) -> u64 {
+        self.eras.iter().find(|era| (era.from_ms..=era.to_ms).contains(&stamp.ms)).map_or(0, |era| era.shift_ms)
+    }
+
+    pub fn eras(&self) -> &[Era] {
+        &self.eras
     }
 }
 
@@ -178,5 +259,23 @@ mod tests {
         assert_eq!(stamp.to_string().parse(), Ok(stamp));
         assert_eq!(Stamp::from_bytes(stamp.to_bytes()), stamp);
         assert!("1-2".parse::<Stamp>().is_err() && "1-2-3-4".parse::<Stamp>().is_err());
+    }
+
+    #[test]
+    fn a_binding_made_in_1970_survives_the_jump_to_today() {
+        let mut clock = Clock::new(7, 1_000_000, Vec::new(), Instant(0));
+        let second = |n: u64| Instant(n * 1_000_000);
+        assert!(clock.notice(second(0), WallTime { ms: 5_000, trusted: false }).is_none());
+        let wall = clock.wall(second(60), WallTime { ms: 65_000, trusted: false });
+        assert_eq!(wall.ms, 1_060_000, "time goes on from the floor");
+        let (stamp, _) = clock.stamps.next(wall);
+        assert!(clock.notice(second(60), WallTime { ms: 65_000, trusted: false }).is_none());
+        let today = 1_795_265_024_340;
+        let era = clock.notice(second(61), WallTime { ms: today, trusted: true }).unwrap();
+        assert_eq!(era.shift_ms, today - 1_061_000);
+        assert_eq!(clock.shift_ms(stamp), era.shift_ms);
+        assert_eq!(clock.shift_ms(Stamp { ms: 999_999, ..stamp }), 0, "what was written before this start is as old as it is");
+        let slept = WallTime { ms: today + 3_600_000, trusted: true };
+        assert!(clock.notice(second(62), slept).is_none(), "a trusted clock that leaps means that the machine slept");
     }
 }

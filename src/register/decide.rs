@@ -136,9 +136,10 @@ pub fn decide_register(ask: &Ask, facts: Facts<'_>) -> Result<Outcome, Refusal> 
     Ok(Outcome::Write { delta, kind })
 }
 
-/// "…if the Call-ID agrees, compare CSeq: … if not higher, the update MUST be aborted" (RFC 3261 §10.3 step 7, shortened), for this
-/// AOR alone: a base station has one Call-ID and one counter for all its IMSIs. An equal CSeq is a copy and changes nothing
-/// by being merged again.
+/// "If they are the same, the registrar compares the CSeq value. If the value is higher than that of the existing binding, it
+/// MUST update or remove the binding as above. If not, the update MUST be aborted and the request fails." (RFC 3261 §10.3
+/// step 7), for this AOR alone: a base station has one Call-ID and one counter for all its IMSIs. An equal CSeq is a copy
+/// whose answer was forgotten, and is no later than itself: it is taken.
 fn in_order(ask: &Ask, old: &Record) -> Result<(), Refusal> {
     let late = old.bindings().any(|(_, _, binding)| binding.call_id == ask.call_id && ask.cseq < binding.cseq);
     if late { Err(Refusal::OutOfOrder) } else { Ok(()) }

@@ -11,3 +11,5 @@ pub mod front;
 pub mod hints;
 pub mod merge;
 pub mod replica;
+pub mod replicas;
+pub mod serve;

@@ -76,10 +76,15 @@ impl Replica {
         Ok(Applied { commit: CommitId { store: self.store, seq }, older_than })
     }
 
-    /// Deletes a record that no write needs any more.
-    pub fn purge(&mut self, store: &mut dyn Store, imsi: Imsi, record: &Record) -> Result<(), StoreError> {
-        store.write(Batch::default().delete(key(imsi)))?;
-        self.bindings = self.bindings.saturating_sub(record.bindings().count() as u64);
+    /// Puts what is left of a record (see [`purged`]) in its place.
+    pub fn purge(&mut self, store: &mut dyn Store, imsi: Imsi, record: &Record, rest: &Record) -> Result<(), StoreError> {
+        let batch = match rest == &Record::default() {
+            true => Batch::default().delete(key(imsi)),
+            false => Batch::default().put(key(imsi), encode(rest)),
+        };
+        store.write(batch)?;
+        let gone = record.bindings().count().saturating_sub(rest.bindings().count());
+        self.bindings = self.bindings.saturating_sub(gone as u64);
         Ok(())
     }
 }
@@ -120,14 +125,21 @@ pub fn for_each_record(store: &dyn Store, mut each: impl FnMut(Imsi, Record)) ->
 /// What is left of a record at this time: bindings past their expiry by more than `stale_ms` and tombstones older than
 /// `tombstone_ms` go. `None` when nothing changes.
 ///
-/// The same on every replica at the same time, so replicas stay equal without telling each other.
-pub fn purged(record: &Record, now_ms: u64, stale_ms: u64, tombstone_ms: u64) -> Option<Record> {
+/// The same on every replica at the same time, so replicas stay equal without telling each other. `shift_ms` says by how much
+/// the times in a write are too small, because it was written while the clock was wrong.
+pub fn purged(
+    record: &Record,
+    now_ms: u64,
+    stale_ms: u64,
+    tombstone_ms: u64,
+    shift_ms: impl Fn(Stamp) -> u64,
+) -> Option<Record> {
     let mut rest = record.clone();
     rest.contacts.retain(|_, entry| match &entry.binding {
-        Some(binding) => binding.expires_at_ms.saturating_add(stale_ms) > now_ms,
-        None => entry.stamp.ms.saturating_add(tombstone_ms) > now_ms,
+        Some(binding) => binding.expires_at_ms.saturating_add(stale_ms + shift_ms(entry.stamp)) > now_ms,
+        None => entry.stamp.ms.saturating_add(tombstone_ms + shift_ms(entry.stamp)) > now_ms,
     });
-    let clear_stamp_needed = rest.clear_stamp.ms.saturating_add(tombstone_ms) > now_ms;
+    let clear_stamp_needed = rest.clear_stamp.ms.saturating_add(tombstone_ms + shift_ms(rest.clear_stamp)) > now_ms;
     if rest.contacts.is_empty() && !clear_stamp_needed {
         rest.clear_stamp = Stamp::ZERO;
     }

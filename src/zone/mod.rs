@@ -8,6 +8,8 @@ pub mod answer;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use sha2::{Digest as _, Sha256};
+
 use crate::config::{Settings, Subscribers};
 use crate::ident::{Imsi, Suffix};
 
@@ -42,6 +44,15 @@ impl Map {
     /// How many digits an asker needs to send at most.
     pub fn digits_max(&self) -> usize {
         self.digits_max
+    }
+
+    /// The same for the same map, another for another: 16 bytes.
+    pub fn fingerprint(&self) -> [u8; 16] {
+        let mut all: Vec<String> = self.owner.iter().map(|(suffix, shard)| format!("{suffix}={shard};")).collect();
+        all.sort();
+        let mut fingerprint = [0; 16];
+        fingerprint.copy_from_slice(&Sha256::digest(all.concat())[..16]);
+        fingerprint
     }
 
     /// Each suffix with its shard, in no order.

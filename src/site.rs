@@ -1,0 +1,129 @@
+//! What every role needs to know of the place it works in: the settings, the map, who we are to others.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::config::{Settings, Subscriber, Subscribers, Transport};
+use crate::event::Event;
+use crate::ident::{Imsi, Msisdn};
+use crate::seam::{Ctx, Local, Port, Timers};
+use crate::store::{Batch, CommitId, Store, StoreError, StoreId};
+use crate::time::{Clock, Stamp, WallTime};
+use crate::zone::Map;
+
+/// Shared by all roles of a node; replaced in part when the settings change.
+pub struct Site {
+    pub settings: Arc<Settings>,
+    pub subscribers: Arc<Subscribers>,
+    pub map: Arc<Map>,
+    /// The version of the map of suffixes to shards.
+    pub epoch: u64,
+    /// Made anew at each start: keys the tags of stateless answers and the names of our own requests.
+    pub secret: [u8; 16],
+}
+
+/// The hands and the senses of a role while it works: time, dice, disk, the way out, deadlines.
+pub struct World<'a, 'c> {
+    pub ctx: &'a mut Ctx<'c>,
+    pub site: &'a Site,
+    pub clock: &'a mut Clock,
+    pub timers: &'a mut Timers,
+}
+
+impl Site {
+    /// The subscriber whom a Request-URI's user names: an IMSI, or a number as it was dialled.
+    ///
+    /// A number is tried as it stands, then with or without its `+`: what is dialled and what was typed differ by it often.
+    pub fn resolve(&self, user: &str) -> Option<&Subscriber> {
+        if let Ok(imsi) = Imsi::parse(user)
+            && let Some(subscriber) = self.subscribers.get(&imsi)
+        {
+            return Some(subscriber);
+        }
+        // RFC 3966 §5.1.1: visual separators "MUST NOT" matter.
+        let digits: String = user.chars().filter(|c| !matches!(c, '-' | '.' | '(' | ')')).collect();
+        let other = digits.strip_prefix('+').map_or_else(|| format!("+{digits}"), str::to_owned);
+        [digits.as_str(), &other]
+            .into_iter()
+            .filter_map(|text| Msisdn::parse(text).ok())
+            .find_map(|number| self.subscribers.by_number(&number))
+    }
+
+    /// The port that our own requests leave from, and the address that others are told: the first UDP listener of the front,
+    /// else of a local replica.
+    pub fn own_port(&self) -> Option<(Local, SocketAddr)> {
+        let front = self.settings.front.listen.iter().enumerate().map(|(n, listener)| (Port::Front(n as u16), listener));
+        let replicas = self.settings.replicas.iter().enumerate().flat_map(|(n, replica)| {
+            let listen: &[_] = match &replica.place {
+                crate::config::Place::Local { listen, .. } => listen,
+                crate::config::Place::Remote { .. } => &[],
+            };
+            listen.iter().enumerate().map(move |(m, listener)| (Port::Replica(n as u16, m as u16), listener))
+        });
+        front
+            .chain(replicas)
+            .find(|(_, listener)| listener.transport == Transport::Udp)
+            .map(|(port, listener)| (Local { port, address: None }, listener.advertised()))
+    }
+
+    /// Whom nobody listed is not answered.
+    pub fn is_listed(&self, address: std::net::IpAddr) -> bool {
+        self.settings.is_base_station(address) || self.settings.trunk_at(address).is_some() || self.is_peer(address)
+    }
+
+    /// Another front end, a replica's box, or a foreign proxy of `front.peers`.
+    pub fn is_peer(&self, address: std::net::IpAddr) -> bool {
+        self.settings.front.peers.iter().any(|network| network.contains(address))
+            || self.settings.replicas.iter().any(|replica| match &replica.place {
+                crate::config::Place::Remote { address: remote } => remote.ip() == address,
+                crate::config::Place::Local { .. } => false,
+            })
+    }
+}
+
+impl World<'_, '_> {
+    pub fn event(&mut self, event: Event) {
+        self.ctx.out.event(event);
+    }
+
+    pub fn wall(&self) -> WallTime {
+        self.clock.wall(self.ctx.now, self.ctx.wall)
+    }
+
+    /// The next stamp, and the commit that must be synced before it may leave, where it needs a new reservation.
+    ///
+    /// Errors: the node's own store refuses; no stamp may be given then.
+    pub fn stamp(&mut self) -> Result<(Stamp, Option<CommitId>), StoreError> {
+        let wall = self.wall();
+        let (stamp, reserve) = self.clock.stamps.next(wall);
+        let commit = match reserve {
+            None => None,
+            Some(floor_ms) => Some(self.node_write(Batch::default().put(FLOOR_KEY, floor_ms.to_be_bytes()))?),
+        };
+        Ok((stamp, commit))
+    }
+
+    pub fn node_write(&mut self, batch: Batch) -> Result<CommitId, StoreError> {
+        let result = match self.ctx.stores.store(StoreId::Node) {
+            None => Err(StoreError::Closed),
+            Some(store) => store.write(batch).map(|seq| CommitId { store: StoreId::Node, seq }),
+        };
+        if let Err(error) = &result {
+            self.event(Event::NodeStoreRefused { why: error.to_string() });
+        }
+        result
+    }
+
+    pub fn store(&mut self, id: StoreId) -> Result<&mut dyn Store, StoreError> {
+        self.ctx.stores.store(id).ok_or(StoreError::Closed)
+    }
+
+    /// What was read from this store and is not yet synced: a *no* or a list read from it waits for that.
+    pub fn unsynced(&mut self, id: StoreId) -> Option<CommitId> {
+        let store = self.ctx.stores.store(id)?;
+        (store.written_seq() > store.synced_seq()).then(|| CommitId { store: id, seq: store.written_seq() })
+    }
+}
+
+/// The clock's floor in the node's own store: milliseconds, big endian.
+pub const FLOOR_KEY: &[u8] = b"c";
