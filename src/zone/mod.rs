@@ -71,6 +71,8 @@ pub enum Health {
 }
 
 /// One consistent state of everything that DNS answers; replaced as a whole.
+///
+/// Made by [`Zone::new`] when settings, subscribers or the map changed, by [`Zone::turn`] when only the replicas' health did.
 #[derive(Clone, Debug)]
 pub struct Zone {
     pub settings: Arc<Settings>,
@@ -82,4 +84,5 @@ pub struct Zone {
     pub serial: u32,
     /// The version of the map of suffixes to shards.
     pub epoch: u64,
+    index: answer::Index,
 }
