@@ -3,8 +3,15 @@
 //! [`Settings`] is the meaning: checked, complete, with every default filled in. How it is read from text, and what is
 //! said of a mistake, stands in [`read`] and [`subscribers`]. Nothing here touches a file: the shell hands in texts.
 
+mod csv;
+pub mod keys;
+mod map;
 pub mod read;
+mod sims;
 pub mod subscribers;
+mod text;
+mod typed;
+mod units;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;

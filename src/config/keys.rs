@@ -1,0 +1,248 @@
+//! Every key that may be written, its shape, and whether it has an effect yet.
+//!
+//! The manual, `config/encamp.toml`, names exactly these: a test compares the two. A key of a later issue is accepted
+//! from the first version on, so that a file written for tomorrow's release already loads today; it gets a note.
+
+/// What a value looks like.
+#[derive(Clone, Copy, Debug)]
+pub enum Shape {
+    /// A text, with an example of it.
+    Text(&'static str),
+    /// A list of texts, with an example.
+    Texts(&'static str),
+    /// A whole number within these bounds.
+    Count(u64, u64),
+    Flag,
+    /// A text with a unit, with an example: `"30 days"`.
+    Duration(&'static str),
+    /// Bytes, or a text with a unit: `"64 MB"`.
+    Size,
+    /// A list of `"udp:0.0.0.0:5060"`, or of tables of this section.
+    Listeners(&'static Section),
+    /// `[name]`, or `name = { .. }`.
+    Table(&'static Section),
+    /// `[[name]]`.
+    Tables(&'static Section),
+    /// PLMN = cause; the keys are the operator's.
+    Causes(&'static Section),
+}
+
+/// One set of keys that belong together.
+#[derive(Debug)]
+pub struct Section {
+    /// As it is written: `[front]`, `[[shard]]`.
+    pub title: &'static str,
+    pub keys: &'static [Key],
+}
+
+#[derive(Debug)]
+pub struct Key {
+    pub name: &'static str,
+    pub shape: Shape,
+    /// `false`: accepted, with a note that it has no effect yet.
+    pub has_effect: bool,
+}
+
+impl Section {
+    pub fn key(&self, name: &str) -> Option<&'static Key> {
+        self.keys.iter().find(|key| key.name == name)
+    }
+}
+
+const fn now(name: &'static str, shape: Shape) -> Key {
+    Key { name, shape, has_effect: true }
+}
+
+const fn later(name: &'static str, shape: Shape) -> Key {
+    Key { name, shape, has_effect: false }
+}
+
+use Shape::{Causes, Count, Duration, Flag, Listeners, Size, Table, Tables, Text, Texts};
+
+const NETWORKS: Shape = Texts("192.0.2.0/28");
+
+/// The top of encamp.toml.
+pub static ROOT: Section = Section {
+    title: "the top of the file",
+    keys: &[
+        now("domain", Text("gsm.example")),
+        now("data_dir", Text("/var/lib/encamp")),
+        now("control", Text("/run/encamp/control.sock")),
+        now("cluster_key", Text("file:/etc/encamp/cluster.key")),
+        now("disk_reserve", Size),
+        now("front", Table(&FRONT)),
+        now("base_station", Tables(&BASE_STATION)),
+        now("trunk", Tables(&TRUNK)),
+        now("zone", Table(&ZONE)),
+        now("shard", Tables(&SHARD)),
+        now("replica", Tables(&REPLICA)),
+        now("registrar", Table(&REGISTRAR)),
+        now("dialplan", Table(&DIALPLAN)),
+        now("rehearsal", Table(&REHEARSAL)),
+        now("subscriber", Tables(&SUBSCRIBER)),
+        later("messages", Table(&MESSAGES)),
+        later("mail", Table(&MAIL)),
+        later("admin", Table(&ADMIN)),
+        later("emergency", Table(&EMERGENCY)),
+    ],
+};
+
+/// A file of subscribers.d holds nothing else.
+pub static SUBSCRIBER_FILE: Section =
+    Section { title: "the top of the file", keys: &[now("subscriber", Tables(&SUBSCRIBER))] };
+
+static FRONT: Section = Section {
+    title: "[front]",
+    keys: &[
+        now("listen", Listeners(&LISTENER)),
+        now("base_stations", NETWORKS),
+        now("peers", NETWORKS),
+        now("unlisted", Text("silence")),
+    ],
+};
+
+static LISTENER: Section = Section {
+    title: "listen = [{ .. }]",
+    keys: &[now("listen", Text("udp:0.0.0.0:5060")), now("advertise", Text("192.0.2.1"))],
+};
+
+static BASE_STATION: Section = Section {
+    title: "[[base_station]]",
+    keys: &[now("name", Text("hill")), now("address", Text("192.0.2.11:5062")), now("location_area", Text("valley"))],
+};
+
+static TRUNK: Section = Section {
+    title: "[[trunk]]",
+    keys: &[
+        now("name", Text("pbx")),
+        now("address", Text("192.0.2.20:5060")),
+        now("mode", Text("redirect")),
+        later("texts", Flag),
+        later("prefixes", Texts("+44")),
+        later("username", Text("encamp")),
+        later("password", Text("secret")),
+    ],
+};
+
+static ZONE: Section = Section {
+    title: "[zone]",
+    keys: &[
+        now("apex", Text("gsm.example")),
+        now("listen", Listeners(&LISTENER)),
+        now("allow", NETWORKS),
+        now("ttl_s", Count(1, 86_400)),
+    ],
+};
+
+static SHARD: Section = Section {
+    title: "[[shard]]",
+    keys: &[
+        now("name", Text("low")),
+        now("suffixes", Texts("00-49")),
+        now("replicas", Texts("a")),
+        now("write_quorum", Count(1, 65_535)),
+    ],
+};
+
+static REPLICA: Section = Section {
+    title: "[[replica]]",
+    keys: &[
+        now("name", Text("a")),
+        now("path", Text("/srv/disk1/a")),
+        now("listen", Listeners(&LISTENER)),
+        now("address", Text("198.51.100.7:5070")),
+    ],
+};
+
+static REGISTRAR: Section = Section {
+    title: "[registrar]",
+    keys: &[
+        now("expires_s_min", Count(1, 86_400)),
+        now("expires_s_max", Count(1, 31_536_000)),
+        now("expires_s_default", Count(1, 31_536_000)),
+        now("stale_life", Duration("30 days")),
+        now("replica_absence_max", Duration("7 days")),
+        now("write_deadline", Duration("2.5 s")),
+        now("read_deadline", Duration("0.4 s")),
+        now("challenge_count_max", Count(1, 10_000_000)),
+        now("hint_count_max", Count(1, 10_000_000)),
+        now("contacts_per_aor_max", Count(1, 100)),
+        now("transaction_count_max", Count(1, 10_000_000)),
+        now("unknown_cause", Causes(&CAUSE)),
+        now("clock_trusted", Flag),
+    ],
+};
+
+static CAUSE: Section = Section { title: "unknown_cause", keys: &[now("cause", Count(1, 127)), now("lock_sim", Flag)] };
+
+static DIALPLAN: Section = Section { title: "[dialplan]", keys: &[now("local_prefixes", Texts("20"))] };
+
+static REHEARSAL: Section =
+    Section { title: "[rehearsal]", keys: &[now("imsi_prefix", Text("00101999")), now("count", Count(1, 1_000_000))] };
+
+static SUBSCRIBER: Section = Section {
+    title: "[[subscriber]]",
+    keys: &[
+        now("imsi", Text("001010000000001")),
+        now("msisdn", Texts("+15550001")),
+        now("auth", Table(&AUTH)),
+        now("name", Text("Ana")),
+        now("barred", Flag),
+    ],
+};
+
+static AUTH: Section = Section {
+    title: "auth = { .. }",
+    keys: &[
+        now("algorithm", Text("comp128v3")),
+        now("ki", Text("<32 hex digits>")),
+        now("op", Text("<32 hex digits>")),
+        now("opc", Text("<32 hex digits>")),
+    ],
+};
+
+static MESSAGES: Section = Section { title: "[messages]", keys: &[later("service_centre", Text("+15550000"))] };
+
+static MAIL: Section = Section {
+    title: "[mail]",
+    keys: &[
+        later("domain", Text("sms.gsm.example")),
+        later("listen", Texts("tcp:0.0.0.0:25")),
+        later("relay", Text("smtp://mail.example:587")),
+        later("short_code", Text("1000")),
+        later("reply_pool", Texts("+15559000-+15559099")),
+    ],
+};
+
+static ADMIN: Section = Section { title: "[admin]", keys: &[later("listen", Text("127.0.0.1:8080"))] };
+
+static EMERGENCY: Section =
+    Section { title: "[emergency]", keys: &[later("numbers", Texts("112")), later("trunk", Text("pbx"))] };
+
+/// The nearest of some words, if one is near enough to be meant.
+pub(super) fn nearest<'w>(typed: &str, words: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
+    let typed = typed.to_ascii_lowercase().replace('-', "_");
+    words
+        .into_iter()
+        .map(|word| (strsim::damerau_levenshtein(&typed, word), word))
+        .filter(|(distance, word)| *distance <= (word.len().max(typed.len()) / 3).max(1) && *distance < word.len())
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, word)| word)
+}
+
+/// The sections that know a key of this name, for a key that stands in the wrong one.
+pub(super) fn homes_of(name: &str) -> Vec<&'static str> {
+    fn walk(section: &'static Section, name: &str, homes: &mut Vec<&'static str>) {
+        if section.key(name).is_some() && !homes.contains(&section.title) {
+            homes.push(section.title);
+        }
+        for key in section.keys {
+            if let Table(inner) | Tables(inner) = key.shape {
+                walk(inner, name, homes);
+            }
+        }
+    }
+    let mut homes = Vec::new();
+    walk(&ROOT, name, &mut homes);
+    homes
+}

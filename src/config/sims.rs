@@ -1,0 +1,242 @@
+//! Subscribers as they are written: TOML tables, lines of a spreadsheet, and the mistakes that both have.
+//!
+//! Knows: which IMSI and which number is taken, and where. Does not know: who is bound where.
+//! Secrets: what is typed as a key is never repeated in a problem.
+//! Read first: wire.md section 6.1 for the traps (a number twice, a Ki with blanks or 0x).
+
+use std::collections::HashMap;
+
+use super::Subscriber;
+use super::keys;
+use super::read::value;
+use super::text::{Place, Report, Spot};
+use super::typed::View;
+use super::units::{self, Flaw};
+use crate::gsm::auc::{Auth, Ki, Opc};
+use crate::ident::{Imsi, Msisdn};
+
+const ALGORITHMS: [&str; 6] = ["comp128v1", "comp128v2", "comp128v3", "milenage", "xor", "none"];
+
+/// Everybody so far.
+#[derive(Default)]
+pub(super) struct Roll {
+    all: Vec<(Subscriber, Place)>,
+    imsi_at: HashMap<Imsi, Place>,
+    number_at: HashMap<Msisdn, Place>,
+}
+
+/// One SIM as typed, whatever kind of file it stands in.
+pub(super) struct Typed<'t> {
+    /// Where it begins: its line is the subscriber's.
+    pub at: Place,
+    pub imsi: Spot<&'t str>,
+    pub msisdn: Vec<Spot<&'t str>>,
+    pub name: Option<Spot<&'t str>>,
+    pub barred: bool,
+    /// `None`: what there is of it has been reported.
+    pub auth: Option<TypedAuth<'t>>,
+}
+
+pub(super) struct TypedAuth<'t> {
+    pub algorithm: Spot<&'t str>,
+    pub ki: Option<Spot<&'t str>>,
+    pub op: Option<Spot<&'t str>>,
+    pub opc: Option<Spot<&'t str>>,
+}
+
+impl Roll {
+    /// Every `[[subscriber]]` of a file.
+    pub fn read_tables(&mut self, root: &View<'_>, report: &mut Report<'_>) {
+        for view in root.tables("subscriber") {
+            let imsi = view.required_text("imsi", "001010000000001", report);
+            view.require("auth", "auth = { algorithm = \"comp128v3\", ki = \"<32 hex digits>\" }", report);
+            let auth = view.table("auth").and_then(|auth| {
+                Some(TypedAuth {
+                    algorithm: auth.required_text("algorithm", "comp128v3", report)?,
+                    ki: auth.text("ki"),
+                    op: auth.text("op"),
+                    opc: auth.text("opc"),
+                })
+            });
+            let Some(imsi) = imsi else { continue };
+            let typed = Typed {
+                at: view.at,
+                imsi,
+                msisdn: view.texts("msisdn").unwrap_or_default(),
+                name: view.text("name"),
+                barred: view.flag("barred").is_some_and(|barred| barred.value),
+                auth,
+            };
+            self.take(typed, report);
+        }
+    }
+
+    /// Checks one SIM against itself and all before it.
+    pub fn take(&mut self, typed: Typed<'_>, report: &mut Report<'_>) {
+        let imsi = value(typed.imsi, parse_imsi, report);
+        if let Some(imsi) = imsi {
+            match self.imsi_at.get(&imsi) {
+                Some(first) => {
+                    let first = report.name_of(*first);
+                    report
+                        .problem(typed.imsi.at, "this IMSI is provisioned already")
+                        .hint(format!("the first is at {first}"));
+                }
+                None => drop(self.imsi_at.insert(imsi, typed.imsi.at)),
+            }
+        }
+        let mut msisdn = Vec::new();
+        for spot in typed.msisdn {
+            let Some(number) = value(spot, parse_number, report) else { continue };
+            match self.number_at.get(&number) {
+                Some(first) => {
+                    let first = report.name_of(*first);
+                    report.problem(spot.at, "this number is given already").hint(format!("the first is at {first}"));
+                }
+                None => {
+                    self.number_at.insert(number, spot.at);
+                    msisdn.push(number);
+                }
+            }
+        }
+        let name = typed.name.and_then(|spot| value(spot, units::title, report)).unwrap_or_default();
+        let auth = typed.auth.and_then(|auth| parse_auth(&auth, report));
+        if let (Some(imsi), Some(auth)) = (imsi, auth) {
+            let (file, line) = (report.files[typed.at.file].name.to_owned(), report.line_of(typed.at));
+            self.all.push((Subscriber { imsi, msisdn, name, auth, barred: typed.barred, file, line }, typed.imsi.at));
+        }
+    }
+
+    pub fn first_with_prefix(&self, digits: &str) -> Option<Place> {
+        self.all.iter().find(|(subscriber, _)| subscriber.imsi.as_str().starts_with(digits)).map(|(_, at)| *at)
+    }
+
+    pub fn into_subscribers(self) -> impl Iterator<Item = Subscriber> {
+        self.all.into_iter().map(|(subscriber, _)| subscriber)
+    }
+}
+
+fn parse_imsi(text: &str) -> Result<Imsi, Flaw> {
+    Imsi::parse(text).map_err(|error| {
+        let hint = if text.contains("E+") || text.contains("e+") {
+            "a spreadsheet has made a quantity of it: give the column the format text"
+        } else if text.chars().any(char::is_whitespace) {
+            "write it without blanks"
+        } else if text.len() < 14 && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            "a spreadsheet drops leading zeros: give the column the format text"
+        } else {
+            "write it as the SIM's papers do: \"001010000000001\""
+        };
+        Flaw { what: format!("{} is no IMSI: {error}", shown(text)), hint: hint.into() }
+    })
+}
+
+fn parse_number(text: &str) -> Result<Msisdn, Flaw> {
+    Msisdn::parse(text).map_err(|error| {
+        let plain: String = text.chars().filter(|char| char.is_ascii_digit() || *char == '+').collect();
+        let hint = match Msisdn::parse(&plain) {
+            Ok(number) if text.len() <= 30 => format!("write \"{number}\""),
+            _ => "write it as it is dialled: \"2001\", or \"+15550001\" with its country code".into(),
+        };
+        Flaw { what: format!("{} is no number: {error}", shown(text)), hint }
+    })
+}
+
+/// A typed text in quotes, cut where it is far too long.
+pub(super) fn shown(text: &str) -> String {
+    const SHOWN_MAX: usize = 40;
+    match text.char_indices().nth(SHOWN_MAX) {
+        Some((end, _)) => format!("{:?}…", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}
+
+/// `{ algorithm, ki, op | opc }`, with everything that is wrong with it.
+fn parse_auth(auth: &TypedAuth<'_>, report: &mut Report<'_>) -> Option<Auth> {
+    let algorithm = auth.algorithm.value;
+    if !ALGORITHMS.contains(&algorithm) {
+        let hint = if algorithm == "comp128" {
+            "write comp128v1, comp128v2 or comp128v3, as the SIM has it".to_owned()
+        } else {
+            match keys::nearest(algorithm, ALGORITHMS) {
+                Some(near) => format!("did you mean \"{near}\"?"),
+                None => format!("write one of {}", ALGORITHMS.join(", ")),
+            }
+        };
+        report.problem(auth.algorithm.at, format!("unknown algorithm {}", shown(algorithm))).hint(hint);
+    }
+    if algorithm == "none" {
+        for (name, spot) in [("ki", auth.ki), ("op", auth.op), ("opc", auth.opc)] {
+            if let Some(spot) = spot {
+                report
+                    .problem(
+                        spot.at,
+                        format!("`{name}` with the algorithm \"none\": the SIM would be believed unasked"),
+                    )
+                    .hint("name the SIM's algorithm, or remove the key");
+            }
+        }
+        let clean = auth.ki.is_none() && auth.op.is_none() && auth.opc.is_none();
+        return clean.then_some(Auth::None);
+    }
+    if let (Some(_), Some(opc)) = (auth.op, auth.opc) {
+        report
+            .problem(opc.at, "`op` and `opc` together")
+            .hint("write the one that the SIM's papers give; OPc is made of OP and Ki");
+    }
+    if auth.ki.is_none() && ALGORITHMS.contains(&algorithm) {
+        report
+            .problem(auth.algorithm.at, format!("\"{algorithm}\" needs a `ki`"))
+            .hint("write ki = \"<32 hex digits>\"");
+    }
+    let ki = auth.ki.and_then(|spot| key(spot, Ki::parse, report));
+    if algorithm != "milenage" {
+        for (name, spot) in [("op", auth.op), ("opc", auth.opc)] {
+            if let (Some(spot), true) = (spot, ALGORITHMS.contains(&algorithm)) {
+                report
+                    .problem(spot.at, format!("\"{algorithm}\" has no `{name}`"))
+                    .hint(format!("write algorithm = \"milenage\", or remove `{name}`"));
+            }
+        }
+        let ki = ki?;
+        return match algorithm {
+            "comp128v1" => Some(Auth::Comp128v1(ki)),
+            "comp128v2" => Some(Auth::Comp128v2(ki)),
+            "comp128v3" => Some(Auth::Comp128v3(ki)),
+            "xor" => Some(Auth::Xor(ki)),
+            _ => None,
+        };
+    }
+    if auth.op.is_none() && auth.opc.is_none() {
+        report
+            .problem(auth.algorithm.at, "\"milenage\" needs an `opc` or an `op`")
+            .hint("write opc = \"<32 hex digits>\"");
+    }
+    let opc = match (auth.opc, auth.op) {
+        (Some(spot), _) => key(spot, Opc::parse, report),
+        // Without a Ki there is nothing to derive from, and that has been reported.
+        (None, Some(spot)) => ki.as_ref().and_then(|ki| key(spot, |text| Opc::derive(text, ki), report)),
+        (None, None) => None,
+    };
+    Some(Auth::Milenage { ki: ki?, opc: opc? })
+}
+
+fn key<T, E: std::fmt::Display>(
+    spot: Spot<&str>,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+    report: &mut Report<'_>,
+) -> Option<T> {
+    if spot.value.starts_with("sealed:") {
+        report
+            .problem(spot.at, "sealed keys cannot be read yet")
+            .hint("write the 32 hex digits, and keep the file mode 0600");
+        return None;
+    }
+    match parse(spot.value) {
+        Ok(key) => Some(key),
+        Err(error) => {
+            report.problem(spot.at, error.to_string()).hint("write the 32 hex digits without blanks, dashes or 0x");
+            None
+        }
+    }
+}
