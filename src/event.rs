@@ -161,16 +161,24 @@ impl fmt::Display for Event {
             }
             Event::Detached { imsi } => write!(f, "{} detached", imsi.short()),
             Event::DetachIgnored { imsi } => {
-                write!(f, "a detach of {} that names another contact than its binding: nothing is changed", imsi.short())
+                write!(
+                    f,
+                    "a detach of {} that names another contact than its binding: nothing is changed",
+                    imsi.short()
+                )
             }
             Event::RegisterRefused { imsi, from, code, why } => {
                 let who = imsi.map(|imsi| imsi.short()).unwrap_or_else(|| "a REGISTER".into());
                 write!(f, "refused {who} at {from} with {code}: {why}")
             }
-            Event::RequestRefused { from, method, code, why } => write!(f, "refused {method} of {from} with {code}: {why}"),
+            Event::RequestRefused { from, method, code, why } => {
+                write!(f, "refused {method} of {from} with {code}: {why}")
+            }
             Event::Redirected { imsi } => write!(f, "redirected a call to {}", imsi.short()),
             Event::RouteRefused { code, why } => write!(f, "refused a call with {code}: {why}"),
-            Event::WriteRestamped { imsi } => write!(f, "a replica knew a newer write of {}: stamped anew", imsi.short()),
+            Event::WriteRestamped { imsi } => {
+                write!(f, "a replica knew a newer write of {}: stamped anew", imsi.short())
+            }
             Event::ReplicaMissedWrite { replica, imsi, why } => {
                 write!(f, "replica {replica} missed a write of {}: {why}; it is behind until it has it", imsi.short())
             }
@@ -193,8 +201,12 @@ impl fmt::Display for Event {
             }
             Event::SignatureRefused { from, why } => write!(f, "refused a stamped request of {from}: {why}"),
             Event::StampAhead { from } => write!(f, "{from} stamps more than 5 minutes ahead of this clock"),
-            Event::WrongShard { imsi, from } => write!(f, "{from} asked for {}, which another shard owns", imsi.short()),
-            Event::ClockJumped { shift_s } => write!(f, "the clock jumped {shift_s} s forward: bindings made before keep their life"),
+            Event::WrongShard { imsi, from } => {
+                write!(f, "{from} asked for {}, which another shard owns", imsi.short())
+            }
+            Event::ClockJumped { shift_s } => {
+                write!(f, "the clock jumped {shift_s} s forward: bindings made before keep their life")
+            }
             Event::RecordUnreadable { replica } => write!(f, "replica {replica} holds a record that cannot be read"),
             Event::Purged { replica, records } => write!(f, "replica {replica} purged {records} records"),
             Event::NodeStoreRefused { why } => write!(f, "the node's own store refuses: {why}"),

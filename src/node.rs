@@ -276,19 +276,34 @@ impl Node {
         }
         let is_trunk = self.is_trunk(came.from, message);
         match (method, came.port) {
-            ("REGISTER", Port::Front(_)) if self.site.settings.is_base_station(address) => self.register(ctx, came, message),
+            ("REGISTER", Port::Front(_)) if self.site.settings.is_base_station(address) => {
+                self.register(ctx, came, message)
+            }
             // "A replica's own port is silent to all others, base stations included; an unsigned REGISTER there, from whomever,
             // binds nothing" (DESIGN section 9).
-            ("REGISTER", Port::Replica(..)) => self.refuse(ctx, came, message, 403, "Forbidden", "an unsigned REGISTER at a replica's port"),
+            ("REGISTER", Port::Replica(..)) => {
+                self.refuse(ctx, came, message, 403, "Forbidden", "an unsigned REGISTER at a replica's port")
+            }
             ("REGISTER", Port::Front(_)) => {
-                self.refuse(ctx, came, message, 403, "Forbidden", "a REGISTER from an address that is no base station's");
+                self.refuse(
+                    ctx,
+                    came,
+                    message,
+                    403,
+                    "Forbidden",
+                    "a REGISTER from an address that is no base station's",
+                );
             }
             (_, Port::Replica(..)) if !is_trunk && !self.site.is_peer(address) => {
                 ctx.out.event(Event::DatagramDropped { from: came.from, why: Drop::Unlisted });
             }
-            ("INVITE" | "CANCEL", port) if is_trunk || self.site.is_peer(address) => self.route(ctx, came, message, port),
+            ("INVITE" | "CANCEL", port) if is_trunk || self.site.is_peer(address) => {
+                self.route(ctx, came, message, port)
+            }
             // Calls and texts of phones come with the next release: a cause that the phone can bear.
-            ("INVITE", _) => self.refuse(ctx, came, message, 503, "Service Unavailable", "calls of phones are not served yet"),
+            ("INVITE", _) => {
+                self.refuse(ctx, came, message, 503, "Service Unavailable", "calls of phones are not served yet")
+            }
             ("MESSAGE", _) => self.refuse(ctx, came, message, 503, "Service Unavailable", "texts are not served yet"),
             ("CANCEL" | "BYE", _) => {
                 self.refuse(ctx, came, message, 481, "Call/Transaction Does Not Exist", "no such call");
@@ -337,7 +352,12 @@ impl Node {
     }
 
     /// The key of a request that is new; a copy is absorbed, or answered again.
-    fn first_copy(&mut self, ctx: &mut Ctx<'_>, came: &Came<'_>, message: &Message<'_>) -> Option<crate::seam::TransactionKey> {
+    fn first_copy(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        came: &Came<'_>,
+        message: &Message<'_>,
+    ) -> Option<crate::seam::TransactionKey> {
         let key = transaction::key(message, came.from);
         match self.server.receive(ctx.now, key, self.site.settings.registrar.transaction_count_max) {
             Seen::New => return Some(key),
@@ -442,8 +462,7 @@ impl Node {
                 if !listed {
                     ctx.out.event(Event::ConnectionRefused { from, why: "its address is in no list" });
                 }
-                let stream =
-                    Stream { from, to, framer: Framer::new(), listed, heard_at: ctx.now, message_since: None };
+                let stream = Stream { from, to, framer: Framer::new(), listed, heard_at: ctx.now, message_since: None };
                 self.streams.insert(conn, stream);
                 self.timers.at(ctx.now + Duration::from_secs(STREAM_MESSAGE_S), Timer::Stream(conn));
             }
@@ -574,7 +593,7 @@ impl Node {
     fn command(&mut self, ctx: &mut Ctx<'_>, id: u64, command: Command) {
         let answer = match command {
             Command::Replicas => {
-                let now_ms = world!(self, ctx).wall().ms;
+                let now_ms = self.clock.wall(ctx.now, ctx.wall).ms;
                 CommandAnswer::Replicas(self.replicas.describe(&self.site.settings, now_ms))
             }
             Command::Status => CommandAnswer::Status(StatusAnswer {
@@ -596,7 +615,8 @@ impl Node {
             Who::Number(number) => self.site.resolve(&number.to_string()).map(|subscriber| subscriber.imsi),
         };
         let Some(imsi) = imsi else {
-            let answer = error("not provisioned", "no subscriber has this number", "encamp subscriber list shows all numbers");
+            let answer =
+                error("not provisioned", "no subscriber has this number", "encamp subscriber list shows all numbers");
             return ctx.out.send(Output::Answer { id, answer });
         };
         let Some(shard) = self.site.map.shard_of(&imsi) else { return };
@@ -630,7 +650,7 @@ impl Node {
     }
 
     fn lookup_answer(&mut self, ctx: &mut Ctx<'_>, id: u64, imsi: Imsi, record: &Record) {
-        let now_ms = i128::from(world!(self, ctx).wall().ms);
+        let now_ms = i128::from(self.clock.wall(ctx.now, ctx.wall).ms);
         let subscriber = self.site.subscribers.get(&imsi);
         let settings = &self.site.settings;
         let binding = |(contact, stamp, binding): (&str, _, &crate::register::merge::Binding)| {
@@ -681,7 +701,18 @@ fn deliver(to: ReplyTo, bytes: Vec<u8>) -> Output {
 /// The method for a log line: one of the known names, never the sender's bytes.
 fn known_method(message: &Message<'_>) -> &'static str {
     const KNOWN: [&str; 12] = [
-        "REGISTER", "INVITE", "CANCEL", "BYE", "OPTIONS", "MESSAGE", "INFO", "SUBSCRIBE", "NOTIFY", "PUBLISH", "UPDATE", "REFER",
+        "REGISTER",
+        "INVITE",
+        "CANCEL",
+        "BYE",
+        "OPTIONS",
+        "MESSAGE",
+        "INFO",
+        "SUBSCRIBE",
+        "NOTIFY",
+        "PUBLISH",
+        "UPDATE",
+        "REFER",
     ];
     KNOWN.into_iter().find(|known| message.method() == Some(known)).unwrap_or("another method")
 }
@@ -721,7 +752,8 @@ fn put_epoch(store: &mut dyn Store, epoch: u64, fingerprint: &[u8]) -> Result<u6
 }
 
 fn get_array<const N: usize>(store: &dyn Store, key: &[u8]) -> Result<Option<[u8; N]>, StoreError> {
-    let wrong = |_| StoreError::Broken(format!("the node's record {:?} has a wrong length", String::from_utf8_lossy(key)));
+    let wrong =
+        |_| StoreError::Broken(format!("the node's record {:?} has a wrong length", String::from_utf8_lossy(key)));
     store.get(key)?.map(|bytes| <[u8; N]>::try_from(bytes).map_err(wrong)).transpose()
 }
 

@@ -52,7 +52,8 @@ impl Site {
     /// The port that our own requests leave from, and the address that others are told: the first UDP listener of the front,
     /// else of a local replica.
     pub fn own_port(&self) -> Option<(Local, SocketAddr)> {
-        let front = self.settings.front.listen.iter().enumerate().map(|(n, listener)| (Port::Front(n as u16), listener));
+        let front =
+            self.settings.front.listen.iter().enumerate().map(|(n, listener)| (Port::Front(n as u16), listener));
         let replicas = self.settings.replicas.iter().enumerate().flat_map(|(n, replica)| {
             let listen: &[_] = match &replica.place {
                 crate::config::Place::Local { listen, .. } => listen,

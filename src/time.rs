@@ -274,7 +274,11 @@ mod tests {
         let era = clock.notice(second(61), WallTime { ms: today, trusted: true }).unwrap();
         assert_eq!(era.shift_ms, today - 1_061_000);
         assert_eq!(clock.shift_ms(stamp), era.shift_ms);
-        assert_eq!(clock.shift_ms(Stamp { ms: 999_999, ..stamp }), 0, "what was written before this start is as old as it is");
+        assert_eq!(
+            clock.shift_ms(Stamp { ms: 999_999, ..stamp }),
+            0,
+            "what was written before this start is as old as it is"
+        );
         let slept = WallTime { ms: today + 3_600_000, trusted: true };
         assert!(clock.notice(second(62), slept).is_none(), "a trusted clock that leaps means that the machine slept");
     }

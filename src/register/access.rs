@@ -74,7 +74,14 @@ impl Challenges {
     ///
     /// A challenge of the same subscriber at another address is not touched: "A right answer from a wrong source does not burn
     /// the challenge of the rightful one" (DESIGN section 9).
-    pub fn verify(&mut self, now: Instant, life: Duration, imsi: Imsi, source: IpAddr, params: &AuthParams<'_>) -> Verdict {
+    pub fn verify(
+        &mut self,
+        now: Instant,
+        life: Duration,
+        imsi: Imsi,
+        source: IpAddr,
+        params: &AuthParams<'_>,
+    ) -> Verdict {
         let rand = params.param("nonce").and_then(rand_of);
         let Some(challenge) = self.live.get(&(imsi, source)) else { return Verdict::NonceUnknown };
         if rand != Some(challenge.vector.rand) || now - challenge.issued_at > life {

@@ -60,7 +60,9 @@ pub fn verify<'a>(key: &ClusterKey, what: &Signed<'_>, value: &'a str) -> Result
         return Err("its Encamp header has a version that this release does not know");
     }
     let given = unhex(given).ok_or("its mac is not 64 hex digits")?;
-    mac(key, what, text).verify_slice(&given).map_err(|_| "its mac is wrong: is cluster_key the same on both sides?")?;
+    mac(key, what, text)
+        .verify_slice(&given)
+        .map_err(|_| "its mac is wrong: is cluster_key the same on both sides?")?;
     let stamp = field(text, "stamp").and_then(|stamp| stamp.parse().ok()).ok_or("its stamp cannot be read")?;
     let epoch = field(text, "epoch").and_then(|epoch| epoch.parse().ok()).ok_or("its epoch cannot be read")?;
     Ok(Header { stamp, epoch, text })

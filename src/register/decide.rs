@@ -108,7 +108,10 @@ pub fn decide_register(ask: &Ask, facts: Facts<'_>) -> Result<Outcome, Refusal> 
         let (since_ms, previous) = match newest {
             Some((held, _, binding)) if held == contact => (binding.since_ms, binding.previous.clone()),
             Some((held, ..)) if ask.base_station => (now_ms, Some(held.to_owned())),
-            _ => (old.contacts.get(contact).and_then(|entry| entry.binding.as_ref()).map_or(now_ms, |b| b.since_ms), None),
+            _ => (
+                old.contacts.get(contact).and_then(|entry| entry.binding.as_ref()).map_or(now_ms, |b| b.since_ms),
+                None,
+            ),
         };
         let binding = Binding {
             expires_at_ms: now_ms + u64::from(expires_s) * 1000,

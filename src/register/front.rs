@@ -36,7 +36,9 @@ pub enum Dialect {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum No {
     /// With the reject cause for this PLMN.
-    UnknownSubscriber { cause: u8 },
+    UnknownSubscriber {
+        cause: u8,
+    },
     /// A TMSI of a YateBTS: "TMSI unknown, ask for IMSI" (wire.md 11).
     TmsiUnknown,
     WrongAnswer,
@@ -145,8 +147,10 @@ struct Registration {
 
 enum State {
     /// No replica is here: one elsewhere is asked for the newest record. Those not asked yet, nearest last.
-    Asking { left: Vec<usize> },
-    Writing(Writing),
+    Asking {
+        left: Vec<usize>,
+    },
+    Writing(Box<Writing>),
 }
 
 struct Writing {
@@ -196,7 +200,13 @@ impl Front {
         };
         let ask = match read_ask(request, dialect) {
             Ok(ask) if !leaves_room(request.message, &ask) => {
-                return refuse(w, request, dialect, Some(imsi), &No::BadRequest("its headers leave no room for an answer"));
+                return refuse(
+                    w,
+                    request,
+                    dialect,
+                    Some(imsi),
+                    &No::BadRequest("its headers leave no room for an answer"),
+                );
             }
             Ok(ask) => ask,
             Err(why) => return refuse(w, request, dialect, Some(imsi), &No::BadRequest(why)),
@@ -306,7 +316,7 @@ impl Front {
                     after,
                 };
                 if let Some(registration) = self.under_way.get_mut(&id) {
-                    registration.state = State::Writing(writing);
+                    registration.state = State::Writing(Box::new(writing));
                 }
                 w.timers.at(deadline, Timer::Register(id));
                 for index in members {
@@ -326,7 +336,14 @@ impl Front {
     }
 
     /// A replica has a write on its disk.
-    pub fn written(&mut self, w: &mut World<'_, '_>, replicas: &mut Replicas, id: u64, replica: usize, older_than: Option<Stamp>) {
+    pub fn written(
+        &mut self,
+        w: &mut World<'_, '_>,
+        replicas: &mut Replicas,
+        id: u64,
+        replica: usize,
+        older_than: Option<Stamp>,
+    ) {
         let Some(registration) = self.under_way.get_mut(&id) else { return };
         let State::Writing(writing) = &mut registration.state else { return };
         if let Some(newer) = older_than
@@ -378,7 +395,14 @@ impl Front {
     }
 
     /// A replica does not have a write: it is noted as behind before anything is promised without it.
-    pub fn not_written(&mut self, w: &mut World<'_, '_>, replicas: &mut Replicas, id: u64, replica: usize, why: &'static str) {
+    pub fn not_written(
+        &mut self,
+        w: &mut World<'_, '_>,
+        replicas: &mut Replicas,
+        id: u64,
+        replica: usize,
+        why: &'static str,
+    ) {
         let Some(registration) = self.under_way.get_mut(&id) else { return };
         let State::Writing(writing) = &mut registration.state else { return };
         let Some(said) = writing.said.get_mut(&replica) else { return };
@@ -420,7 +444,8 @@ impl Front {
     pub fn deadline(&mut self, w: &mut World<'_, '_>, replicas: &mut Replicas, id: u64) {
         let Some(registration) = self.under_way.get(&id) else { return };
         let State::Writing(writing) = &registration.state else { return };
-        let silent: Vec<usize> = writing.said.iter().filter(|(_, said)| said.is_none()).map(|(index, _)| *index).collect();
+        let silent: Vec<usize> =
+            writing.said.iter().filter(|(_, said)| said.is_none()).map(|(index, _)| *index).collect();
         let answered = writing.answered;
         for index in silent {
             self.not_written(w, replicas, id, index, "it has not synced it in time");
@@ -432,10 +457,18 @@ impl Front {
     }
 
     /// Challenge, or verify, or believe.
-    fn admit(&mut self, w: &mut World<'_, '_>, request: &Request<'_>, imsi: Imsi, subject: &Subject, ask: &Ask) -> Admission {
+    fn admit(
+        &mut self,
+        w: &mut World<'_, '_>,
+        request: &Request<'_>,
+        imsi: Imsi,
+        subject: &Subject,
+        ask: &Ask,
+    ) -> Admission {
         // "IMSI DETACH sends the same REGISTER with expires=0, never with Authorization" (wire.md 1.3): it is believed from a base
         // station, for the contact that it names; decide_register ignores it for any other.
-        let detaches = matches!(&ask.contacts, Contacts::Some(all) if all.iter().all(|(_, expires, _)| *expires == Some(0)));
+        let detaches =
+            matches!(&ask.contacts, Contacts::Some(all) if all.iter().all(|(_, expires, _)| *expires == Some(0)));
         if matches!(subject.auth, Auth::None) || (detaches && ask.base_station) {
             return Admission::Yes(None);
         }

@@ -54,7 +54,9 @@ impl Record {
 
     /// The live bindings, in order of contact.
     pub fn bindings(&self) -> impl Iterator<Item = (&str, Stamp, &Binding)> {
-        self.contacts.iter().filter_map(|(contact, entry)| Some((contact.as_str(), entry.stamp, entry.binding.as_ref()?)))
+        self.contacts
+            .iter()
+            .filter_map(|(contact, entry)| Some((contact.as_str(), entry.stamp, entry.binding.as_ref()?)))
     }
 
     /// The binding written last: where a call goes.

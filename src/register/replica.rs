@@ -77,7 +77,13 @@ impl Replica {
     }
 
     /// Puts what is left of a record (see [`purged`]) in its place.
-    pub fn purge(&mut self, store: &mut dyn Store, imsi: Imsi, record: &Record, rest: &Record) -> Result<(), StoreError> {
+    pub fn purge(
+        &mut self,
+        store: &mut dyn Store,
+        imsi: Imsi,
+        record: &Record,
+        rest: &Record,
+    ) -> Result<(), StoreError> {
         let batch = match rest == &Record::default() {
             true => Batch::default().delete(key(imsi)),
             false => Batch::default().put(key(imsi), encode(rest)),

@@ -92,14 +92,32 @@ pub enum Asker {
 /// What a remote replica said, or that it said nothing in time.
 #[derive(Debug)]
 pub enum Told {
-    Written { write: u64, replica: usize, older_than: Option<Stamp> },
-    NotWritten { write: u64, replica: usize, why: &'static str },
+    Written {
+        write: u64,
+        replica: usize,
+        older_than: Option<Stamp>,
+    },
+    NotWritten {
+        write: u64,
+        replica: usize,
+        why: &'static str,
+    },
     /// `None`: no answer that can be used.
-    Record { asker: Asker, record: Option<Record> },
+    Record {
+        asker: Asker,
+        record: Option<Record>,
+    },
     /// A lookup: a contact, or a believed no, or neither.
-    Found { lookup: u64, contact: String },
-    Absent { lookup: u64 },
-    NoAnswer { lookup: u64 },
+    Found {
+        lookup: u64,
+        contact: String,
+    },
+    Absent {
+        lookup: u64,
+    },
+    NoAnswer {
+        lookup: u64,
+    },
     Nothing,
 }
 
@@ -447,14 +465,38 @@ impl Replicas {
     pub fn query(&mut self, w: &mut World<'_, '_>, index: usize, imsi: Imsi, asker: Asker) {
         let deadline = w.ctx.now + w.site.settings.registrar.read_deadline;
         let to = format!("sip:IMSI{imsi}@{}", w.site.settings.domain);
-        self.ask(w, index, "REGISTER", to, What::Query { asker }, Vec::new(), deadline, After::nothing(), "", Stamp::ZERO, |_| {});
+        self.ask(
+            w,
+            index,
+            "REGISTER",
+            to,
+            What::Query { asker },
+            Vec::new(),
+            deadline,
+            After::nothing(),
+            "",
+            Stamp::ZERO,
+            |_| {},
+        );
     }
 
     /// Asks a remote replica where a phone is; it comes as [`Told::Found`], [`Told::Absent`] or [`Told::NoAnswer`].
     pub fn lookup(&mut self, w: &mut World<'_, '_>, index: usize, imsi: Imsi, lookup: u64) {
         let deadline = w.ctx.now + w.site.settings.registrar.read_deadline;
         let to = format!("sip:IMSI{imsi}@{}", w.site.settings.domain);
-        self.ask(w, index, "INVITE", to, What::Lookup { lookup }, Vec::new(), deadline, After::nothing(), "", Stamp::ZERO, |_| {});
+        self.ask(
+            w,
+            index,
+            "INVITE",
+            to,
+            What::Lookup { lookup },
+            Vec::new(),
+            deadline,
+            After::nothing(),
+            "",
+            Stamp::ZERO,
+            |_| {},
+        );
     }
 
     // --- Speaking SIP to a remote replica ---
@@ -532,8 +574,7 @@ impl Replicas {
         w.ctx.out.send_after(after, Output::Datagram { from, to: address, bytes: bytes.clone() });
         let first = resend_at.first().copied().unwrap_or(deadline);
         w.timers.at(first.min(deadline), Timer::Asked(id));
-        let asked =
-            Asked { replica: index, branch, what, bytes, resend_at, deadline, method, uri, to, call_id, cseq };
+        let asked = Asked { replica: index, branch, what, bytes, resend_at, deadline, method, uri, to, call_id, cseq };
         self.asked.insert(id, asked);
         true
     }
@@ -554,8 +595,19 @@ impl Replicas {
         }
         let deadline = w.ctx.now + w.site.settings.registrar.write_deadline;
         let to = format!("sip:{}@{}", self.all[index].name, w.site.settings.domain);
-        self.all[index].busy =
-            self.ask(w, index, "OPTIONS", to, What::Probe, Vec::new(), deadline, After::nothing(), "", Stamp::ZERO, |_| {});
+        self.all[index].busy = self.ask(
+            w,
+            index,
+            "OPTIONS",
+            to,
+            What::Probe,
+            Vec::new(),
+            deadline,
+            After::nothing(),
+            "",
+            Stamp::ZERO,
+            |_| {},
+        );
     }
 
     /// The deadline of a request came: again, or no more.
@@ -692,7 +744,9 @@ impl Replicas {
     /// "…the UAC MUST generate an ACK" to a final response of INVITE (RFC 3261 §17.1.1.3).
     fn acknowledge(&self, w: &mut World<'_, '_>, asked: &Asked, address: SocketAddr, message: &Message<'_>) {
         let Some((from, own)) = w.site.own_port() else { return };
-        let (Some(sender), Some(to)) = (message.header(HeaderName::From), message.header(HeaderName::To)) else { return };
+        let (Some(sender), Some(to)) = (message.header(HeaderName::From), message.header(HeaderName::To)) else {
+            return;
+        };
         let mut ack = Writer::request("ACK", &asked.uri);
         ack.header_fmt("Via", format_args!("SIP/2.0/UDP {own};branch={}", asked.branch))
             .header("From", sender)
@@ -738,7 +792,8 @@ impl Replicas {
                 if !self.all[index].busy {
                     let deadline = w.ctx.now + w.site.settings.registrar.write_deadline;
                     let what = What::Hint { imsi, record: record.clone() };
-                    self.all[index].busy = self.tell(w, index, imsi, &record, what, Vec::new(), deadline, After::nothing());
+                    self.all[index].busy =
+                        self.tell(w, index, imsi, &record, what, Vec::new(), deadline, After::nothing());
                 }
                 return;
             }
@@ -771,9 +826,9 @@ impl Replicas {
 
     fn some_sibling_waits(&self, w: &World<'_, '_>, index: usize) -> bool {
         let members = &w.site.settings.shards[self.all[index].shard].replicas;
-        members.iter().any(|member| {
-            self.open_local(*member).is_some_and(|replica| replica.mark.is_some() && !replica.is_level())
-        })
+        members
+            .iter()
+            .any(|member| self.open_local(*member).is_some_and(|replica| replica.mark.is_some() && !replica.is_level()))
     }
 
     /// A sibling elsewhere has the same mark and nothing older than our founding: where all have said so, ours is level.
@@ -815,7 +870,8 @@ impl Replicas {
         let mut count = 0;
         for (imsi, record) in records {
             let clock = &w.clock;
-            if let Some(rest) = replica::purged(&record, now_ms, stale_ms, tombstone_ms, |stamp| clock.shift_ms(stamp)) {
+            if let Some(rest) = replica::purged(&record, now_ms, stale_ms, tombstone_ms, |stamp| clock.shift_ms(stamp))
+            {
                 // A store that refuses keeps the record until the next round.
                 count += u64::from(replica.purge(store, imsi, &record, &rest).is_ok());
             }

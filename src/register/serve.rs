@@ -44,7 +44,15 @@ struct Reply {
 
 impl Reply {
     fn plain(code: u16, phrase: &'static str) -> Reply {
-        Reply { code, phrase, stamp: Stamp::ZERO, fields: String::new(), record: None, contact: None, after: After::nothing() }
+        Reply {
+            code,
+            phrase,
+            stamp: Stamp::ZERO,
+            fields: String::new(),
+            record: None,
+            contact: None,
+            after: After::nothing(),
+        }
     }
 }
 
@@ -196,7 +204,11 @@ fn refused(error: &StoreError) -> Reply {
 
 fn answer(w: &mut World<'_, '_>, replicas: &Replicas, request: &Request<'_>, asked: &Signed<'_>, reply: Reply) {
     let Some(key) = &w.site.settings.cluster_key else { return };
-    let record = reply.record.as_ref().filter(|record| **record != Record::default()).map(|record| BASE64.encode(encode(record)));
+    let record = reply
+        .record
+        .as_ref()
+        .filter(|record| **record != Record::default())
+        .map(|record| BASE64.encode(encode(record)));
     let signed = Signed { status: reply.code, record: record.as_deref().unwrap_or_default(), ..*asked };
     let level = replicas.open_local(request.replica).is_some_and(|replica| replica.is_level());
     let fields = format!(";state={}{}", if level { "level" } else { "catching-up" }, reply.fields);

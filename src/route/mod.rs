@@ -99,7 +99,8 @@ impl Route {
         if request.message.max_forwards() == Some(Ok(0)) {
             return refuse(w, request, No::TooManyHops, After::nothing());
         }
-        let user = request.message.uri().and_then(|uri| Uri::parse(uri).ok()).and_then(|uri| uri.user).unwrap_or_default();
+        let user =
+            request.message.uri().and_then(|uri| Uri::parse(uri).ok()).and_then(|uri| uri.user).unwrap_or_default();
         let Some(subscriber) = w.site.resolve(user) else {
             return refuse(w, request, No::UnknownNumber, After::nothing());
         };
