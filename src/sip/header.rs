@@ -371,8 +371,8 @@ impl<'a> Uri<'a> {
     ///
     /// More liberal than RFC 3261 with the user part, because phones dial `*100#` and OpenBTS writes that as it is.
     pub fn parse(text: &'a str) -> Result<Uri<'a>, HeaderError> {
-        if let Some(bad) = text.bytes().find(|&b| b <= b' ' || matches!(b, b'<' | b'>' | b'"' | 0x7f)) {
-            return Err(if bad == b' ' {
+        if has_any(text, &NOT_IN_URI) {
+            return Err(if text.contains(' ') {
                 HeaderError("a blank inside a URI")
             } else {
                 HeaderError("a character that no URI may have")
@@ -486,9 +486,9 @@ impl<'a> Params<'a> {
             let (name, value) = name_and_value(param);
             let value_is_good = match value.and_then(|value| value.strip_prefix('"')) {
                 Some(quoted) => end_of_quoted(quoted).is_some_and(|end| end + 1 == quoted.len()),
-                None => value.is_none_or(|value| !value.contains(is_blank) && !value.contains(['"', ','])),
+                None => value.is_none_or(|value| !has_any(value, &NOT_IN_PARAM)),
             };
-            if name.is_empty() || name.contains(is_blank) || name.contains(['"', ',']) || !value_is_good {
+            if name.is_empty() || has_any(name, &NOT_IN_PARAM) || !value_is_good {
                 return Err(WRONG);
             }
             match end {
@@ -769,8 +769,8 @@ fn unquote(value: &str) -> &str {
 }
 
 fn name_and_value(text: &str) -> (&str, Option<&str>) {
-    match text.split_once('=') {
-        Some((name, value)) => (trim(name), Some(trim(value))),
+    match memchr(b'=', text.as_bytes()) {
+        Some(at) => (trim(&text[..at]), Some(trim(&text[at + 1..]))),
         None => (text, None),
     }
 }
@@ -780,12 +780,54 @@ pub(crate) fn is_blank(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\r' | '\n')
 }
 
+/// In bytes: `str::trim_matches` would decode characters, and this is called for every piece of every header.
 pub(crate) fn trim(text: &str) -> &str {
-    text.trim_matches(is_blank)
+    let is_blank = |b: &u8| matches!(b, b' ' | b'\t' | b'\r' | b'\n');
+    let bytes = text.as_bytes();
+    let start = bytes.iter().position(|b| !is_blank(b)).unwrap_or(bytes.len());
+    let end = bytes.iter().rposition(|b| !is_blank(b)).map_or(start, |last| last + 1);
+    &text[start..end]
 }
 
 pub(crate) fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&b))
+    !text.is_empty() && text.bytes().all(|b| TOKEN[usize::from(b)])
+}
+
+/// Each byte looked up in a table: these are asked of every byte of a message.
+const fn table(bytes: &[u8], and_alphanumeric: bool) -> [bool; 256] {
+    let mut table = [false; 256];
+    let mut at = 0;
+    while at < 256 {
+        table[at] = and_alphanumeric && (at as u8).is_ascii_alphanumeric();
+        at += 1;
+    }
+    let mut at = 0;
+    while at < bytes.len() {
+        table[bytes[at] as usize] = true;
+        at += 1;
+    }
+    table
+}
+
+/// `token` of RFC 3261 §25.1.
+static TOKEN: [bool; 256] = table(b"-.!%*_+`'~", true);
+
+/// What ends a name or an unquoted value, and so may not stand in one.
+static NOT_IN_PARAM: [bool; 256] = table(b" \t\r\n\",", false);
+
+/// What no URI may have; the rest is taken as it is.
+static NOT_IN_URI: [bool; 256] = {
+    let mut table = table(b" <>\"\x7f", false);
+    let mut control = 0;
+    while control < b' ' as usize {
+        table[control] = true;
+        control += 1;
+    }
+    table
+};
+
+fn has_any(text: &str, table: &[bool; 256]) -> bool {
+    text.bytes().any(|b| table[usize::from(b)])
 }
 
 #[cfg(test)]

@@ -36,6 +36,10 @@ pub struct Message<'a> {
     pub start: StartLine<'a>,
     pub body: &'a [u8],
     headers: Vec<Header<'a>>,
+    // Read once by `parse`, for who asks later; `None` only where they cannot be read.
+    via: Option<Via<'a>>,
+    from: Option<NameAddr<'a>>,
+    to: Option<NameAddr<'a>>,
     call_id: &'a str,
     cseq: (u32, &'a str),
     /// Some part of it was unreadable: `via()` then makes do with where to send the answer.
@@ -127,7 +131,17 @@ pub fn parse(bytes: &[u8]) -> Result<Message<'_>, Malformed<'_>> {
     if !lines.ended {
         fault.set("no empty line after the headers");
     }
-    let mut message = Message { start, body: &bytes[lines.at..], headers, call_id: "", cseq: (0, ""), faulty: false };
+    let mut message = Message {
+        start,
+        body: &bytes[lines.at..],
+        headers,
+        via: None,
+        from: None,
+        to: None,
+        call_id: "",
+        cseq: (0, ""),
+        faulty: false,
+    };
     message.read_mandatory(&mut fault);
     match message.body_bytes() {
         Ok(length) => message.body = &message.body[..length],
@@ -389,6 +403,9 @@ impl<'a> Message<'a> {
 
     /// The topmost Via. In [`Answerable::message`] its parameters may be missing.
     pub fn via(&self) -> Result<Via<'a>, HeaderError> {
+        if let Some(via) = self.via {
+            return Ok(via);
+        }
         // The first that is there, not the first that is readable: that one would be another hop's.
         let header = self.header_bytes(HeaderName::Via).ok_or(HeaderError("no Via"))?;
         let header = std::str::from_utf8(header).map_err(|_| HeaderError("a Via that is not UTF-8"))?;
@@ -405,11 +422,17 @@ impl<'a> Message<'a> {
     }
 
     pub fn from(&self) -> Result<NameAddr<'a>, HeaderError> {
-        NameAddr::parse(self.header(HeaderName::From).ok_or(HeaderError("no From"))?)
+        match self.from {
+            Some(from) => Ok(from),
+            None => NameAddr::parse(self.header(HeaderName::From).ok_or(HeaderError("no From"))?),
+        }
     }
 
     pub fn to(&self) -> Result<NameAddr<'a>, HeaderError> {
-        NameAddr::parse(self.header(HeaderName::To).ok_or(HeaderError("no To"))?)
+        match self.to {
+            Some(to) => Ok(to),
+            None => NameAddr::parse(self.header(HeaderName::To).ok_or(HeaderError("no To"))?),
+        }
     }
 
     /// In [`Answerable::message`] it may be empty.
@@ -495,12 +518,12 @@ impl<'a> Message<'a> {
                 seen[at] = true;
             }
         }
-        fault.take(self.via());
-        for addr in [self.from(), self.to()] {
+        self.via = fault.take(self.via());
+        self.from = fault.take(self.from());
+        self.to = fault.take(self.to());
+        for addr in [self.from, self.to].into_iter().flatten() {
             // "…;tag=" with nothing behind it would get a second tag in our answer.
-            if let Some(addr) = fault.take(addr)
-                && matches!(addr.param("tag"), Some(None | Some("")))
-            {
+            if matches!(addr.param("tag"), Some(None | Some(""))) {
                 fault.set("an empty tag");
             }
         }
