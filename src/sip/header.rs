@@ -10,6 +10,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
+use memchr::{memchr, memchr3};
+
 /// Parameters of one URI that [`uri_equal`] compares pairwise; with more, only equal bytes are equal.
 pub const URI_PARAMS_MAX: usize = 32;
 
@@ -369,8 +371,8 @@ impl<'a> Uri<'a> {
     ///
     /// More liberal than RFC 3261 with the user part, because phones dial `*100#` and OpenBTS writes that as it is.
     pub fn parse(text: &'a str) -> Result<Uri<'a>, HeaderError> {
-        if let Some(bad) = text.bytes().find(|&b| b <= b' ' || matches!(b, b'<' | b'>' | b'"' | 0x7f)) {
-            return Err(if bad == b' ' {
+        if has_any(text, &NOT_IN_URI) {
+            return Err(if text.contains(' ') {
                 HeaderError("a blank inside a URI")
             } else {
                 HeaderError("a character that no URI may have")
@@ -484,9 +486,9 @@ impl<'a> Params<'a> {
             let (name, value) = name_and_value(param);
             let value_is_good = match value.and_then(|value| value.strip_prefix('"')) {
                 Some(quoted) => end_of_quoted(quoted).is_some_and(|end| end + 1 == quoted.len()),
-                None => value.is_none_or(|value| !value.contains(is_blank) && !value.contains(['"', ','])),
+                None => value.is_none_or(|value| !has_any(value, &NOT_IN_PARAM)),
             };
-            if name.is_empty() || name.contains(is_blank) || name.contains(['"', ',']) || !value_is_good {
+            if name.is_empty() || has_any(name, &NOT_IN_PARAM) || !value_is_good {
                 return Err(WRONG);
             }
             match end {
@@ -678,7 +680,7 @@ pub fn auth_params(value: &str) -> Option<AuthParams<'_>> {
     let end = text.find(|c: char| is_blank(c) || c == ',' || c == '=').unwrap_or(text.len());
     let rest = trim(&text[end..]);
     let (scheme, params) = if rest.starts_with('=') { ("", text) } else { (&text[..end], rest) };
-    find_outside(params, 0, false).ok()?;
+    find_outside(params, b'"', false).ok()?;
     let params = params.strip_prefix(',').unwrap_or(params);
     if scheme.is_empty() && params.is_empty() || !scheme.is_empty() && !is_token(scheme) {
         return None;
@@ -723,22 +725,27 @@ impl<'a> Iterator for Values<'a> {
     }
 }
 
-/// Where the separator stands for the first time outside quotes and, if asked, outside angle brackets.
+/// Where the separator stands for the first time outside quotes and, if asked, outside angle brackets. (A `"` as the
+/// separator is never found: that only sees that all quotes are closed.)
 fn find_outside(text: &str, separator: u8, angles: bool) -> Result<Option<usize>, HeaderError> {
-    let (mut quoted, mut in_angles, mut escaped) = (false, false, false);
-    for (at, byte) in text.bytes().enumerate() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if quoted => escaped = true,
-            b'"' if !in_angles => quoted = !quoted,
-            _ if quoted => (),
-            b'<' if angles => in_angles = true,
-            b'>' if angles => in_angles = false,
-            _ if byte == separator && !in_angles => return Ok(Some(at)),
-            _ => (),
+    let bytes = text.as_bytes();
+    let bracket = if angles { b'<' } else { b'"' };
+    let mut at = 0;
+    while let Some(length) = memchr3(separator, b'"', bracket, &bytes[at..]) {
+        at += length;
+        match bytes[at] {
+            b'"' => {
+                let quoted = end_of_quoted(&text[at + 1..]).ok_or(HeaderError("a quote that is never closed"))?;
+                at += quoted + 2;
+            }
+            b'<' if angles => match memchr(b'>', &bytes[at..]) {
+                Some(length) => at += length,
+                None => return Ok(None),
+            },
+            _ => return Ok(Some(at)),
         }
     }
-    if quoted { Err(HeaderError("a quote that is never closed")) } else { Ok(None) }
+    Ok(None)
 }
 
 /// Where the closing quote stands; the text begins behind the opening one.
@@ -762,8 +769,8 @@ fn unquote(value: &str) -> &str {
 }
 
 fn name_and_value(text: &str) -> (&str, Option<&str>) {
-    match text.split_once('=') {
-        Some((name, value)) => (trim(name), Some(trim(value))),
+    match memchr(b'=', text.as_bytes()) {
+        Some(at) => (trim(&text[..at]), Some(trim(&text[at + 1..]))),
         None => (text, None),
     }
 }
@@ -773,10 +780,158 @@ pub(crate) fn is_blank(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\r' | '\n')
 }
 
+/// In bytes: `str::trim_matches` would decode characters, and this is called for every piece of every header.
 pub(crate) fn trim(text: &str) -> &str {
-    text.trim_matches(is_blank)
+    let is_blank = |b: &u8| matches!(b, b' ' | b'\t' | b'\r' | b'\n');
+    let bytes = text.as_bytes();
+    let start = bytes.iter().position(|b| !is_blank(b)).unwrap_or(bytes.len());
+    let end = bytes.iter().rposition(|b| !is_blank(b)).map_or(start, |last| last + 1);
+    &text[start..end]
 }
 
 pub(crate) fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&b))
+    !text.is_empty() && text.bytes().all(|b| TOKEN[usize::from(b)])
+}
+
+/// Each byte looked up in a table: these are asked of every byte of a message.
+const fn table(bytes: &[u8], and_alphanumeric: bool) -> [bool; 256] {
+    let mut table = [false; 256];
+    let mut at = 0;
+    while at < 256 {
+        table[at] = and_alphanumeric && (at as u8).is_ascii_alphanumeric();
+        at += 1;
+    }
+    let mut at = 0;
+    while at < bytes.len() {
+        table[bytes[at] as usize] = true;
+        at += 1;
+    }
+    table
+}
+
+/// `token` of RFC 3261 §25.1.
+static TOKEN: [bool; 256] = table(b"-.!%*_+`'~", true);
+
+/// What ends a name or an unquoted value, and so may not stand in one.
+static NOT_IN_PARAM: [bool; 256] = table(b" \t\r\n\",", false);
+
+/// What no URI may have; the rest is taken as it is.
+static NOT_IN_URI: [bool; 256] = {
+    let mut table = table(b" <>\"\x7f", false);
+    let mut control = 0;
+    while control < b' ' as usize {
+        table[control] = true;
+        control += 1;
+    }
+    table
+};
+
+fn has_any(text: &str, table: &[bool; 256]) -> bool {
+    text.bytes().any(|b| table[usize::from(b)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In the order of the enum; the test sees that none is left out at the end.
+    const ALL: [HeaderName; 44] = {
+        use HeaderName as H;
+        [
+            H::Accept,
+            H::Allow,
+            H::AuthenticationInfo,
+            H::Authorization,
+            H::CSeq,
+            H::CallId,
+            H::Contact,
+            H::ContentEncoding,
+            H::ContentLength,
+            H::ContentType,
+            H::Date,
+            H::Event,
+            H::Expires,
+            H::From,
+            H::MaxForwards,
+            H::MinExpires,
+            H::PAccessNetworkInfo,
+            H::PAssertedIdentity,
+            H::PAssociatedUri,
+            H::PCalledPartyId,
+            H::PGsmKc,
+            H::PGsmRejectCause,
+            H::PPhyInfo,
+            H::PPreferredIdentity,
+            H::Path,
+            H::ProxyAuthenticate,
+            H::ProxyAuthorization,
+            H::ProxyRequire,
+            H::Reason,
+            H::RecordRoute,
+            H::Require,
+            H::RetryAfter,
+            H::Route,
+            H::Server,
+            H::ServiceRoute,
+            H::Subject,
+            H::Supported,
+            H::Timestamp,
+            H::To,
+            H::Unsupported,
+            H::UserAgent,
+            H::Via,
+            H::Warning,
+            H::WwwAuthenticate,
+        ]
+    };
+
+    #[test]
+    fn every_name_is_found_in_any_case() {
+        for (at, name) in ALL.into_iter().enumerate() {
+            assert_eq!(name as usize, at);
+            assert_eq!(HeaderName::of(name.as_str()), Some(name));
+            assert_eq!(HeaderName::of(&name.as_str().to_uppercase()), Some(name));
+        }
+        assert_eq!(ALL.last(), Some(&HeaderName::WwwAuthenticate), "the last of the enum");
+        for other in ["", "x", "Encamp", "P-Anything", "C%6Fntact"] {
+            assert_eq!(HeaderName::of(other), None);
+        }
+    }
+
+    #[test]
+    fn compact_names() {
+        let names = ["c", "E", "f", "i", "K", "l", "m", "o", "S", "t", "v"].map(HeaderName::of);
+        let long = names.map(|name| name.map_or("-", HeaderName::as_str));
+        assert_eq!(
+            long,
+            [
+                "Content-Type",
+                "Content-Encoding",
+                "From",
+                "Call-ID",
+                "Supported",
+                "Content-Length",
+                "Contact",
+                "Event",
+                "Subject",
+                "To",
+                "Via",
+            ]
+        );
+    }
+
+    #[test]
+    fn commas_in_quotes_and_angles_separate_nothing() {
+        let table: [(&str, &[&str]); 6] = [
+            ("a, b", &["a", "b"]),
+            (" \"a,\\\"b\" <x,y>,c", &["\"a,\\\"b\" <x,y>", "c"]),
+            (",, a,", &["a"]),
+            ("\"open, a", &["\"open, a"]),
+            ("<open, a", &["<open, a"]),
+            ("", &[]),
+        ];
+        for (text, expected) in table {
+            assert_eq!(values(text).collect::<Vec<_>>(), expected, "{text}");
+        }
+    }
 }

@@ -36,6 +36,10 @@ pub struct Message<'a> {
     pub start: StartLine<'a>,
     pub body: &'a [u8],
     headers: Vec<Header<'a>>,
+    // Read once by `parse`, for who asks later; `None` only where they cannot be read.
+    via: Option<Via<'a>>,
+    from: Option<NameAddr<'a>>,
+    to: Option<NameAddr<'a>>,
     call_id: &'a str,
     cseq: (u32, &'a str),
     /// Some part of it was unreadable: `via()` then makes do with where to send the answer.
@@ -48,13 +52,19 @@ pub enum StartLine<'a> {
     Response { code: u16, reason: &'a str },
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Header<'a> {
     known: Option<HeaderName>,
     name: &'a str,
     value: &'a [u8],
     /// `None` where the value is not UTF-8.
     text: Option<&'a str>,
+}
+
+impl fmt::Debug for Header<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {:?}", self.name, String::from_utf8_lossy(self.value))
+    }
 }
 
 /// Why there is no message, and what the caller should do about it.
@@ -121,7 +131,17 @@ pub fn parse(bytes: &[u8]) -> Result<Message<'_>, Malformed<'_>> {
     if !lines.ended {
         fault.set("no empty line after the headers");
     }
-    let mut message = Message { start, body: &bytes[lines.at..], headers, call_id: "", cseq: (0, ""), faulty: false };
+    let mut message = Message {
+        start,
+        body: &bytes[lines.at..],
+        headers,
+        via: None,
+        from: None,
+        to: None,
+        call_id: "",
+        cseq: (0, ""),
+        faulty: false,
+    };
     message.read_mandatory(&mut fault);
     match message.body_bytes() {
         Ok(length) => message.body = &message.body[..length],
@@ -179,8 +199,8 @@ fn start_line<'a>(line: &'a [u8], fault: &mut FirstFault) -> Result<StartLine<'a
     if !version.eq_ignore_ascii_case("SIP/2.0") {
         fault.set_with("another version of SIP", 505, "Version Not Supported");
     }
-    // Both separators are one byte and everything between them is the three parts, or something was trimmed.
-    if text.len() != method.len() + uri.len() + version.len() + 2 || uri.contains(is_blank) {
+    // "Request-Line = Method SP Request-URI SP SIP-Version CRLF", and SP is one space.
+    if !text.split(' ').eq([method, uri, version]) || uri.contains(is_blank) {
         fault.set("blanks in the start line");
     }
     if let Some(parsed) = fault.take(Uri::parse(uri)) {
@@ -214,9 +234,9 @@ fn status_line(line: &[u8]) -> Result<StartLine<'_>, Malformed<'_>> {
 
 /// The table of headers. A line that is none is a fault and left out.
 fn headers<'a>(lines: &mut Lines<'a>, fault: &mut FirstFault) -> Vec<Header<'a>> {
-    // One allocation of the right size: the line ends are counted up to the limit, body included if it is short.
-    let rest = &lines.bytes[lines.at..];
-    let mut headers = Vec::with_capacity(memchr_iter(b'\n', rest).take(HEADERS_MAX).count());
+    // One allocation of the right size: there are no more headers than lines. (Those of the body are counted too.)
+    let lines_count = memchr_iter(b'\n', &lines.bytes[lines.at..]).take(HEADERS_MAX).count();
+    let mut headers = Vec::with_capacity(HEADERS_MAX.min(lines_count + 1));
     for line in lines {
         if memchr_iter(b'\r', line).any(|at| line.get(at + 1) != Some(&b'\n')) {
             // A peer that takes it for a line end would see other headers than we do.
@@ -226,7 +246,7 @@ fn headers<'a>(lines: &mut Lines<'a>, fault: &mut FirstFault) -> Vec<Header<'a>>
             fault.set("a line that is no header");
             continue;
         };
-        if headers.len() == headers.capacity() || headers.len() == HEADERS_MAX {
+        if headers.len() == HEADERS_MAX {
             fault.set("too many headers");
             continue;
         }
@@ -372,14 +392,23 @@ impl<'a> Message<'a> {
         self.headers.iter().filter(move |header| header.known == Some(name)).filter_map(|header| header.text)
     }
 
-    /// The bytes of the first header of that name, UTF-8 or not: what an answer echoes.
+    /// The bytes of the headers of that name, UTF-8 or not: what an answer echoes.
+    pub(super) fn headers_bytes_of(&self, name: HeaderName) -> impl Iterator<Item = &'a [u8]> {
+        self.headers.iter().filter(move |header| header.known == Some(name)).map(|header| header.value)
+    }
+
     pub(super) fn header_bytes(&self, name: HeaderName) -> Option<&'a [u8]> {
-        self.headers.iter().find(|header| header.known == Some(name)).map(|header| header.value)
+        self.headers_bytes_of(name).next()
     }
 
     /// The topmost Via. In [`Answerable::message`] its parameters may be missing.
     pub fn via(&self) -> Result<Via<'a>, HeaderError> {
-        let header = self.header(HeaderName::Via).ok_or(HeaderError("no Via"))?;
+        if let Some(via) = self.via {
+            return Ok(via);
+        }
+        // The first that is there, not the first that is readable: that one would be another hop's.
+        let header = self.header_bytes(HeaderName::Via).ok_or(HeaderError("no Via"))?;
+        let header = std::str::from_utf8(header).map_err(|_| HeaderError("a Via that is not UTF-8"))?;
         let value = Values { rest: Some(header) }.next().unwrap_or_default();
         match Via::parse(value) {
             Err(_) if self.faulty => Via::parse_for_answer(value),
@@ -393,11 +422,17 @@ impl<'a> Message<'a> {
     }
 
     pub fn from(&self) -> Result<NameAddr<'a>, HeaderError> {
-        NameAddr::parse(self.header(HeaderName::From).ok_or(HeaderError("no From"))?)
+        match self.from {
+            Some(from) => Ok(from),
+            None => NameAddr::parse(self.header(HeaderName::From).ok_or(HeaderError("no From"))?),
+        }
     }
 
     pub fn to(&self) -> Result<NameAddr<'a>, HeaderError> {
-        NameAddr::parse(self.header(HeaderName::To).ok_or(HeaderError("no To"))?)
+        match self.to {
+            Some(to) => Ok(to),
+            None => NameAddr::parse(self.header(HeaderName::To).ok_or(HeaderError("no To"))?),
+        }
     }
 
     /// In [`Answerable::message`] it may be empty.
@@ -473,6 +508,9 @@ impl<'a> Message<'a> {
         ];
         let mut seen = [false; ONCE.len()];
         for header in &self.headers {
+            if header.known == Some(HeaderName::Via) && header.text.is_none() {
+                fault.set("a Via that is not UTF-8");
+            }
             if let Some(at) = ONCE.iter().position(|&name| header.known == Some(name)) {
                 if seen[at] {
                     fault.set("a header twice that may stand once");
@@ -480,12 +518,12 @@ impl<'a> Message<'a> {
                 seen[at] = true;
             }
         }
-        fault.take(self.via());
-        for addr in [self.from(), self.to()] {
+        self.via = fault.take(self.via());
+        self.from = fault.take(self.from());
+        self.to = fault.take(self.to());
+        for addr in [self.from, self.to].into_iter().flatten() {
             // "…;tag=" with nothing behind it would get a second tag in our answer.
-            if let Some(addr) = fault.take(addr)
-                && matches!(addr.param("tag"), Some(None | Some("")))
-            {
+            if matches!(addr.param("tag"), Some(None | Some(""))) {
                 fault.set("an empty tag");
             }
         }

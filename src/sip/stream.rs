@@ -17,9 +17,10 @@ pub struct Framer {
     bytes: Vec<u8>,
     /// Where the message under way begins; what lies before it has been handed out.
     start: usize,
-    /// Up to where the end of its headers has been looked for.
+    /// Where its line under way begins, and up to where the end of that line has been looked for.
+    line: usize,
     scanned: usize,
-    /// Where its body begins and how long the message is, once the headers are complete.
+    /// How long it is, once its headers are complete.
     message_bytes: Option<usize>,
     failed: bool,
 }
@@ -29,6 +30,15 @@ pub enum Frame {
     Message(Vec<u8>),
     /// CRLF CRLF between messages: the caller answers CRLF.
     Ping,
+}
+
+/// What the line ends before a message are.
+enum KeepAlive {
+    /// None are left.
+    None,
+    Ping,
+    /// The half of a ping, or a pong: the next bytes will tell.
+    Undecided,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +70,7 @@ impl Framer {
             return;
         }
         self.bytes.drain(..self.start);
+        self.line -= self.start;
         self.scanned -= self.start;
         self.start = 0;
         self.bytes.extend_from_slice(bytes);
@@ -70,25 +81,24 @@ impl Framer {
         self.bytes[self.start..].iter().any(|b| !matches!(b, b'\r' | b'\n'))
     }
 
-    /// Takes line ends off the front; `Some` for a ping.
-    fn keep_alive(&mut self) -> Option<Frame> {
+    /// Takes line ends off the front.
+    fn keep_alive(&mut self) -> KeepAlive {
         loop {
             match &self.bytes[self.start..] {
                 [b'\r', b'\n', b'\r', b'\n', ..] => {
                     self.skip(4);
-                    return Some(Frame::Ping);
+                    return KeepAlive::Ping;
                 }
-                // The half of a ping, or a pong: the next bytes will tell.
-                [b'\r'] | [b'\r', b'\n'] | [b'\r', b'\n', b'\r'] => return None,
+                [b'\r'] | [b'\r', b'\n'] | [b'\r', b'\n', b'\r'] => return KeepAlive::Undecided,
                 [b'\r' | b'\n', ..] => self.skip(1),
-                _ => return None,
+                _ => return KeepAlive::None,
             }
         }
     }
 
     fn skip(&mut self, count: usize) {
         self.start += count;
-        self.scanned = self.start;
+        (self.line, self.scanned) = (self.start, self.start);
     }
 
     /// Length of the message at the front as soon as its headers are complete.
@@ -97,9 +107,10 @@ impl Framer {
             return Ok(self.message_bytes);
         }
         while let Some(length) = memchr::memchr(b'\n', &self.bytes[self.scanned..]) {
-            let line = &self.bytes[self.scanned..self.scanned + length];
-            self.scanned += length + 1;
-            if matches!(line, b"" | b"\r") {
+            let end = self.scanned + length;
+            let is_empty = matches!(&self.bytes[self.line..end], b"" | b"\r");
+            (self.line, self.scanned) = (end + 1, end + 1);
+            if is_empty {
                 let head = self.scanned - self.start;
                 let message_bytes = head.saturating_add(content_length(&self.bytes[self.start..self.scanned])?);
                 if message_bytes > MESSAGE_BYTES_MAX {
@@ -109,6 +120,7 @@ impl Framer {
                 return Ok(self.message_bytes);
             }
         }
+        self.scanned = self.bytes.len();
         if self.bytes.len() - self.start > MESSAGE_BYTES_MAX { Err(FramingError::TooLong) } else { Ok(None) }
     }
 }
@@ -138,10 +150,12 @@ impl Iterator for Framer {
         if self.failed {
             return None;
         }
-        if self.message_bytes.is_none()
-            && let Some(ping) = self.keep_alive()
-        {
-            return Some(Ok(ping));
+        if self.message_bytes.is_none() {
+            match self.keep_alive() {
+                KeepAlive::Ping => return Some(Ok(Frame::Ping)),
+                KeepAlive::Undecided => return None,
+                KeepAlive::None => (),
+            }
         }
         match self.measure() {
             Ok(Some(length)) if self.bytes.len() - self.start >= length => {
@@ -154,7 +168,7 @@ impl Iterator for Framer {
             Err(error) => {
                 self.failed = true;
                 self.bytes = Vec::new();
-                (self.start, self.scanned) = (0, 0);
+                (self.start, self.line, self.scanned) = (0, 0, 0);
                 Some(Err(error))
             }
         }

@@ -108,15 +108,22 @@ impl Writer {
     }
 
     fn vias(&mut self, request: &Message<'_>, received: Option<(IpAddr, Option<u16>)>) {
-        let mut is_top = true;
-        for value in request.vias() {
-            self.name("Via");
-            match request.via() {
-                Ok(via) if is_top => self.top_via(&via, received),
-                _ => self.text(value),
+        let mut top = request.via().ok();
+        for header in request.headers_bytes_of(HeaderName::Via) {
+            let Ok(text) = std::str::from_utf8(header) else {
+                self.name(HeaderName::Via.as_str());
+                self.clean(header);
+                self.end_line();
+                continue;
+            };
+            for value in values(text) {
+                self.name(HeaderName::Via.as_str());
+                match top.take() {
+                    Some(via) => self.top_via(&via, received),
+                    None => self.text(value),
+                }
+                self.end_line();
             }
-            self.end_line();
-            is_top = false;
         }
     }
 
