@@ -433,7 +433,7 @@ fn the_map_that_dns_tells_is_the_map_of_the_front_end() {
 
 /// Looking through 100 000 numbers would take more than 100 µs; prints what it takes (`-- --nocapture`).
 #[test]
-#[allow(clippy::disallowed_methods)] // a measurement needs a clock
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)] // a measurement needs a clock
 fn no_answer_looks_through_the_zone() {
     const ROUNDS: u32 = 20_000;
     let numbers: Vec<String> = (0..100_000).map(|number| format!("+1555{number:06}")).collect();

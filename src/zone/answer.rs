@@ -368,7 +368,8 @@ impl Zone {
         if answers.is_empty() {
             return self.nothing(Rcode::NoError);
         }
-        let additional = if matches!(rtype, RType::SRV | RType::NS) { additional.to_vec() } else { Vec::new() };
+        let additional =
+            if matches!(rtype, RType::SRV | RType::NS | RType::MX) { additional.to_vec() } else { Vec::new() };
         Reply { rcode: Rcode::NoError, authoritative: true, answers, authority: Vec::new(), additional }
     }
 
@@ -631,7 +632,7 @@ fn fixed_names(
     table.addresses(&names.front, &settings.front.listen);
     table.addresses(&names.under("mail"), &settings.front.listen);
 
-    for naptr in naptr_of(&names.apex, &targets_of(&settings.front.listen)) {
+    for naptr in naptr_of(&names.apex, &front_transports(&settings.front.listen)) {
         table.add(&names.apex, naptr);
     }
     for (transport, port) in front_ports(&settings.front.listen) {
@@ -746,7 +747,7 @@ fn shard_naptr(settings: &Settings, names: &Names, shard: &Shard) -> Vec<Data> {
     let mut transports: Vec<Transport> =
         replicas.flat_map(|replica| replica_ports(&replica.place)).map(|(transport, _)| transport).collect();
     if transports.is_empty() {
-        transports = targets_of(&settings.front.listen);
+        transports = front_transports(&settings.front.listen);
     }
     if transports.is_empty() {
         transports = vec![Transport::Udp];
@@ -798,7 +799,7 @@ fn front_ports(listen: &[Listener]) -> Vec<(Transport, u16)> {
         .collect()
 }
 
-fn targets_of(listen: &[Listener]) -> Vec<Transport> {
+fn front_transports(listen: &[Listener]) -> Vec<Transport> {
     front_ports(listen).into_iter().map(|(transport, _)| transport).collect()
 }
 

@@ -37,8 +37,10 @@ pub fn remote(address: &str) -> Place {
     Place::Remote { address: address.parse().unwrap() }
 }
 
-/// Settings with these shards: name, suffixes, and the replicas by name and place.
-pub fn settings(shards: Vec<(&str, Vec<String>, Vec<(&str, Place)>)>) -> Settings {
+/// A shard's name, its suffixes, and its replicas by name and place.
+pub type ShardDraft<'a> = (&'a str, Vec<String>, Vec<(&'a str, Place)>);
+
+pub fn settings(shards: Vec<ShardDraft<'_>>) -> Settings {
     let mut replicas = Vec::new();
     let mut all = Vec::new();
     for (index, (name, suffixes, its_replicas)) in shards.into_iter().enumerate() {
