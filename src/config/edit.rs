@@ -112,8 +112,10 @@ pub fn remove_subscriber(text: &str, imsi: &str) -> Result<Option<String>, Probl
         }
         None => {
             let after = document.trailing().as_str().unwrap_or_default().to_owned();
-            document
-                .set_trailing(format!("{}\n", glued(&kept, &after).trim_end_matches('\n')).trim_start_matches('\n'));
+            let glued = glued(&kept, &after);
+            let glued = glued.trim_end_matches('\n');
+            let glued = if index == 0 { glued.trim_start_matches('\n') } else { glued };
+            document.set_trailing(if glued.is_empty() { String::new() } else { format!("{glued}\n") });
         }
     }
     if document.get("subscriber").and_then(Item::as_array_of_tables).is_some_and(|tables| tables.is_empty()) {
