@@ -133,7 +133,7 @@ fn parse_imsi(text: &str) -> Result<Imsi, Flaw> {
 
 fn parse_number(text: &str) -> Result<Msisdn, Flaw> {
     Msisdn::parse(text).map_err(|error| {
-        let plain: String = text.chars().filter(|char| char.is_ascii_digit() || *char == '+').collect();
+        let plain: String = text.chars().filter(|char| !matches!(char, ' ' | '-' | '.' | '/' | '(' | ')')).collect();
         let hint = match Msisdn::parse(&plain) {
             Ok(number) if text.len() <= 30 => format!("write \"{number}\""),
             _ => "write it as it is dialled: \"2001\", or \"+15550001\" with its country code".into(),
