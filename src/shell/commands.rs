@@ -76,11 +76,15 @@ enum What {
 #[derive(Subcommand)]
 enum SubscriberVerb {
     List,
-    Show { who: String },
+    Show {
+        who: String,
+    },
     /// Provision a SIM in 90-local.toml and apply it.
     Add(Add),
     /// Take a SIM out of 90-local.toml and apply it.
-    Remove { imsi: String },
+    Remove {
+        imsi: String,
+    },
 }
 
 #[derive(Args)]
@@ -192,9 +196,12 @@ pub fn load(config: &Path) -> Result<Settings, Failure> {
 
 fn failure(fault: &Fault) -> Failure {
     match fault {
-        Fault::Unreadable(path, error) => {
-            Failure::new(2, format!("cannot read {}", path.display()), error.to_string(), "name another file with --config")
-        }
+        Fault::Unreadable(path, error) => Failure::new(
+            2,
+            format!("cannot read {}", path.display()),
+            error.to_string(),
+            "name another file with --config",
+        ),
         Fault::Wrong(problems) => {
             let first = problems.first();
             let error = first.map(|problem| format!("{}: {}", problem.place, problem.what)).unwrap_or_default();
@@ -225,12 +232,18 @@ pub fn ask_running(settings: &Settings, command: &str, argument: &str) -> Result
     ask(&settings.control, &request).map_err(|error| {
         let hint = "start it with encamp run, or name its configuration with --config";
         match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                Failure::new(1, "no encamp is running here", format!("nobody answers at {}", settings.control.display()), hint)
-            }
-            io::ErrorKind::PermissionDenied => {
-                Failure::new(2, "not allowed", format!("{} belongs to another user", settings.control.display()), "use sudo")
-            }
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Failure::new(
+                1,
+                "no encamp is running here",
+                format!("nobody answers at {}", settings.control.display()),
+                hint,
+            ),
+            io::ErrorKind::PermissionDenied => Failure::new(
+                2,
+                "not allowed",
+                format!("{} belongs to another user", settings.control.display()),
+                "use sudo",
+            ),
             _ => Failure::new(2, "no answer", error.to_string(), hint),
         }
     })
@@ -244,7 +257,11 @@ fn apply(config: &Path, as_json: bool) -> Result<u8, Failure> {
     let settings = match files::load(config) {
         Ok((settings, _)) => settings,
         Err(Fault::Wrong(problems)) => {
-            say(as_json, &json!({ "applied": [], "needs_restart": [], "problems": problems_json(&problems) }), &problems_text(&problems));
+            say(
+                as_json,
+                &json!({ "applied": [], "needs_restart": [], "problems": problems_json(&problems) }),
+                &problems_text(&problems),
+            );
             return Ok(1);
         }
         Err(fault) => return Err(failure(&fault)),
@@ -271,7 +288,8 @@ fn status(config: &Path, as_json: bool, wait: Option<u64>) -> Result<u8, Failure
         }
     };
     let value = &answer.answer;
-    let mut text = format!("{} since {}, version {}\n", cell(&value["state"]), cell(&value["since"]), cell(&value["version"]));
+    let mut text =
+        format!("{} since {}, version {}\n", cell(&value["state"]), cell(&value["since"]), cell(&value["version"]));
     for role in value["roles"].as_array().into_iter().flatten() {
         text += &format!("  {:<10} {}\n", cell(&role["name"]), cell(&role["state"]));
     }
@@ -389,7 +407,10 @@ fn subscriber_add(config: &Path, as_json: bool, add: Add) -> Result<u8, Failure>
     let ki = match add.ki.as_deref() {
         Some("-") => {
             let mut text = String::new();
-            io::stdin().lock().read_line(&mut text).map_err(|error| Failure::new(2, "cannot read Ki", error.to_string(), ""))?;
+            io::stdin()
+                .lock()
+                .read_line(&mut text)
+                .map_err(|error| Failure::new(2, "cannot read Ki", error.to_string(), ""))?;
             Some(text.trim().to_owned())
         }
         _ => add.ki.clone(),
@@ -452,12 +473,17 @@ fn change_local(
         Err(Fault::Wrong(problems)) => return Err(Failure { exit: 1, ..refused(&problems) }),
         Err(fault) => return Err(failure(&fault)),
     };
-    files::write_durably(&path, &new).map_err(|error| Failure::new(2, format!("cannot write {name}"), error.to_string(), ""))?;
+    files::write_durably(&path, &new)
+        .map_err(|error| Failure::new(2, format!("cannot write {name}"), error.to_string(), ""))?;
     let applied = match ask_running(&settings, "apply", "") {
         Ok(answer) => answer.exit == 0,
         Err(failure) if failure.exit == 1 => false,
         Err(failure) => return Err(failure),
     };
     let how = if applied { "and applied" } else { "no encamp is running: it is read at the next start" };
-    Ok(say(as_json, &json!({ "file": name, "applied": applied, "at": now_ms() }), &format!("{done} in {name}, {how}\n")))
+    Ok(say(
+        as_json,
+        &json!({ "file": name, "applied": applied, "at": now_ms() }),
+        &format!("{done} in {name}, {how}\n"),
+    ))
 }

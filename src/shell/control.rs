@@ -127,7 +127,9 @@ async fn client(stream: UnixStream, desk: &Desk) -> io::Result<()> {
     tokio::time::timeout(PATIENCE, reader.read_line(&mut line)).await??;
     let answer = match serde_json::from_str::<Request>(&line) {
         Ok(request) => desk.answer(&request).await,
-        Err(error) => Answer::could_not("cannot read the request", &error.to_string(), "is the command of the same release?"),
+        Err(error) => {
+            Answer::could_not("cannot read the request", &error.to_string(), "is the command of the same release?")
+        }
     };
     let mut text = serde_json::to_string(&answer)?;
     text.push('\n');
@@ -141,7 +143,11 @@ impl Desk {
             "replica" => self.node(Command::Replicas).await,
             "lookup" => match who(&request.argument) {
                 Some(who) => self.node(Command::Lookup(who)).await,
-                None => Answer::could_not("cannot look up", "this is neither an IMSI nor a number", "encamp lookup 001010000000001"),
+                None => Answer::could_not(
+                    "cannot look up",
+                    "this is neither an IMSI nor a number",
+                    "encamp lookup 001010000000001",
+                ),
             },
             "zone" => {
                 let zone = self.zone.load();
@@ -163,7 +169,7 @@ impl Desk {
                     CommandAnswer::Replicas(_) | CommandAnswer::Status(_) => 0,
                 };
                 let mut answer = serde_json::to_value(&answer).unwrap_or_default();
-                for binding in answer["bindings"].as_array_mut().into_iter().flatten() {
+                for binding in answer.get_mut("bindings").and_then(Value::as_array_mut).into_iter().flatten() {
                     binding["since"] = binding["since"].as_u64().map(rfc3339).into();
                 }
                 Answer { exit, answer }

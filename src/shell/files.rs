@@ -78,7 +78,11 @@ pub fn complete(sources: &Sources) -> Result<(Settings, Vec<Problem>), Fault> {
         let all: Vec<String> = unclear.iter().map(ToString::to_string).collect();
         notes.push(Problem {
             place: format!("{}:1:1", sources.main.name),
-            what: format!("{} listens on every address of this box, which has several: {}", all.join(", "), found.join(", ")),
+            what: format!(
+                "{} listens on every address of this box, which has several: {}",
+                all.join(", "),
+                found.join(", ")
+            ),
             hint: Some(format!(
                 "base stations and zone records are told {}; write `advertise` where that is the wrong one",
                 default.or(addresses.first().copied()).map_or_else(|| "none".into(), |address| address.to_string())
@@ -171,7 +175,8 @@ pub fn make_secret(data_dir: &Path) -> io::Result<[u8; 32]> {
     let mut secret = [0; 32];
     getrandom::fill(&mut secret).map_err(io::Error::other)?;
     fs::create_dir_all(data_dir)?;
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(data_dir.join(SECRET_FILE))?;
+    let mut file =
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(data_dir.join(SECRET_FILE))?;
     file.write_all(&secret)?;
     file.sync_all()?;
     Ok(secret)

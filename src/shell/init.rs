@@ -32,7 +32,10 @@ pub fn init(config: &Path) -> Result<Vec<String>, Failure> {
         told.push(match &opened.mark {
             Some(mark) => format!("replica {name}: was founded before, as {}", mark.name),
             None if opened.bindings > 0 => {
-                format!("replica {name}: holds {} bindings already and is not founded anew: it is refilled by its siblings", opened.bindings)
+                format!(
+                    "replica {name}: holds {} bindings already and is not founded anew: it is refilled by its siblings",
+                    opened.bindings
+                )
             }
             None => {
                 let mark = Mark { name: mark_name(&settings, replica.shard), founded_ms: now_ms(), level: false };

@@ -103,19 +103,22 @@ pub fn door() -> io::Result<(Door, Ear)> {
 }
 
 /// The stores of this process.
-pub struct Open(BTreeMap<StoreId, RocksStore>);
+pub struct OpenStores(BTreeMap<StoreId, RocksStore>);
 
-impl Stores for Open {
+impl Stores for OpenStores {
     fn store(&mut self, id: StoreId) -> Option<&mut dyn Store> {
         self.0.get_mut(&id).map(|store| store as &mut dyn Store)
     }
 }
 
-impl Open {
+impl OpenStores {
     /// Opens the node's own store and every local replica's; one that cannot be opened is left out, with the reason.
     ///
     /// Errors: the node's own store cannot be opened: nothing runs without it.
-    pub fn open(settings: &Settings, tell: impl Fn(SyncReport) + Send + Sync + Clone + 'static) -> Result<(Open, Vec<String>), String> {
+    pub fn open(
+        settings: &Settings,
+        tell: impl Fn(SyncReport) + Send + Sync + Clone + 'static,
+    ) -> Result<(OpenStores, Vec<String>), String> {
         let shared = Shared::new().map_err(|error| error.to_string())?;
         let open = |path: &std::path::Path, id| {
             RocksStore::open(path, id, &shared, settings.disk_reserve_bytes, Box::new(tell.clone()))
@@ -132,7 +135,7 @@ impl Open {
                 }
             }
         }
-        Ok((Open(stores), faults))
+        Ok((OpenStores(stores), faults))
     }
 }
 
@@ -141,7 +144,8 @@ pub fn bind(settings: &Settings) -> Result<Vec<(Port, Udp)>, String> {
     let mut sockets = Vec::new();
     let mut bind = |port, listener: &crate::config::Listener| -> Result<(), String> {
         if listener.transport == Transport::Udp {
-            let socket = Udp::bind(listener.address).map_err(|error| format!("cannot listen on udp:{}: {error}", listener.address))?;
+            let socket = Udp::bind(listener.address)
+                .map_err(|error| format!("cannot listen on udp:{}: {error}", listener.address))?;
             sockets.push((port, socket));
         }
         Ok(())
@@ -163,7 +167,7 @@ pub fn bind(settings: &Settings) -> Result<Vec<(Port, Udp)>, String> {
 pub struct Thread {
     pub ear: Ear,
     pub sockets: Vec<(Port, Udp)>,
-    pub stores: Open,
+    pub stores: OpenStores,
     pub zone: Arc<ArcSwap<Zone>>,
     pub seed: [u8; 32],
     pub clock_trusted: bool,
@@ -178,7 +182,7 @@ pub enum End {
 
 struct Running {
     node: Node,
-    stores: Open,
+    stores: OpenStores,
     rng: Rng,
     out: Outbox,
     clock: SystemClock,
@@ -332,7 +336,9 @@ impl Running {
         while let Some(output) = self.out.pop() {
             match output {
                 Output::Datagram { from, to, bytes } => {
-                    let Some((_, socket)) = self.by_port.get(&from.port).map(|index| &self.sockets[*index]) else { continue };
+                    let Some((_, socket)) = self.by_port.get(&from.port).map(|index| &self.sockets[*index]) else {
+                        continue;
+                    };
                     if let Err(error) = socket.send(&bytes, to, from.address) {
                         *self.counters.0.entry("send_failed").or_default() += 1;
                         tracing::debug!("cannot send to {to}: {error}");

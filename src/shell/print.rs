@@ -6,7 +6,11 @@ use crate::config::read::Problem;
 
 /// RFC 3339 in UTC, of milliseconds since 1970.
 pub fn rfc3339(ms: u64) -> String {
-    i64::try_from(ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok()).map(|time| time.to_string()).unwrap_or_default()
+    i64::try_from(ms)
+        .ok()
+        .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
+        .map(|time| time.to_string())
+        .unwrap_or_default()
 }
 
 /// `check --json`: a list of `{error, cause, hint}`, `error` beginning `file:line:column:`.

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::control::{self, Desk, now_ms};
 use super::files::{self, Fault};
-use super::node::{self, End, Open, Thread, Told, door};
+use super::node::{self, End, OpenStores, Thread, Told, door};
 use super::print::problems_text;
 use super::{dns, log, streams};
 use crate::config::Settings;
@@ -32,7 +32,12 @@ pub fn run(config: &Path) -> u8 {
             if settings.rehearsal.is_some() {
                 match files::make_secret(&settings.data_dir).map_err(|error| error.to_string()) {
                     Ok(_) => {}
-                    Err(why) => return fail(&format!("cannot keep the rehearsal's secret in {}: {why}", settings.data_dir.display())),
+                    Err(why) => {
+                        return fail(&format!(
+                            "cannot keep the rehearsal's secret in {}: {why}",
+                            settings.data_dir.display()
+                        ));
+                    }
                 }
                 settings = match files::load(config) {
                     Ok((settings, _)) => settings,
@@ -69,7 +74,7 @@ fn fail(why: &str) -> u8 {
 async fn serve(config: &Path, settings: Arc<Settings>) -> Result<(), String> {
     let (door, ear) = door().map_err(|error| error.to_string())?;
     let syncers = door.clone();
-    let (stores, faults) = Open::open(&settings, move |report| syncers.tell(Told::Sync(report)))?;
+    let (stores, faults) = OpenStores::open(&settings, move |report| syncers.tell(Told::Sync(report)))?;
     for fault in &faults {
         tracing::error!(alarm = true, "ALARM: {fault}");
     }
@@ -91,7 +96,9 @@ async fn serve(config: &Path, settings: Arc<Settings>) -> Result<(), String> {
     let (ended, mut has_ended) = oneshot::channel();
     let for_node = Arc::clone(&settings);
     let node = std::thread::Builder::new().name("node".into()).spawn(move || {
-        let end = thread.run(for_node, || drop(ready.send(())));
+        let end = thread.run(for_node, || {
+            let _ = ready.send(());
+        });
         // The main task may have given up waiting.
         let _ = ended.send(end);
     });

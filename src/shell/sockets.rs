@@ -199,7 +199,10 @@ mod tests {
                 ours.receive(&mut buffer).unwrap()
             })
             .unwrap();
-        assert_eq!((&buffer[..length], from, to), (&b"hello"[..], theirs.local_addr().unwrap(), Some([127, 0, 0, 77].into())));
+        assert_eq!(
+            (&buffer[..length], from, to),
+            (&b"hello"[..], theirs.local_addr().unwrap(), Some([127, 0, 0, 77].into()))
+        );
         ours.send(b"answer", from, to).unwrap();
         let (_, source) = theirs.recv_from(&mut buffer).unwrap();
         assert_eq!(source, SocketAddr::from(([127, 0, 0, 77], port)));

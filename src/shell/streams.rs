@@ -31,7 +31,8 @@ pub async fn bind(settings: &Settings) -> Result<Vec<(Port, TcpListener)>, Strin
     });
     for (port, listener) in front.chain(replicas).filter(|(_, listener)| listener.transport == Transport::Tcp) {
         let address = listener.address;
-        let bound = TcpListener::bind(address).await.map_err(|error| format!("cannot listen on tcp:{address}: {error}"))?;
+        let bound =
+            TcpListener::bind(address).await.map_err(|error| format!("cannot listen on tcp:{address}: {error}"))?;
         listeners.push((port, bound));
     }
     Ok(listeners)

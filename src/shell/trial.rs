@@ -44,24 +44,32 @@ fn with_running(config: &Path, phones: u32, as_json: bool) -> Result<u8, Failure
 
 /// What the rehearsal needs of the box's configuration.
 fn plan(settings: &Settings, phones: u32) -> Result<Plan, Failure> {
-    let lacks = |what: &str, hint: &str| Failure::new(2, "cannot rehearse with this configuration", what.to_owned(), hint.to_owned());
+    let lacks = |what: &str, hint: &str| {
+        Failure::new(2, "cannot rehearse with this configuration", what.to_owned(), hint.to_owned())
+    };
     let rehearsal = settings.rehearsal.as_ref().ok_or_else(|| {
         lacks("it has no [rehearsal], which provisions the SIMs", "[rehearsal] imsi_prefix = \"00101999\", count = 100")
     })?;
     if phones > rehearsal.count {
         return Err(lacks(&format!("it provisions {} SIMs, not {phones}", rehearsal.count), "[rehearsal] count"));
     }
-    let secret = files::make_secret(&settings.data_dir)
-        .map_err(|error| lacks(&format!("its secret cannot be read: {error}"), "run it as the user that encamp runs as"))?;
+    let secret = files::make_secret(&settings.data_dir).map_err(|error| {
+        lacks(&format!("its secret cannot be read: {error}"), "run it as the user that encamp runs as")
+    })?;
     let udp = |port: u16| {
         let listeners = settings.front.listen.iter().filter(|listener| listener.transport == Transport::Udp);
-        listeners.clone().find(|listener| listener.address.port() == port).or(listeners.clone().next()).map(|found| reachable(found.address))
+        listeners
+            .clone()
+            .find(|listener| listener.address.port() == port)
+            .or(listeners.clone().next())
+            .map(|found| reachable(found.address))
     };
     let calls = udp(5060).ok_or_else(|| lacks("the front end listens on no UDP port", "[front] listen"))?;
     let front = udp(5064).unwrap_or(calls);
     let zone = settings.zone.listen.iter().find(|listener| listener.transport == Transport::Udp);
     let trunk = settings.trunks.iter().map(|trunk| trunk.address).find(|address| can_bind(*address));
-    let trunk = trunk.ok_or_else(|| lacks("no trunk has an address of this machine", "[[trunk]] address = \"127.0.0.33:5060\""))?;
+    let trunk = trunk
+        .ok_or_else(|| lacks("no trunk has an address of this machine", "[[trunk]] address = \"127.0.0.33:5060\""))?;
     Ok(Plan {
         phones,
         front,
@@ -81,7 +89,9 @@ fn plan(settings: &Settings, phones: u32) -> Result<Plan, Failure> {
 fn stations(settings: &Settings) -> Option<Vec<(String, SocketAddr)>> {
     let named = settings.base_stations.iter().map(|station| (station.name.clone(), station.address));
     let loopback = (1..=254).map(|last| SocketAddr::from(([127, 0, 0, last], 5062)));
-    let free = loopback.filter(|address| settings.is_base_station(address.ip())).map(|address| (address.ip().to_string(), address));
+    let free = loopback
+        .filter(|address| settings.is_base_station(address.ip()))
+        .map(|address| (address.ip().to_string(), address));
     let usable: Vec<_> = named.chain(free).filter(|(_, address)| can_bind(*address)).take(STATIONS).collect();
     (usable.len() == STATIONS).then_some(usable)
 }
