@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use super::commands::{Failure, ask_running, load, say};
 use super::files;
 use crate::config::{Settings, Transport};
-use crate::rehearse::{Plan, run, sims};
+use crate::rehearse::{Plan, phone::sims, run};
 
 /// Two stations are enough to move between.
 const STATIONS: usize = 2;
