@@ -167,11 +167,12 @@ class Box:
 
     def __init__(self, test=None, *, host: str = BOX, shards: list[Shard] | None = None, sims: list[Sim] | None = None,
                  remote: dict[str, tuple[str, int]] | None = None, listening: tuple[str, ...] = (), cluster_key: str = "",
-                 disk: bool = False, front_more: str = "", more: str = "", trunks: bool = True):
+                 disk: bool = False, top_more: str = "", front_more: str = "", more: str = "", trunks: bool = True):
         self.test, self.host, self.shards = test, host, shards or two_shards()
         self.sims = sims_for_tests() if sims is None else sims
         self._unused = {algorithm: iter([s for s in self.sims if s.algorithm == algorithm and not s.barred]) for algorithm in ALGORITHMS}
-        self.remote, self.cluster_key, self.front_more, self.more, self.trunks = remote or {}, cluster_key, front_more, more, trunks
+        self.remote, self.cluster_key, self.trunks = remote or {}, cluster_key, trunks
+        self.top_more, self.front_more, self.more = top_more, front_more, more     # more lines: at the top, in [front], at the end
         self.directory = Path(tempfile.mkdtemp(prefix="encamp-box-"))
         self.data_dir = self.directory / "data"
         self.data_dir.mkdir(mode=0o700)
@@ -200,12 +201,12 @@ class Box:
 
     # -- Files --
 
-    def write(self, more: str | None = None):
+    def write(self):
         """Writes the configuration anew."""
         def listeners(*ports):
             return json.dumps([f"{kind}:{self.host}:{port}" for port in ports for kind in ("udp", "tcp")])
 
-        text = [f'domain = "{DOMAIN}"\ndata_dir = "{self.data_dir}"\n']
+        text = [f'domain = "{DOMAIN}"\ndata_dir = "{self.data_dir}"\n{self.top_more}\n']
         if self.cluster_key:
             text.append(f'cluster_key = "{self.cluster_key}"\n')
         text.append(f"\n[front]\nlisten = {listeners(self.calls, self.texts, self.registration)}\n"
@@ -220,7 +221,7 @@ class Box:
             text.append(f'[[replica]]\nname = "{name}"\nlisten = {listeners(port)}\n\n')
         for name, (address, port) in self.remote.items():
             text.append(f'[[replica]]\nname = "{name}"\naddress = "{address}:{port}"\n\n')
-        text.append(self.more if more is None else more)
+        text.append(self.more)
         self.config.write_text("".join(text))
         provisioned = self.directory / "subscribers.d"
         provisioned.mkdir(exist_ok=True)
@@ -238,13 +239,16 @@ class Box:
     def registrar(self) -> tuple[str, int]:
         return self.host, self.registration
 
+    def _environment(self) -> dict[str, str]:
+        # Commands write files as well (90-local.toml), so they stand on the same disk.
+        return dict(os.environ, NO_COLOR="1") | (self.disk.environment() if self.disk else {})
+
     def start(self, wait: bool = True) -> "Box":
         """Starts it and waits until every role answers."""
         assert self.process is None, "already running"
-        environment = dict(os.environ, NO_COLOR="1") | (self.disk.environment() if self.disk else {})
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen([binary(), "run", "--config", str(self.config)], stdin=subprocess.DEVNULL,
-                                            stdout=log, stderr=log, env=environment, cwd=self.directory)
+                                            stdout=log, stderr=log, env=self._environment(), cwd=self.directory)
         if wait:
             self.wait_until_ready()
         return self
@@ -310,7 +314,7 @@ class Box:
     def command(self, *words: str, text: str | None = None, timeout: float = COMMAND_S) -> Reply:
         """`encamp <words> --config F --json`."""
         done = subprocess.run([binary(), *words, "--config", str(self.config), "--json"], input=text, capture_output=True, text=True,
-                              timeout=timeout, cwd=self.directory)
+                              timeout=timeout, cwd=self.directory, env=self._environment())
         return Reply(done.returncode, done.stdout, done.stderr)
 
     def lookup(self, who: str) -> dict:
@@ -355,14 +359,14 @@ class Box:
 class Station(obts.BaseStation):
     """The simulated base station, told of its box; with DOUBLE=1 it sends every datagram twice."""
 
-    def __init__(self, box: Box, host: str, port: int, **more):
+    def __init__(self, box: Box, host: str, port: int, twice: bool | None = None, **more):
         box.used("obts.py")
-        self.box = box
+        self.box, self.twice = box, peers.doubled() if twice is None else twice
         super().__init__(host, port, box.registrar, (box.host, box.texts), (box.host, box.calls), **more)
 
     def _send(self, datagram: bytes, to: tuple[str, int]):
         super()._send(datagram, to)
-        if peers.doubled():
+        if self.twice:
             super()._send(datagram, to)
 
     def where(self, phone: obts.Phone) -> str:
