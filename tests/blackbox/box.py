@@ -44,6 +44,7 @@ STATIONS = {"hill": "127.0.0.71", "dale": "127.0.0.72", "mill": "127.0.0.73"}
 AREAS = {"hill": "valley", "dale": "valley", "mill": "plain"}
 NAMELESS_STATION = "127.0.0.78"                            # inside front.base_stations, without a table
 PBX, PEER, STRANGER = "127.0.0.81", "127.0.0.82", "127.0.0.91"
+SIPSAK = "127.0.0.1"                                       # sipsak cannot be told which address to send from
 DOMAIN = "gsm.example"
 
 ALGORITHMS = ("comp128v1", "comp128v2", "comp128v3", "milenage-op", "milenage-opc", "xor", "none")
@@ -210,7 +211,7 @@ class Box:
         if self.cluster_key:
             text.append(f'cluster_key = "{self.cluster_key}"\n')
         text.append(f"\n[front]\nlisten = {listeners(self.calls, self.texts, self.registration)}\n"
-                    f'base_stations = ["127.0.0.72/29"]\npeers = ["{PEER}"]\n{self.front_more}\n')
+                    f'base_stations = ["127.0.0.72/29"]\npeers = ["{PEER}", "{SIPSAK}"]\n{self.front_more}\n')
         for name, address in STATIONS.items():
             text.append(f'[[base_station]]\nname = "{name}"\naddress = "{address}:{self.station_ports[name]}"\nlocation_area = "{AREAS[name]}"\n\n')
         if self.trunks:
@@ -250,7 +251,11 @@ class Box:
             self.process = subprocess.Popen([binary(), "run", "--config", str(self.config)], stdin=subprocess.DEVNULL,
                                             stdout=log, stderr=log, env=self._environment(), cwd=self.directory)
         if wait:
-            self.wait_until_ready()
+            try:
+                self.wait_until_ready()
+            except BaseException:
+                self.close()                               # nobody else will
+                raise
         return self
 
     def wait_until_ready(self):

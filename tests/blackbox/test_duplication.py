@@ -33,10 +33,6 @@ class Directories(unittest.TestCase):
                             # From one empty replica and one full one no *no* may be taken (promise 2), and never a 302.
                             answer = pbx.invite(box.numbers_of(phone)[0])
                             self.assertIn(answer.code, (480, 503))
-                    states = box.replicas()
-                    others = {replica["state"] for other, replica in states.items() if other != name}
-                    # The empty one may be level again by now; if it is not, it says so.
-                    self.assertEqual(len(others - {states[name]["state"]}) <= 1, True, states)
                     # What was lost is written anew, so that the next loss finds two full copies: phones register again.
                     for number, phone in enumerate(phones[1:], 1):
                         self.assertTrue((hill, dale)[number % 2].register(phone).ok)

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Fetches servers that the tests are run against, without installing them: an installed nsd would be started as a service and
-# would hold port 53. The Debian package and those of its libraries that are not installed are unpacked below the directory given,
-# and for each program a small script is left in its bin/ that finds those libraries.
+# would hold port 53. The Debian package and those of its libraries that are not installed are unpacked into the directory given, as
+# they would lie below /: usr/sbin/nsd, usr/lib/... For each program a small script in bin/ finds those libraries.
 #
 #   tests/peers/fetch.sh target/peers
 set -eu -o pipefail
@@ -16,7 +16,7 @@ ready() {
 }
 ready && exit 0
 
-mkdir -p "$into/bin" "$into/debs" "$into/root"
+mkdir -p "$into/bin" "$into/debs"
 into=$(cd "$into" && pwd)
 cd "$into/debs"
 
@@ -42,12 +42,12 @@ for package in $(for pair in $programs; do echo "${pair#*=}"; done | sort -u); d
         installed "$library" || fetch "$library"
     done
 done
-for deb in ./*.deb; do dpkg-deb -x "$deb" "$into/root"; done
+for deb in ./*.deb; do dpkg-deb -x "$deb" "$into"; done
 
-libraries=$(find "$into/root" -path '*/lib/*' -name '*.so*' -printf '%h\n' | sort -u | paste -sd: -)
+libraries=$(find "$into/usr" -path '*/lib/*' -name '*.so*' -printf '%h\n' | sort -u | paste -sd: -)
 for pair in $programs; do
     name=${pair%=*}
-    real=$(find "$into/root" -path "*bin/$name" -type f -print -quit)
+    real=$(find "$into/usr" -path "*bin/$name" -type f -print -quit)
     [ -n "$real" ] || { echo "the package ${pair#*=} has no program $name" >&2; exit 1; }
     missing=$(LD_LIBRARY_PATH=$libraries ldd "$real" | sed -n 's/^\s*\(.*\) => not found/\1/p')
     [ -z "$missing" ] || { echo "$name lacks libraries: $missing" >&2; exit 1; }
