@@ -163,11 +163,11 @@ class Box:
     """One `encamp run` with a directory of its own.
 
     `test` is the test (or test class) that uses it. `remote` names replicas that are elsewhere, with their addresses;
-    `listening` those of ours that others reach. `disk=True` runs it on a disk that can fail (shim.c).
+    `listening` those of ours that others reach (all: there are peers). `disk=True` runs it on a disk that can fail (shim.c).
     """
 
     def __init__(self, test=None, *, host: str = BOX, shards: list[Shard] | None = None, sims: list[Sim] | None = None,
-                 remote: dict[str, tuple[str, int]] | None = None, listening: tuple[str, ...] = (), cluster_key: str = "",
+                 remote: dict[str, tuple[str, int]] | None = None, listening: tuple[str, ...] | None = None, cluster_key: str = "",
                  disk: bool = False, top_more: str = "", front_more: str = "", more: str = "", trunks: bool = True):
         self.test, self.host, self.shards = test, host, shards or two_shards()
         self.sims = sims_for_tests() if sims is None else sims
@@ -180,6 +180,8 @@ class Box:
         self.config = self.directory / "encamp.toml"
         self.log_file = self.directory / "log"
         self.calls, self.texts, self.registration, self.dns = (free_port(host) for _ in range(4))
+        if listening is None:
+            listening = tuple(name for shard in self.shards for name in shard.replicas if name not in self.remote)
         self.listening = {name: free_port(host) for name in listening}
         self.station_ports = {name: free_port(address) for name, address in STATIONS.items()}
         self.pbx_port = free_port(PBX)

@@ -415,7 +415,7 @@ class Register(BoxTest):
 class Redirect(BoxTest):
     """A call from a trunk, and those who are not a trunk."""
 
-    options = {"sims": sims_for_tests(20) + [BARRED], "listening": ("a", "b", "c", "d")}
+    options = {"sims": sims_for_tests(20) + [BARRED]}
 
     def test_a_trunk_is_sent_to_the_base_station_and_its_ack_absorbed(self):
         hill, ana = self.box.station("hill"), self.box.phone()

@@ -79,7 +79,7 @@ class Sipp(BoxTest):
 class Dig(BoxTest):
     """The zone as anybody sees it."""
 
-    options = {"sims": sims_for_tests(3), "listening": ("a", "b", "c", "d")}
+    options = {"sims": sims_for_tests(3)}
 
     def dig(self, name: str, kind: str, *more: str) -> tuple[str, list[list[str]], str]:
         """Response code, the answer's records as lists of words, and all that dig printed."""
