@@ -45,7 +45,7 @@ The box is running. In another terminal:
 
   who is where          $encamp lookup $imsi --config $config
   the four replicas     $encamp replica status --config $config
-  the map, in DNS       dig @127.0.0.1 -p 5354 NAPTR 0.0.0.0.0.0.0.9.9.9.1.0.1.0.0.imsi.gsm.example
+  the map, in DNS       dig @127.0.0.1 -p 5354 NAPTR 0.0.1.0.1.9.9.9.0.0.0.0.0.0.0.imsi.gsm.example
                         dig @127.0.0.1 -p 5354 SRV _sip._udp.low.shard.gsm.example
                         $encamp zone dump --config $config
   a phone by hand       python3 tests/peers/obts.py register --imsi 001010000000001 --ki 00112233445566778899aabbccddeeff \\
