@@ -124,6 +124,7 @@ bench: build
 
 # The thinking part first: it builds and tests in a minute, and what fails there need not wait for RocksDB. Both parts are run even
 # if the first one fails; the tests over real sockets need the binary. The last line counts all of them.
+# `make test BLACKBOX=test_sipp` runs of the tests over real sockets only those whose name contains this.
 test: toolchain peers
 	@logs="$(CURDIR)/target/test-logs"
 	mkdir -p "$$logs"
@@ -137,4 +138,4 @@ test: toolchain peers
 	step whole cargo test $(RELEASE) --no-fail-fast
 	step build cargo build $(RELEASE)
 	printf '\n== black box: the real binary, real sockets, independent peers\n'
-	python3 tests/blackbox/run.py --with-cargo-log "$$logs/core.log" --with-cargo-log "$$logs/whole.log" --exit-with $$status
+	python3 tests/blackbox/run.py $(BLACKBOX) --with-cargo-log "$$logs/core.log" --with-cargo-log "$$logs/whole.log" --exit-with $$status

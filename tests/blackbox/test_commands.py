@@ -174,7 +174,7 @@ class WithoutABox(unittest.TestCase):
                 box = self.box()
                 box.config.write_text(text)
                 reply = box.command("check")
-                self.assertEqual(reply.code, 1 if reply.code == 1 else 2, reply.out + reply.err)
+                self.assertNotEqual(reply.code, 0, reply.out + reply.err)
                 problems = reply.data
                 self.assertTrue(problems)
                 self.assertEqual(set(problems[0]), {"error", "cause", "hint"})
