@@ -35,24 +35,40 @@ fn main() {
 
     let station = Client::new(STATION, FRONT);
     let resting_kb = server.resident_kb();
-    server.measure("registration: challenge, SRES, 2 replicas, sync", registrations, || register(&station, registrations));
+    server.measure("registration: challenge, SRES, 2 replicas, sync", registrations, || {
+        register(&station, registrations)
+    });
     server.measure("registration without a challenge", bindings - KEYED, || register_open(&station, bindings));
     let full_kb = server.resident_kb();
     let trunk = Client::new(TRUNK, FRONT);
     server.measure("INVITE -> 302", registrations, || invite(&trunk, registrations));
     let resolver = Client::new("127.0.0.1:0", ZONE);
     server.measure("DNS: NAPTR of an IMSI, by wildcard", registrations, || naptr(&resolver, registrations));
-    println!("\nresident memory: {} MB at rest, {} MB with {bindings} bindings on two replicas each", resting_kb / 1024, full_kb / 1024);
+    println!(
+        "\nresident memory: {} MB at rest, {} MB with {bindings} bindings on two replicas each",
+        resting_kb / 1024,
+        full_kb / 1024
+    );
     println!("               ({bindings} provisioned subscribers included in both)");
 }
 
 fn machine() {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(" : unknown").trim_start_matches(['\t', ' ', ':']);
+    let model = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .unwrap_or(" : unknown")
+        .trim_start_matches(['\t', ' ', ':']);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    println!("encamp {}, {} cores of {model}, Linux {}, load average {}", env!("CARGO_PKG_VERSION"), cores, kernel.trim(), load.trim());
+    println!(
+        "encamp {}, {} cores of {model}, Linux {}, load average {}",
+        env!("CARGO_PKG_VERSION"),
+        cores,
+        kernel.trim(),
+        load.trim()
+    );
 }
 
 /// The real binary with a configuration of its own.
@@ -83,15 +99,24 @@ impl Server {
         run.args(["run", "--config"]).arg(&config).env("RUST_LOG", "warn");
         let child = run.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("encamp starts");
         let server = Server { child };
-        let ready = Command::new(program).args(["status", "--wait", "30", "--config"]).arg(&config).stdout(Stdio::null()).status();
-        assert!(ready.is_ok_and(|status| status.success()), "{}", fs::read_to_string(folder.join("log")).unwrap_or_default());
+        let ready = Command::new(program)
+            .args(["status", "--wait", "30", "--config"])
+            .arg(&config)
+            .stdout(Stdio::null())
+            .status();
+        assert!(
+            ready.is_ok_and(|status| status.success()),
+            "{}",
+            fs::read_to_string(folder.join("log")).unwrap_or_default()
+        );
         server
     }
 
     /// Processor time of the server so far, all threads; in ticks of 10 ms, so runs must be long.
     fn cpu(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
-        let fields: Vec<u64> = stat.rsplit(')').next().unwrap_or_default().split(' ').filter_map(|field| field.parse().ok()).collect();
+        let fields: Vec<u64> =
+            stat.rsplit(')').next().unwrap_or_default().split(' ').filter_map(|field| field.parse().ok()).collect();
         // After the name and the state letter: utime is the 11th number, stime the 12th.
         Duration::from_millis(10 * (fields[10] + fields[11]))
     }
@@ -176,7 +201,8 @@ fn register(client: &Client, count: usize) {
             (begun, cseq) = (begun + 1, cseq + 1);
         }
         let answer = String::from_utf8_lossy(client.receive(&mut buffer)).into_owned();
-        let asked: usize = header(&answer, "CSeq:").split(' ').next().and_then(|text| text.parse().ok()).expect("a CSeq");
+        let asked: usize =
+            header(&answer, "CSeq:").split(' ').next().and_then(|text| text.parse().ok()).expect("a CSeq");
         let Some(n) = under_way.remove(&asked) else { continue };
         if answer.starts_with("SIP/2.0 200") {
             done += 1;
@@ -217,7 +243,10 @@ fn naptr(client: &Client, count: usize) {
     windowed(client, count, |n| {
         let mut packet = vec![(n >> 8) as u8, n as u8, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
         let imsi = imsi(n % KEYED);
-        let name = imsi.bytes().map(|digit| vec![digit]).chain(["imsi", "gsm", "example"].map(|label| label.as_bytes().to_vec()));
+        let name = imsi
+            .bytes()
+            .map(|digit| vec![digit])
+            .chain(["imsi", "gsm", "example"].map(|label| label.as_bytes().to_vec()));
         for label in name {
             packet.push(label.len() as u8);
             packet.extend(label);

@@ -61,8 +61,10 @@ write_quorum = 2
     let provisioned = directory.path().join("subscribers.d");
     std::fs::create_dir(&provisioned).unwrap();
     let imsis: Vec<String> = (0..PHONES).map(|n| format!("0010177700000{n:02}")).collect();
-    let subscribers: String =
-        imsis.iter().map(|imsi| format!("[[subscriber]]\nimsi = \"{imsi}\"\nauth = {{ algorithm = \"none\" }}\n")).collect();
+    let subscribers: String = imsis
+        .iter()
+        .map(|imsi| format!("[[subscriber]]\nimsi = \"{imsi}\"\nauth = {{ algorithm = \"none\" }}\n"))
+        .collect();
     std::fs::write(provisioned.join("10-test.toml"), subscribers).unwrap();
 
     let binary = env!("CARGO_BIN_EXE_encamp");

@@ -381,10 +381,10 @@ fn list(config: &Path, as_json: bool, who: Option<&str>) -> Result<u8, Failure> 
         json!({
             "imsi": subscriber.imsi.to_string(),
             "msisdn": subscriber.msisdn.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "name": subscriber.name,
+            "name": &*subscriber.name,
             "algorithm": subscriber.auth.algorithm(),
             "barred": subscriber.barred,
-            "file": subscriber.file,
+            "file": &*subscriber.file,
             "line": subscriber.line,
         })
     };
@@ -441,7 +441,7 @@ fn subscriber_remove(config: &Path, as_json: bool, imsi: &str) -> Result<u8, Fai
     );
     let sources = files::sources(config).map_err(|fault| failure(&fault))?;
     let local = files::local_file(&sources.main.text).map(|path| path.display().to_string());
-    if local.as_deref() != Some(&found.file) {
+    if local.as_deref() != Some(&*found.file) {
         return Err(elsewhere);
     }
     change_local(config, as_json, |text| remove_subscriber(text, imsi), "removed")

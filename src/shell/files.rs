@@ -185,13 +185,14 @@ pub fn make_secret(data_dir: &Path) -> io::Result<[u8; 32]> {
 /// The SIMs of `[rehearsal]`, beside those that the files provision.
 fn add_rehearsal(settings: &mut Settings, secret: &[u8; 32]) {
     let Some(rehearsal) = &settings.rehearsal else { return };
+    let file: Arc<str> = "[rehearsal]".into();
     let sims = rehearse::sims(&rehearsal.imsi_prefix, rehearsal.count, secret).into_iter().map(|sim| Subscriber {
         imsi: sim.imsi,
         msisdn: sim.msisdn.into_iter().collect(),
         name: "rehearsal".into(),
         auth: sim.auth,
         barred: false,
-        file: "[rehearsal]".into(),
+        file: Arc::clone(&file),
         line: 0,
     });
     let all = settings.subscribers.iter().cloned().chain(sims);

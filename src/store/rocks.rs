@@ -52,12 +52,15 @@ const MIB: usize = 1024 * 1024;
 /// Blocks, indexes, filters and memtables of all stores together.
 const CACHE_BYTES_MAX: usize = 64 * MIB;
 /// The memtables' part of it: beyond, the store that writes flushes early.
-const MEMTABLES_BYTES_MAX: usize = 24 * MIB;
+const MEMTABLES_BYTES_MAX: usize = 16 * MIB;
 const MEMTABLE_BYTES_MAX: usize = 4 * MIB;
 const OPEN_FILES_MAX: i32 = 256;
 const INFO_LOG_BYTES_MAX: usize = MIB;
 /// How often free space is looked at, and the floor raised, while writes come.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// From the begin of one sync to that of the next, at least. The first write after a pause is synced at once; under load each
+/// sync then covers more writes, and costs the processor less, for at most this much later an answer.
+const SYNC_EVERY_MIN: Duration = Duration::from_millis(1);
 /// How long a drop waits for the last sync.
 const LAST_SYNC_MAX: Duration = Duration::from_secs(2);
 
@@ -335,8 +338,18 @@ fn sync_until_told(core: Arc<Core>, notify: Box<dyn Fn(SyncReport) + Send + Sync
     let core = &*guard.0;
     let mut looked_at = Instant::now();
     let mut synced_change = None;
+    let mut began_at: Option<Instant> = None;
     loop {
-        let words = match core.next_task() {
+        let mut task = core.next_task();
+        if let (Task::Sync { .. }, Some(began_at)) = (&task, began_at)
+            && let Some(early) = SYNC_EVERY_MIN.checked_sub(began_at.elapsed())
+        {
+            std::thread::sleep(early);
+            // What was written meanwhile comes under the same sync.
+            task = core.next_task();
+        }
+        began_at = Some(Instant::now());
+        let words = match task {
             Task::Sync { seq, change } => match core.db.flush_wal(true) {
                 Ok(()) => {
                     core.synced_seq.store(seq, Ordering::Release);
