@@ -156,7 +156,7 @@ pub fn draw(rng: &mut Rng, breaker: Option<Breaker>) -> Plan {
         let believes_one = breaker == Some(Breaker::NoFromOne) && Some(node) == odd_node;
         let wakes_in_1970 = one_box && breaker.is_none() && rng.below(6) == 0;
         nodes.push(NodePlan {
-            settings: Arc::new(settings(node, &shards, &places, believes_one, trunk, &subscribers)),
+            settings: Arc::new(settings(node, one_box, &shards, &places, believes_one, trunk, &subscribers)),
             clock_offset_ms: if skewed { rng.below(4_000) as i64 - 2_000 } else { 0 },
             lies: lies(&shards, places.len(), breaker),
             wakes_in_1970_until_ms: wakes_in_1970.then(|| 5_000 + rng.below(60_000)),
@@ -239,6 +239,7 @@ fn lies(shards: &[ShardTruth], count: usize, breaker: Option<Breaker>) -> Vec<Li
 
 fn settings(
     node: usize,
+    is_alone: bool,
     truth: &[ShardTruth],
     places: &[(usize, usize)],
     believes_one: bool,
@@ -264,8 +265,7 @@ fn settings(
         name: format!("r{index}"),
         shard: *shard,
         place: if *at == node {
-            let alone = places.iter().all(|(other, _)| other == at);
-            let listen = if alone { Vec::new() } else { vec![udp(replica_port(index), node)] };
+            let listen = if is_alone { Vec::new() } else { vec![udp(replica_port(index), node)] };
             Place::Local { path: format!("/r{index}").into(), listen }
         } else {
             Place::Remote { address: SocketAddr::new(node_ip(*at), replica_port(index)) }
