@@ -703,7 +703,9 @@ impl Replicas {
             *known = level;
             *answering = Some(true);
         }
-        self.all[index].retry = 0;
+        if code < 500 {
+            self.all[index].retry = 0;
+        }
         let record = if record.is_empty() { Some(Record::default()) } else { decode_text(record) };
         match asked.what {
             What::Write { write } if code == 200 => {
@@ -736,6 +738,9 @@ impl Replicas {
             }
             _ => {
                 let why = if code == 301 { "it says that another shard owns the IMSI" } else { "it refused" };
+                if self.all[index].hints.behind() {
+                    self.arm(w, index);
+                }
                 self.gone(asked, why)
             }
         }
