@@ -693,7 +693,8 @@ mod tests {
         // "Sizes: 670 / 778 bytes up" (wire.md 1.1).
         assert_eq!(first.len(), 670);
 
-        let answer = "Digest nonce=\"4f3710c525946fc37dbdcc865b155779\", uri=\"001010000000001\", response=\"666e2f7a\"";
+        let answer =
+            "Digest nonce=\"4f3710c525946fc37dbdcc865b155779\", uri=\"001010000000001\", response=\"666e2f7a\"";
         let nonce = read_nonce(Dialect::V5, "Digest  nonce=4f3710c525946fc37dbdcc865b155779");
         assert_eq!(authorization(Dialect::V5, nonce, &imsi("001010000000001"), "666e2f7a"), answer);
         let second = Register { cseq: 131_737, authorization: Some(answer), ..register };
