@@ -313,6 +313,7 @@ class Box:
     def close(self):
         for station in self.stations:
             station.close()
+        self.stations = []
         self.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -332,6 +333,11 @@ class Box:
         found = reply.data
         assert reply.code == (0 if found["bindings"] else 1), f"exit {reply.code} with {found['bindings']}"
         return found
+
+    def where(self, imsi: str) -> list[str] | None:
+        """The contacts of an IMSI; None where nobody can say."""
+        reply = self.command("lookup", imsi)
+        return [binding["contact"] for binding in reply.data["bindings"]] if reply.code in (0, 1) else None
 
     def replicas(self) -> dict[str, dict]:
         """Name -> what `replica status` says of it."""

@@ -26,6 +26,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(HERE.parent / "peers"))
 
+import box                                                 # noqa: E402
 import peers                                               # noqa: E402
 
 EXPECTED = HERE / "expected_peers.json"
@@ -157,6 +158,11 @@ def main() -> int:
             print(test.id())
         return 0
 
+    try:
+        box.binary()
+    except FileNotFoundError as error:                     # said once, and not by every test
+        print(f"{error}\n0 passed, 1 failed")
+        return 1
     started, result = time.monotonic(), Result(once.countTestCases() + twice.countTestCases())
     os.environ.pop("DOUBLE", None)
     once.run(result)

@@ -22,7 +22,7 @@ class Commands(BoxTest):
         reply = self.box.command("status")
         self.assertEqual(reply.code, 0, reply.err)
         said = reply.data
-        self.assertEqual(set(said), {"state", "since", "version", "roles", "configuration"})
+        self.assertLessEqual({"state", "since", "version", "roles", "configuration"}, set(said))
         self.assertTrue(said["roles"])
         self.assertIsNone(said["configuration"]["error"])
         self.assertRegex(said["since"], r"^\d{4}-\d\d-\d\dT")
@@ -84,6 +84,7 @@ class Commands(BoxTest):
         hill, ana = self.box.station("hill"), self.box.phone("none")
         self.assertTrue(hill.register(ana).ok)
         provisioned = self.box.directory / "subscribers.d" / "20-more.csv"
+        self.addCleanup(lambda: (provisioned.unlink(), self.box.command("apply")))
         for number, how in enumerate(("apply", "SIGHUP")):
             with self.subTest(how=how):
                 new = Sim(f"00101710000000{number}", "comp128v1", [f"71{number}"])
@@ -164,7 +165,7 @@ class WithoutABox(unittest.TestCase):
     def test_every_mistake_is_named_with_its_place(self):
         for text, place, words in (
             ('domain = "gsm.example"\ndata_dir = "x"\nlistn = 1\n', r"encamp\.toml:3:1: ", "listn"),
-            ('domain = "gsm.example"\ndata_dir = "x"\n[front]\nbase_station = []\n', r"encamp\.toml:4:1: ", "base_stations"),
+            ('domain = "gsm.example"\ndata_dir = "x"\n[front]\nbase_statons = []\n', r"encamp\.toml:4:1: ", "base_stations"),
             ('domain = "gsm.example"\ndata_dir = "x"\n[[shard]]\nname = "s"\nsuffixes = ["00-49"]\nreplicas = ["a"]\n', r"encamp\.toml:\d+:\d+: ", "50"),
             ('domain = "gsm.example"\ndata_dir = "x"\n[[shard]]\nname = "s"\nsuffixes = ["00-99"]\nreplicas = ["a"]\nwrite_quorum = 2\n',
              r"encamp\.toml:7:\d+: ", "quorum"),

@@ -81,7 +81,7 @@ class Register(BoxTest):
                     # The contact is ours, with the life that was asked for.
                     self.assertIn(station.where(phone), last.get("contact"))
                     asked = 3600 if dialect == "yate" else 5400
-                    self.assertRegex(last.get("contact") + last.get("expires"), rf"\b{asked}\b|\b{asked - 1}\b")
+                    self.assertRegex(f"{last.get('contact')} {last.get('expires')}", rf"\b{asked}\b|\b{asked - 1}\b")
                     self.assertAt(phone, station)
             self._close(station)
 
@@ -588,6 +588,7 @@ class Redirect(BoxTest):
                         *(b"\r\n".join(lines[:place] + lines[place + 1:]) for place in range(len(lines) - 2))]:
             hill._send(spoiled, hill.registrar)
         time.sleep(0.3)
+        hill.traffic.clear()                               # many of them had one Call-ID and CSeq, and were answered each in its way
         self.assertTrue(hill.register(ana).ok)
         self.assertIsNone(self.box.process.poll())
 
