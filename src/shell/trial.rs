@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use super::commands::{Failure, ask_running, load, say};
 use super::files;
 use crate::config::{Settings, Transport};
-use crate::rehearse::{Plan, phone::sims, run};
+use crate::rehearse::{Plan, run, sims};
 
 /// Two stations are enough to move between.
 const STATIONS: usize = 2;
@@ -39,7 +39,7 @@ fn with_running(config: &Path, phones: u32, as_json: bool) -> Result<u8, Failure
     let report = run(&plan, &mut progress);
     progress("");
     say(as_json, &report.to_json(), &report.table());
-    Ok(u8::from(report.failures > 0))
+    Ok(u8::from(!report.failures.is_empty()))
 }
 
 /// What the rehearsal needs of the box's configuration.
