@@ -185,6 +185,7 @@ impl Node {
                     let why = "its store refused";
                     self.front.not_written(world!(self, ctx), &mut self.replicas, write, replica, why);
                 }
+                Inner::Promised { register } => self.front.promised(world!(self, ctx), register),
             }
         }
         if self.zone.health != self.replicas.health() {
@@ -564,9 +565,14 @@ impl Node {
         }
         self.replicas.closed(world!(self, ctx), store, why);
         for inner in untrue {
-            if let Inner::Written { write, replica, .. } = inner {
-                let why = "its disk failed";
-                self.front.not_written(world!(self, ctx), &mut self.replicas, write, replica, why);
+            match inner {
+                Inner::Written { write, replica, .. } => {
+                    let why = "its disk failed";
+                    self.front.not_written(world!(self, ctx), &mut self.replicas, write, replica, why);
+                }
+                Inner::Promised { register } => self.front.not_promised(world!(self, ctx), register),
+                // Another node is not answered and takes it for missed; a trunk asks again.
+                Inner::Output(_) | Inner::Answer { .. } | Inner::NotWritten { .. } => {}
             }
         }
     }
