@@ -1,0 +1,215 @@
+//! What a rehearsal found: a table for people, JSON for programs.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+/// One phone, stranger or foreign number.
+#[derive(Clone, Debug, Default)]
+pub struct Row {
+    pub imsi: Option<String>,
+    pub msisdn: Option<String>,
+    /// Where the phone is in the end, or tried to be.
+    pub station: String,
+    pub expected: String,
+    /// What its phone saw, in order.
+    pub saw: String,
+    /// The first location updating, for the table.
+    pub registered: String,
+    /// What it did afterwards.
+    pub moved: String,
+    pub dns: String,
+    pub redirect: String,
+    /// The first location updating, both legs.
+    pub took: Option<Duration>,
+    /// What was wrong; empty: as it should be.
+    pub faults: Vec<String>,
+}
+
+impl Row {
+    pub fn ok(&self) -> bool {
+        self.faults.is_empty()
+    }
+
+    fn verdict(&self) -> String {
+        match &self.faults[..] {
+            [] => "ok".into(),
+            [one] => format!("FAILED: {one}"),
+            [first, rest @ ..] => format!("FAILED: {first} (and {} more)", rest.len()),
+        }
+    }
+}
+
+/// The whole rehearsal.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    pub rows: Vec<Row>,
+    /// Everything that failed, of rows and of the whole; empty: the box is right.
+    pub failures: Vec<String>,
+    pub phones: u32,
+    pub stations: u32,
+    /// Location updatings that ended with 200, and how long each took.
+    pub registrations: Vec<Duration>,
+    /// While all phones were switched on at once: successful updatings and the time for all.
+    pub attached: u32,
+    pub attached_in: Duration,
+}
+
+impl Report {
+    pub fn ok(&self) -> bool {
+        self.failures.is_empty()
+    }
+
+    /// A rehearsal that could not begin.
+    pub fn failed(why: String) -> Report {
+        Report { failures: vec![why], ..Report::default() }
+    }
+
+    /// As many phones spoke at once as a cell has channels, so this is no limit of the box.
+    pub fn registrations_per_s(&self) -> f64 {
+        let seconds = self.attached_in.as_secs_f64();
+        if seconds > 0.0 { f64::from(self.attached) / seconds } else { 0.0 }
+    }
+
+    pub fn median_ms(&self) -> f64 {
+        let mut sorted = self.registrations.clone();
+        sorted.sort();
+        sorted.get(sorted.len() / 2).map_or(0.0, |took| ms(*took))
+    }
+
+    pub fn slowest_ms(&self) -> f64 {
+        self.registrations.iter().max().map_or(0.0, |took| ms(*took))
+    }
+
+    /// The table for people. No line of it is longer than a terminal is wide but those that tell what failed.
+    pub fn table(&self) -> String {
+        let head = ["phone", "number", "station", "registered", "then", "found by DNS", "302 to", "verdict"];
+        let rows: Vec<[String; 8]> = self
+            .rows
+            .iter()
+            .map(|row| {
+                let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
+                [
+                    or_dash(row.imsi.as_deref().unwrap_or_default()),
+                    or_dash(row.msisdn.as_deref().unwrap_or_default()),
+                    or_dash(&row.station),
+                    or_dash(&row.registered),
+                    or_dash(&row.moved),
+                    or_dash(&row.dns),
+                    or_dash(&row.redirect),
+                    row.verdict(),
+                ]
+            })
+            .collect();
+        let mut text = String::new();
+        if !rows.is_empty() {
+            let width = |column: usize| {
+                let cells = rows.iter().map(|row| row[column].chars().count());
+                cells.chain([head[column].len()]).max().unwrap_or(0)
+            };
+            let widths: Vec<usize> = (0..head.len()).map(width).collect();
+            let mut line = |cells: &[&str]| {
+                let padded: Vec<String> =
+                    cells.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}")).collect();
+                let _ = writeln!(text, "{}", padded.join("  ").trim_end());
+            };
+            line(&head);
+            for row in &rows {
+                line(&row.each_ref().map(String::as_str));
+            }
+            text.push('\n');
+        }
+        if !self.registrations.is_empty() {
+            let _ = writeln!(
+                text,
+                "{} phones at {} base stations; {} registrations: {:.0} a second, median {:.1} ms, slowest {:.1} ms.",
+                self.phones,
+                self.stations,
+                self.registrations.len(),
+                self.registrations_per_s(),
+                self.median_ms(),
+                self.slowest_ms(),
+            );
+        }
+        if self.ok() {
+            let _ = writeln!(text, "All {} rows are as they should be.", self.rows.len());
+        } else {
+            let _ = writeln!(text, "FAILED, {} in all:", self.failures.len());
+            for failure in &self.failures {
+                let _ = writeln!(text, "  {failure}");
+            }
+        }
+        text
+    }
+
+    /// `{rows: [{imsi, msisdn, station, expected, saw, dns, redirect, ok, ms, faults}], summary: {..}}`.
+    pub fn to_json(&self) -> Value {
+        let rows: Vec<Value> = self
+            .rows
+            .iter()
+            .map(|row| {
+                json!({
+                    "imsi": row.imsi, "msisdn": row.msisdn, "station": some(&row.station), "expected": row.expected,
+                    "saw": some(&row.saw), "dns": some(&row.dns), "redirect": some(&row.redirect), "ok": row.ok(),
+                    "ms": row.took.map(|took| rounded(ms(took))), "faults": row.faults,
+                })
+            })
+            .collect();
+        json!({
+            "rows": rows,
+            "summary": {
+                "ok": self.ok(), "phones": self.phones, "stations": self.stations, "rows": self.rows.len(),
+                "rows_failed": self.rows.iter().filter(|row| !row.ok()).count(), "failures": self.failures,
+                "registrations": self.registrations.len(),
+                "registrations_per_s": rounded(self.registrations_per_s()),
+                "median_ms": rounded(self.median_ms()), "slowest_ms": rounded(self.slowest_ms()),
+            },
+        })
+    }
+}
+
+fn some(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}
+
+fn ms(took: Duration) -> f64 {
+    took.as_secs_f64() * 1000.0
+}
+
+fn rounded(number: f64) -> f64 {
+    (number * 100.0).round() / 100.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_columns_of_the_table_stand_below_one_another() {
+        let row = |number: &str, faults: &[&str]| Row {
+            imsi: Some("001019990000000".into()),
+            msisdn: Some(number.into()),
+            station: "hill".into(),
+            faults: faults.iter().map(|fault| fault.to_string()).collect(),
+            ..Row::default()
+        };
+        let report = Report { rows: vec![row("7000", &[]), row("+9997000003", &["cold", "wet"])], ..Report::default() };
+        let table = report.table();
+        let lines: Vec<&str> = table.lines().collect();
+        assert_eq!(lines[0].find("station"), lines[1].find("hill"));
+        assert_eq!(lines[1].find("hill"), lines[2].find("hill"));
+        assert!(lines[1].ends_with(" ok") && lines[2].ends_with("FAILED: cold (and 1 more)"), "{table}");
+    }
+
+    #[test]
+    fn json_has_the_documented_fields() {
+        let report = Report { rows: vec![Row::default()], failures: vec!["x".into()], ..Report::default() };
+        let json = report.to_json();
+        for field in ["imsi", "msisdn", "expected", "saw", "dns", "redirect", "ok", "ms"] {
+            assert!(json["rows"][0].get(field).is_some(), "{field}");
+        }
+        assert_eq!(json["summary"]["ok"], false);
+        assert_eq!(json["summary"]["median_ms"], 0.0);
+    }
+}
