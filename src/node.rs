@@ -46,6 +46,8 @@ const FRONT_KEY: &[u8] = b"f";
 const SERIAL_KEY: &[u8] = b"z";
 const EPOCH_KEY: &[u8] = b"e";
 const ERAS_KEY: &[u8] = b"j";
+/// Since when the clock has not been trusted; absent while it is.
+const UNTRUSTED_KEY: &[u8] = b"u";
 
 /// One node: every role of one process.
 pub struct Node {
@@ -114,12 +116,13 @@ impl Node {
         let epoch = next_epoch(store, &map)?;
         let subscribers = Arc::clone(&settings.subscribers);
         let site = Site { settings: Arc::clone(&settings), subscribers, map, epoch, secret };
-        let mut clock = Clock::new(front_id, floor_ms, eras, ctx.now);
-        clock.notice(ctx.now, ctx.wall);
+        let untrusted_since_ms = get_array::<8>(store, UNTRUSTED_KEY)?.map(u64::from_be_bytes);
+        let mut clock = Clock::new(front_id, floor_ms, eras, untrusted_since_ms, ctx.now);
         let mut timers = Timers::default();
         timers.at(ctx.now + Duration::from_secs(1), Timer::Housekeeping);
         let mut replicas = Replicas::new(&settings);
         let w = &mut World { ctx: &mut *ctx, site: &site, clock: &mut clock, timers: &mut timers };
+        notice_clock(w);
         // The first reservation is made before the first phone asks.
         w.stamp()?;
         replicas.start(w, first_run)?;
@@ -150,7 +153,7 @@ impl Node {
 
     /// Takes one input; what it leads to stands in `ctx.out` afterwards.
     pub fn handle(&mut self, ctx: &mut Ctx<'_>, input: Input<'_>) {
-        self.notice_clock(ctx);
+        notice_clock(world!(self, ctx));
         match input {
             Input::Datagram { from, to, bytes } => self.datagram(ctx, from, to, bytes),
             Input::Stream { conn, what } => self.stream(ctx, conn, what),
@@ -184,6 +187,7 @@ impl Node {
                 Inner::NotWritten { write, replica } => {
                     self.front.not_written(world!(self, ctx), &mut self.replicas, write, replica, STORE_REFUSED);
                 }
+                Inner::Promised { register } => self.front.promised(world!(self, ctx), register),
             }
         }
         let health = self.replicas.health();
@@ -192,15 +196,6 @@ impl Node {
             while let Some(Inner::Output(output)) = ctx.out.next_ready() {
                 ctx.out.leave(output);
             }
-        }
-    }
-
-    fn notice_clock(&mut self, ctx: &mut Ctx<'_>) {
-        if let Some(era) = self.clock.notice(ctx.now, ctx.wall) {
-            ctx.out.event(Event::ClockJumped { shift_s: era.shift_ms / 1000 });
-            let eras = encode_eras(self.clock.eras());
-            // Where the store refuses, the event says so; the era is remembered until the next start.
-            let _ = world!(self, ctx).node_write(Batch::default().put(ERAS_KEY, eras));
         }
     }
 
@@ -564,9 +559,14 @@ impl Node {
         }
         self.replicas.closed(world!(self, ctx), store, why);
         for inner in untrue {
-            if let Inner::Written { write, replica, .. } = inner {
-                let why = "its disk failed";
-                self.front.not_written(world!(self, ctx), &mut self.replicas, write, replica, why);
+            match inner {
+                Inner::Written { write, replica, .. } => {
+                    let why = "its disk failed";
+                    self.front.not_written(world!(self, ctx), &mut self.replicas, write, replica, why);
+                }
+                Inner::Promised { register } => self.front.not_promised(world!(self, ctx), register),
+                // Another node is not answered and takes it for missed; a trunk asks again.
+                Inner::Output(_) | Inner::Answer { .. } | Inner::NotWritten { .. } => {}
             }
         }
     }
@@ -691,6 +691,26 @@ impl Node {
     pub fn under_way(&self) -> usize {
         self.front.under_way() + self.route.under_way() + self.commands.len()
     }
+}
+
+/// Notices a clock that was put right, and keeps on disk what it did not know until then.
+fn notice_clock(w: &mut World<'_, '_>) {
+    let before = w.clock.untrusted_since_ms();
+    let era = w.clock.notice(w.ctx.now, w.ctx.wall);
+    let after = w.clock.untrusted_since_ms();
+    if era.is_none() && before == after {
+        return;
+    }
+    let mut batch = match after {
+        Some(since_ms) => Batch::default().put(UNTRUSTED_KEY, since_ms.to_be_bytes()),
+        None => Batch::default().delete(UNTRUSTED_KEY),
+    };
+    if let Some(era) = era {
+        w.event(Event::ClockJumped { shift_s: era.shift_ms / 1000 });
+        batch = batch.put(ERAS_KEY, encode_eras(w.clock.eras()));
+    }
+    // Where the store refuses, the event says so; it is remembered until the next start.
+    let _ = w.node_write(batch);
 }
 
 fn error(error: &str, cause: &str, hint: &str) -> CommandAnswer {

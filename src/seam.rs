@@ -262,6 +262,8 @@ pub enum Inner {
     Written { write: u64, replica: usize, older_than: Option<Stamp> },
     /// A local replica will not have it: its store refused or failed.
     NotWritten { write: u64, replica: usize },
+    /// Everything that the yes to a REGISTER waits for is on the disk.
+    Promised { register: u64 },
 }
 
 /// Where an answer goes.

@@ -175,7 +175,8 @@ pub struct Clock {
     started_at: Instant,
     floor_ms: u64,
     last: Option<(Instant, WallTime)>,
-    untrusted_since_ms: u64,
+    /// Since when the clock has not been trusted; `None` while it is.
+    untrusted_since_ms: Option<u64>,
     eras: Vec<Era>,
 }
 
@@ -185,9 +186,16 @@ impl Clock {
     /// A smaller jump is left alone: no binding lives as short as to notice.
     pub const JUMP_MS_MIN: u64 = 60_000;
 
-    pub fn new(front: u32, floor_ms: u64, eras: Vec<Era>, started_at: Instant) -> Clock {
+    /// `untrusted_since_ms`: the last run's clock was not trusted to its end, and since when (as [`Clock::untrusted_since_ms`] told).
+    pub fn new(
+        front: u32,
+        floor_ms: u64,
+        eras: Vec<Era>,
+        untrusted_since_ms: Option<u64>,
+        started_at: Instant,
+    ) -> Clock {
         let stamps = StampClock::new(front, floor_ms);
-        Clock { stamps, started_at, floor_ms, last: None, untrusted_since_ms: floor_ms, eras }
+        Clock { stamps, started_at, floor_ms, last: None, untrusted_since_ms, eras }
     }
 
     /// The time that counts: the system's, never below the floor plus this node's age, nor below a stamp it has seen.
@@ -198,24 +206,39 @@ impl Clock {
     }
 
     /// Notices a jump; the era that it ends, which is to be kept on disk by [`Clock::eras`].
+    ///
+    /// A clock may be put right while this program does not run: then the last run's era ends at the floor that it had reserved.
     pub fn notice(&mut self, now: Instant, system: WallTime) -> Option<Era> {
         let wall = self.wall(now, system);
-        let Some((then, before)) = self.last.replace((now, wall)) else {
-            self.untrusted_since_ms = wall.ms;
+        let expected_ms = match self.last.replace((now, wall)) {
+            None => self.floor_ms,
+            Some((then, before)) => {
+                before.ms.saturating_add(u64::try_from((now - then).as_millis()).unwrap_or(u64::MAX))
+            }
+        };
+        // A trusted clock that leaps was right before, too: the machine slept, or was switched off.
+        let Some(from_ms) = self.untrusted_since_ms else {
+            self.untrusted_since_ms = (!wall.trusted).then_some(wall.ms);
             return None;
         };
-        let expected_ms = before.ms.saturating_add(u64::try_from((now - then).as_millis()).unwrap_or(u64::MAX));
-        // A trusted clock that leaps was right before, too: the machine slept.
-        if before.trusted || wall.ms <= expected_ms.saturating_add(Self::JUMP_MS_MIN) {
+        if wall.trusted {
+            self.untrusted_since_ms = None;
+        }
+        if wall.ms <= expected_ms.saturating_add(Self::JUMP_MS_MIN) {
             return None;
         }
-        let era = Era { from_ms: self.untrusted_since_ms, to_ms: expected_ms, shift_ms: wall.ms - expected_ms };
-        self.untrusted_since_ms = wall.ms;
+        let era = Era { from_ms, to_ms: expected_ms, shift_ms: wall.ms - expected_ms };
+        self.untrusted_since_ms = (!wall.trusted).then_some(wall.ms);
         self.eras.push(era);
         if self.eras.len() > Self::ERAS_MAX {
             self.eras.remove(0);
         }
         Some(era)
+    }
+
+    /// Since when the clock has not been trusted, to be kept on disk; `None` while it is.
+    pub fn untrusted_since_ms(&self) -> Option<u64> {
+        self.untrusted_since_ms
     }
 
     /// By how much the times in a write of this stamp are too small.
@@ -263,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_binding_made_in_1970_survives_the_jump_to_today() {
-        let mut clock = Clock::new(7, 1_000_000, Vec::new(), Instant(0));
+        let mut clock = Clock::new(7, 1_000_000, Vec::new(), None, Instant(0));
         let second = |n: u64| Instant(n * 1_000_000);
         assert!(clock.notice(second(0), WallTime { ms: 5_000, trusted: false }).is_none());
         let wall = clock.wall(second(60), WallTime { ms: 65_000, trusted: false });
@@ -279,6 +302,9 @@ mod tests {
             0,
             "what was written before this start is as old as it is"
         );
+        let mut woken = Clock::new(7, 1_062_000, Vec::new(), Some(1_000_000), Instant(0));
+        let era = woken.notice(Instant(0), WallTime { ms: today, trusted: true }).unwrap();
+        assert_eq!((era.from_ms, era.to_ms), (1_000_000, 1_062_000), "it was put right while nothing ran");
         let slept = WallTime { ms: today + 3_600_000, trusted: true };
         assert!(clock.notice(second(62), slept).is_none(), "a trusted clock that leaps means that the machine slept");
     }

@@ -4,7 +4,11 @@
 use std::process::Command;
 
 fn cargo(arguments: &[&str]) -> String {
-    let output = Command::new(env!("CARGO")).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("cargo runs");
+    let output = Command::new(env!("CARGO"))
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("cargo speaks UTF-8")
 }
@@ -26,7 +30,17 @@ fn the_core_has_no_tokio_in_its_dependency_tree() {
 fn every_dependency_has_a_permissive_licence() {
     let tree = cargo(&["tree", "--locked", "--edges", "normal,build", "--prefix", "none", "--format", "{p} | {l}"]);
     const ALLOWED: [&str; 11] = [
-        "MIT", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Zlib", "0BSD", "Unlicense", "BSL-1.0", "Unicode-3.0", "CC0-1.0",
+        "MIT",
+        "Apache-2.0",
+        "BSD-2-Clause",
+        "BSD-3-Clause",
+        "ISC",
+        "Zlib",
+        "0BSD",
+        "Unlicense",
+        "BSL-1.0",
+        "Unicode-3.0",
+        "CC0-1.0",
     ];
     for line in tree.lines() {
         let Some((package, licence)) = line.trim_end_matches(" (*)").split_once(" | ") else { continue };

@@ -153,7 +153,19 @@ enum State {
     Asking {
         left: Vec<usize>,
     },
+    /// Nothing is written; what is told waits until it is on the disk it was read from.
+    Telling(Record),
     Writing(Box<Writing>),
+}
+
+/// How far the phone's answer is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Said {
+    Nothing,
+    /// Enough replicas have it; the yes waits for the node's own store.
+    Promised,
+    Yes,
+    No,
 }
 
 struct Writing {
@@ -164,9 +176,7 @@ struct Writing {
     /// By replica: `None` while it has said nothing.
     said: BTreeMap<usize, Option<bool>>,
     quorum: usize,
-    answered: bool,
-    /// A store of ours would not take it: the disk is full, or it would have had to wait.
-    refused: bool,
+    answer: Said,
     restamped: bool,
     deadline: Instant,
     /// Commits of the node's own store that the yes waits for: a new reservation of the clock, hints.
@@ -187,12 +197,12 @@ impl Front {
         self.challenges.expire(w.ctx.now, w.site.settings.registrar.challenge_life);
     }
 
-    /// Whether this replica still owes us a yes for a write of this AOR: then it is not read from.
+    /// Whether this replica still owes us a yes for a write of this AOR that the phone was already told: then it is not read from.
     pub fn is_owed(&self, imsi: Imsi, replica: usize) -> bool {
         let writes = self.by_imsi.get(&imsi).into_iter().flatten();
         writes.filter_map(|id| self.under_way.get(id)).any(|registration| match &registration.state {
-            State::Writing(writing) => writing.said.get(&replica) == Some(&None),
-            State::Asking { .. } => false,
+            State::Writing(writing) => writing.answer == Said::Yes && writing.said.get(&replica) == Some(&None),
+            State::Asking { .. } | State::Telling(_) => false,
         })
     }
 
@@ -303,7 +313,12 @@ impl Front {
                         after = after.and(commit);
                     }
                 }
-                self.finish_yes(w, id, &old, after);
+                let deadline = w.ctx.now + w.site.settings.registrar.write_deadline;
+                if let Some(registration) = self.under_way.get_mut(&id) {
+                    registration.state = State::Telling(old);
+                }
+                w.timers.at(deadline, Timer::Register(id));
+                w.ctx.out.after(after, Inner::Promised { register: id });
             }
             Ok(Outcome::Write { delta, kind }) => {
                 let after = reserved.map_or(After::nothing(), |commit| After::nothing().and(commit));
@@ -315,8 +330,12 @@ impl Front {
                     kind,
                     said: members.iter().map(|index| (*index, None)).collect(),
                     quorum: w.site.settings.shards[shard].write_quorum,
+<<<<<<< HEAD
                     answered: false,
                     refused: false,
+=======
+                    answer: Said::Nothing,
+>>>>>>> sim
                     restamped: false,
                     deadline,
                     after,
@@ -337,7 +356,7 @@ impl Front {
         let writes = self.by_imsi.get(&imsi).into_iter().flatten().filter_map(|id| self.under_way.get(id));
         writes.fold(old, |old, registration| match &registration.state {
             State::Writing(writing) => merge(old, &writing.delta),
-            State::Asking { .. } => old,
+            State::Asking { .. } | State::Telling(_) => old,
         })
     }
 
@@ -354,7 +373,7 @@ impl Front {
         let State::Writing(writing) = &mut registration.state else { return };
         if let Some(newer) = older_than
             && !writing.restamped
-            && !writing.answered
+            && writing.answer == Said::Nothing
         {
             return self.restamp(w, replicas, id, newer);
         }
@@ -370,7 +389,7 @@ impl Front {
         if w.clock.stamps.observe(newer, wall).is_err() {
             w.event(Event::StampAhead { from: self.under_way[&id].from });
         }
-        let Ok((stamp, reserved)) = w.stamp() else { return self.finish_no(w, id, &No::Overload) };
+        let Ok((stamp, reserved)) = w.stamp() else { return self.tell_no(w, id, &No::Overload) };
         // Under a new number: a yes to the older stamp, which may still be on its way, is none to this one.
         let Some(mut registration) = self.forget(id) else { return };
         self.count += 1;
@@ -424,11 +443,14 @@ impl Front {
     }
 
     /// The W-th yes answers the phone; when all have spoken, nothing is under way any more.
+    ///
+    /// A phone that is told no is forgotten no sooner: who has not spoken may have missed the write, and is noted as behind then.
     fn count_votes(&mut self, w: &mut World<'_, '_>, id: u64) {
         let Some(registration) = self.under_way.get_mut(&id) else { return };
         let State::Writing(writing) = &mut registration.state else { return };
         let yes = writing.said.values().filter(|said| **said == Some(true)).count();
         let open = writing.said.values().filter(|said| said.is_none()).count();
+<<<<<<< HEAD
         if !writing.answered && yes >= writing.quorum {
             writing.answered = true;
             let (kind, after, bound) = (writing.kind, writing.after, writing.bound.clone());
@@ -443,25 +465,64 @@ impl Front {
             // Disks that are full, rather than replicas that are silent: 503, and the phone tries again (DESIGN section 6).
             let no = if writing.refused { No::Overload } else { No::TooFewReplicas };
             return self.finish_no(w, id, &no);
+=======
+        let (quorum, answer) = (writing.quorum, writing.answer);
+        if answer == Said::Nothing && yes >= quorum {
+            writing.answer = Said::Promised;
+            w.ctx.out.after(writing.after, Inner::Promised { register: id });
+        } else if answer == Said::Nothing && yes + open < quorum {
+            self.tell_no(w, id, &No::TooFewReplicas);
+>>>>>>> sim
         }
-        if open == 0 {
-            self.forget(id);
+        self.forget_if_done(id);
+    }
+
+    /// Everything that the yes was waiting for is on the disk.
+    pub fn promised(&mut self, w: &mut World<'_, '_>, id: u64) {
+        let Some(registration) = self.under_way.get_mut(&id) else { return };
+        match &mut registration.state {
+            State::Asking { .. } => {}
+            State::Telling(record) => {
+                let record = std::mem::take(record);
+                if let Some(registration) = self.forget(id) {
+                    send_yes(w, &registration, &record);
+                }
+            }
+            State::Writing(writing) => {
+                if writing.answer != Said::Promised {
+                    return;
+                }
+                writing.answer = Said::Yes;
+                let (kind, bound) = (writing.kind, writing.bound.clone());
+                let elapsed_us = u64::try_from((w.ctx.now - registration.started_at).as_micros()).unwrap_or(u64::MAX);
+                let (imsi, from) = (registration.imsi, registration.from);
+                w.event(match kind {
+                    Kind::Bound { moved } => Event::Registered { imsi, from, moved, elapsed_us },
+                    Kind::Removed => Event::Detached { imsi },
+                });
+                send_yes(w, registration, &bound);
+                self.forget_if_done(id);
+            }
         }
+    }
+
+    /// The disk that the yes was waiting for has failed.
+    pub fn not_promised(&mut self, w: &mut World<'_, '_>, id: u64) {
+        self.tell_no(w, id, &No::Overload);
+        self.forget_if_done(id);
     }
 
     /// `write_deadline` has passed: those who have said nothing missed it, and a phone that is still waiting is told 504.
     pub fn deadline(&mut self, w: &mut World<'_, '_>, replicas: &mut Replicas, id: u64) {
         let Some(registration) = self.under_way.get(&id) else { return };
-        let State::Writing(writing) = &registration.state else { return };
-        let silent: Vec<usize> =
-            writing.said.iter().filter(|(_, said)| said.is_none()).map(|(index, _)| *index).collect();
-        let answered = writing.answered;
-        for index in silent {
-            self.not_written(w, replicas, id, index, "it has not synced it in time");
+        if let State::Writing(writing) = &registration.state {
+            let silent: Vec<usize> =
+                writing.said.iter().filter(|(_, said)| said.is_none()).map(|(index, _)| *index).collect();
+            for index in silent {
+                self.not_written(w, replicas, id, index, "it has not synced it in time");
+            }
         }
-        if !answered {
-            self.finish_no(w, id, &No::TooFewReplicas);
-        }
+        self.tell_no(w, id, &No::TooFewReplicas);
         self.forget(id);
     }
 
@@ -509,9 +570,27 @@ impl Front {
         refuse(w, &request, dialect, Some(imsi), no);
     }
 
-    fn finish_yes(&mut self, w: &mut World<'_, '_>, id: u64, record: &Record, after: After) {
-        if let Some(registration) = self.forget(id) {
-            send_yes(w, &registration, record, after);
+    /// A phone that waits is told no; the write goes on where one is under way, so that all replicas end up alike.
+    fn tell_no(&mut self, w: &mut World<'_, '_>, id: u64, no: &No) {
+        let Some(registration) = self.under_way.get_mut(&id) else { return };
+        match &mut registration.state {
+            State::Asking { .. } | State::Telling(_) => return self.finish_no(w, id, no),
+            State::Writing(writing) if matches!(writing.answer, Said::Yes | Said::No) => return,
+            State::Writing(writing) => writing.answer = Said::No,
+        }
+        let Ok(message) = parse(&registration.bytes) else { return };
+        let Registration { from, to, key, dialect, imsi, .. } = *registration;
+        let request = Request { from, to, key, bytes: &registration.bytes, message: &message };
+        refuse(w, &request, dialect, Some(imsi), no);
+    }
+
+    /// Nothing is under way any more once the phone is answered and every replica has spoken.
+    fn forget_if_done(&mut self, id: u64) {
+        if let Some(Registration { state: State::Writing(writing), .. }) = self.under_way.get(&id)
+            && matches!(writing.answer, Said::Yes | Said::No)
+            && writing.said.values().all(Option::is_some)
+        {
+            self.forget(id);
         }
     }
 
@@ -637,7 +716,7 @@ fn challenge(w: &mut World<'_, '_>, request: &Request<'_>, dialect: Dialect, ims
         }
     }
     w.event(Event::Challenged { imsi });
-    send(w, request.key, request.to, writer, After::nothing());
+    send(w, request.key, request.to, writer);
 }
 
 fn refuse(w: &mut World<'_, '_>, request: &Request<'_>, dialect: Dialect, imsi: Option<Imsi>, no: &No) {
@@ -653,11 +732,11 @@ fn refuse(w: &mut World<'_, '_>, request: &Request<'_>, dialect: Dialect, imsi: 
         writer.header("Retry-After", "5");
     }
     w.event(Event::RegisterRefused { imsi, from: request.from, code, why: no.why() });
-    send(w, request.key, request.to, writer, After::nothing());
+    send(w, request.key, request.to, writer);
 }
 
-/// The 200, once `after` is on the disk: Contact with its expiry, the numbers, and Kc where ciphering is wanted.
-fn send_yes(w: &mut World<'_, '_>, registration: &Registration, record: &Record, after: After) {
+/// The 200: Contact with its expiry, the numbers, and Kc where ciphering is wanted.
+fn send_yes(w: &mut World<'_, '_>, registration: &Registration, record: &Record) {
     let Ok(message) = parse(&registration.bytes) else { return };
     let Registration { from, to, key, dialect, imsi, .. } = registration;
     let request = Request { from: *from, to: *to, key: *key, bytes: &registration.bytes, message: &message };
@@ -685,7 +764,7 @@ fn send_yes(w: &mut World<'_, '_>, registration: &Registration, record: &Record,
     if let Some(kc) = &registration.kc {
         writer.header_fmt("Authentication-Info", format_args!("cnonce={}", kc.hex()));
     }
-    send(w, *key, *to, writer, after);
+    send(w, *key, *to, writer);
 }
 
 fn response(w: &mut World<'_, '_>, request: &Request<'_>, code: u16, phrase: &str) -> Writer {
@@ -695,9 +774,9 @@ fn response(w: &mut World<'_, '_>, request: &Request<'_>, code: u16, phrase: &st
 }
 
 /// Every answer to a base station is below 1500 bytes: what leaves no room for one was refused (`leaves_room`, and the node).
-fn send(w: &mut World<'_, '_>, key: TransactionKey, to: ReplyTo, mut writer: Writer, after: After) {
+fn send(w: &mut World<'_, '_>, key: TransactionKey, to: ReplyTo, mut writer: Writer) {
     let bytes = writer.finish();
-    w.ctx.out.after(after, Inner::Answer { key: Some(key), to, bytes });
+    w.ctx.out.after(After::nothing(), Inner::Answer { key: Some(key), to, bytes });
 }
 
 /// The commits that an [`After`] of several replicas may hold, checked where the configuration is read.

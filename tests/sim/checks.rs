@@ -3,7 +3,7 @@
 //! Knows everything: the live and durable images of all boxes, what was sent, what was answered. What a promise does not cover is
 //! said at its check.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
 use encamp::event::Event;
@@ -57,7 +57,8 @@ struct LegState {
 struct Call {
     phone: usize,
     node: usize,
-    arrived_us: Option<u64>,
+    /// Of each copy that is not answered yet; one that was absorbed makes the next answer's look older than it is.
+    arrived_us: VecDeque<u64>,
 }
 
 struct Look {
@@ -166,7 +167,7 @@ impl Checks {
         self.torn
             .extend(plan.phones.iter().filter(levelled).map(|phone| phone.imsi).filter(|imsi| torn.contains(imsi)));
         for call in self.calls.values_mut().filter(|call| call.node == node) {
-            call.arrived_us = None;
+            call.arrived_us.clear();
         }
         self.detached.retain(|(at, _)| *at != node);
     }
@@ -213,12 +214,12 @@ impl Checks {
     }
 
     pub fn calls(&mut self, call_id: &str, phone: usize, node: usize) {
-        self.calls.insert(call_id.to_owned(), Call { phone, node, arrived_us: None });
+        self.calls.insert(call_id.to_owned(), Call { phone, node, arrived_us: VecDeque::new() });
     }
 
     pub fn call_arrives(&mut self, call_id: &str, now_us: u64) {
         if let Some(call) = self.calls.get_mut(call_id) {
-            call.arrived_us.get_or_insert(now_us);
+            call.arrived_us.push_back(now_us);
         }
     }
 
@@ -397,7 +398,7 @@ impl Checks {
         now_us: u64,
     ) -> Result<(), Violation> {
         let Some(call) = self.calls.get_mut(&said.call_id) else { return Ok(()) };
-        let (phone, arrived_us) = (call.phone, call.arrived_us.take().unwrap_or(now_us));
+        let (phone, arrived_us) = (call.phone, call.arrived_us.pop_front().unwrap_or(now_us));
         match (said.code, &said.contact) {
             (480, _) => self.no_from_enough(plan, boxes, phone, arrived_us),
             (302, Some(contact)) => {
