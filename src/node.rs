@@ -29,7 +29,7 @@ use crate::sip::write::{DATAGRAM_BYTES_MAX, ECHO_BYTES_MAX, Writer, echo_bytes, 
 use crate::site::{FLOOR_KEY, Site, World};
 use crate::store::{Batch, Store, StoreError, StoreId};
 use crate::time::{Clock, Era, Instant};
-use crate::zone::{Map, Zone};
+use crate::zone::{Health, Map, Zone};
 
 /// The methods that we answer otherwise than by 405.
 const ALLOW: &str = "REGISTER, INVITE, ACK, CANCEL, OPTIONS";
@@ -187,8 +187,9 @@ impl Node {
                 }
             }
         }
-        if self.zone.health != self.replicas.health() {
-            self.renew_zone(ctx);
+        let health = self.replicas.health();
+        if self.zone.health != health {
+            self.turn_zone(ctx, health);
             while let Some(Inner::Output(output)) = ctx.out.next_ready() {
                 ctx.out.leave(output);
             }
@@ -581,7 +582,18 @@ impl Node {
     }
 
     fn renew_zone(&mut self, ctx: &mut Ctx<'_>) {
-        match make_zone(world!(self, ctx), &self.replicas) {
+        let zone = make_zone(world!(self, ctx), &self.replicas);
+        self.publish(ctx, zone);
+    }
+
+    /// A replica fell ill or recovered: the numbers stay as they are.
+    fn turn_zone(&mut self, ctx: &mut Ctx<'_>, health: Vec<Health>) {
+        let zone = next_serial(world!(self, ctx)).map(|serial| Arc::new(self.zone.turn(health, serial)));
+        self.publish(ctx, zone);
+    }
+
+    fn publish(&mut self, ctx: &mut Ctx<'_>, zone: Result<Arc<Zone>, StoreError>) {
+        match zone {
             Ok(zone) => {
                 self.zone = Arc::clone(&zone);
                 ctx.out.send(Output::Zone(zone));
@@ -670,7 +682,7 @@ impl Node {
         let answer = LookupAnswer {
             imsi: imsi.to_string(),
             msisdn: subscriber.map(|s| s.msisdn.iter().map(ToString::to_string).collect()).unwrap_or_default(),
-            name: subscriber.map(|subscriber| subscriber.name.clone()).unwrap_or_default(),
+            name: subscriber.map(|subscriber| subscriber.name.to_string()).unwrap_or_default(),
             bindings: record.bindings().map(binding).collect(),
         };
         ctx.out.send(Output::Answer { id, answer: CommandAnswer::Lookup(answer) });
@@ -717,15 +729,21 @@ fn known_method(message: &Message<'_>) -> &'static str {
     KNOWN.into_iter().find(|known| message.method() == Some(known)).unwrap_or("another method")
 }
 
-/// What DNS answers from now on; its serial is larger than every one before, across restarts.
+/// What DNS answers from now on.
 fn make_zone(w: &mut World<'_, '_>, replicas: &Replicas) -> Result<Arc<Zone>, StoreError> {
+    let serial = next_serial(w)?;
+    let Site { settings, subscribers, map, epoch, .. } = w.site;
+    let (settings, subscribers, map) = (Arc::clone(settings), Arc::clone(subscribers), Arc::clone(map));
+    Ok(Arc::new(Zone::new(settings, subscribers, map, replicas.health(), serial, *epoch)))
+}
+
+/// A serial larger than every one before, across restarts: max(stored + 1, time).
+fn next_serial(w: &mut World<'_, '_>) -> Result<u32, StoreError> {
     let now_s = u32::try_from(w.wall().ms / 1000).unwrap_or(u32::MAX);
     let stored = get_array::<4>(w.store(StoreId::Node)?, SERIAL_KEY)?.map_or(0, u32::from_be_bytes);
     let serial = now_s.max(stored.wrapping_add(1));
     w.node_write(Batch::default().put(SERIAL_KEY, serial.to_be_bytes()))?;
-    let Site { settings, subscribers, map, epoch, .. } = w.site;
-    let (settings, subscribers, map) = (Arc::clone(settings), Arc::clone(subscribers), Arc::clone(map));
-    Ok(Arc::new(Zone::new(settings, subscribers, map, replicas.health(), serial, *epoch)))
+    Ok(serial)
 }
 
 /// The version of the map: one more than the last, where the map is another one than the last.

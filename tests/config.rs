@@ -1,11 +1,1249 @@
 //! What is said of an operator's files, and what they mean.
+//!
+//! A case is a text and the whole of what is said of it, each as `line:column what (hint)`. The texts of `MISTAKES` stand
+//! below the two lines of [`BASE`], so they begin at line 3.
 
-use encamp::config::read::{Source, Sources, read};
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use encamp::config::diff::diff;
+use encamp::config::keys::{ROOT, Section, Shape};
+use encamp::config::read::{Problem, Source, Sources, cluster_key_path, data_dir_path, read};
+use encamp::config::{Place, Registrar, Settings, Transport, TrunkMode, Unlisted};
+use encamp::ident::Imsi;
+use proptest::prelude::*;
+
+const BASE: &str = "domain = \"gsm.example\"\ndata_dir = \"/d\"\n";
+const KI: &str = "00112233445566778899aabbccddeeff";
+
+fn sources(main: &str, others: &[(&str, &str)]) -> Sources {
+    let source = |name: &str, text: &str| Source { name: name.into(), text: text.into() };
+    Sources {
+        main: source("encamp.toml", main),
+        subscribers: others.iter().map(|(name, text)| source(name, text)).collect(),
+        cluster_key_file: None,
+    }
+}
+
+fn told(problems: &[Problem]) -> Vec<String> {
+    problems
+        .iter()
+        .map(|problem| {
+            let place = problem.place.strip_prefix("encamp.toml:").unwrap_or(&problem.place);
+            match &problem.hint {
+                Some(hint) => format!("{place} {} ({hint})", problem.what),
+                None => format!("{place} {}", problem.what),
+            }
+        })
+        .collect()
+}
+
+/// The settings of a text that must be right, below `BASE`.
+fn settings(text: &str) -> Settings {
+    match read(&sources(&format!("{BASE}{text}"), &[])) {
+        Ok((settings, _)) => settings,
+        Err(problems) => panic!("{:#?}", told(&problems)),
+    }
+}
+
+fn problems_of(main: &str, others: &[(&str, &str)]) -> Vec<String> {
+    told(&read(&sources(main, others)).err().unwrap_or_default())
+}
+
+/// Compares every case before it fails, so that a change of words shows at once everywhere.
+fn check_all<'c>(cases: impl IntoIterator<Item = (&'c str, Vec<String>, &'c [&'c str])>) {
+    let mut wrong = String::new();
+    for (input, found, expected) in cases {
+        if found != expected {
+            let _ = writeln!(wrong, "---- {input}\n  expected {expected:#?}\n  found {found:#?}");
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
 
 #[test]
-fn demo() {
-    let main = Source { name: "demo.toml".into(), text: include_str!("../config/demo.toml").into() };
-    let (settings, notes) = read(&Sources { main, ..Sources::default() }).unwrap();
-    assert_eq!(notes, []);
-    assert_eq!(settings.replicas.len(), 4);
+fn every_mistake_is_told_with_its_place_and_what_to_write() {
+    check_all(MISTAKES.iter().map(|(text, expected)| (*text, problems_of(&format!("{BASE}{text}"), &[]), *expected)));
 }
+
+#[test]
+fn the_top_of_the_file_is_needed() {
+    let cases: &[(&str, &[&str])] = &[
+        (
+            "",
+            &[
+                "1:1 `domain` is missing at the top of the file (write domain = \"gsm.example\")",
+                "1:1 `data_dir` is missing at the top of the file (write data_dir = \"/var/lib/encamp\")",
+            ],
+        ),
+        (
+            "domain = \"gsm.example\"\n",
+            &["1:1 `data_dir` is missing at the top of the file (write data_dir = \"/var/lib/encamp\")"],
+        ),
+        ("domian = \"gsm.example\"\ndata_dir = \"/d\"\n", &["1:1 unknown key `domian` (did you mean `domain`?)"]),
+        (
+            "domain = \"192.0.2.1\"\ndata_dir = \"\"\n",
+            &[
+                "1:10 \"192.0.2.1\" is an address, not a name (write a name like gsm.example: letters, digits, hyphens and dots)",
+                "2:12 this is no path (write one such as \"/var/lib/encamp\")",
+            ],
+        ),
+        (
+            "domain = \"-a.example\"\ndata_dir = \"/d\"\ncontrol = \"\"\n",
+            &[
+                "1:10 \"-a.example\" is no host name (write a name like gsm.example: letters, digits, hyphens and dots)",
+                "3:11 this is no path (write one such as \"/var/lib/encamp\")",
+            ],
+        ),
+        (
+            "domain = \"a..b\"\ndata_dir = \"/d\"\n",
+            &[
+                "1:10 \"a..b\" is no host name: a part of it is empty (write a name like gsm.example: letters, digits, hyphens and dots)",
+            ],
+        ),
+        (
+            "domain = \"a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a\"\ndata_dir = \"/d\"\n",
+            &[
+                "1:10 this name is longer than 180 characters (write a name like gsm.example: letters, digits, hyphens and dots)",
+            ],
+        ),
+        (
+            "cluster_key = \"0123\"\ndomain = \"x\"\ndata_dir = \"/d\"\n",
+            &[
+                "1:15 `cluster_key` is not 64 hex digits, but 4 characters (write 64 hex digits, the same on every box; `openssl rand -hex 32` makes some)",
+            ],
+        ),
+        (
+            "[front]\ndomain = \"x\"\ndata_dir = \"/d\"\n",
+            &[
+                "1:1 `domain` is missing at the top of the file (write domain = \"gsm.example\")",
+                "1:1 `data_dir` is missing at the top of the file (write data_dir = \"/var/lib/encamp\")",
+                "2:1 unknown key `domain` (`domain` belongs at the top of the file, before the first [section])",
+                "3:1 unknown key `data_dir` (`data_dir` belongs at the top of the file, before the first [section])",
+            ],
+        ),
+    ];
+    check_all(cases.iter().map(|(text, expected)| (*text, problems_of(text, &[]), *expected)));
+}
+
+#[test]
+fn spreadsheets_have_places_too() {
+    check_all(SPREADSHEETS.iter().map(|(text, expected)| (*text, problems_of(BASE, &[("s.csv", text)]), *expected)));
+}
+
+#[test]
+fn duplicates_are_found_across_files() {
+    let main = format!(
+        "{BASE}[[subscriber]]\nimsi = \"001010000000001\"\nmsisdn = [\"2001\"]\nauth = {{ algorithm = \"none\" }}\n"
+    );
+    let other = "[[subscriber]]\nimsi = \"IMSI001010000000001\"\nauth = { algorithm = \"none\" }\n";
+    let sheet = "imsi,msisdn,algorithm\n001010000000002,+15550001 2001,none\n001010000000003,+15550001,none\n";
+    let found = problems_of(&main, &[("subscribers.d/10.toml", other), ("subscribers.d/20.csv", sheet)]);
+    assert_eq!(
+        found,
+        [
+            "subscribers.d/10.toml:2:8 this IMSI is provisioned already (the first is at encamp.toml:4:8)",
+            "subscribers.d/20.csv:2:17 this number is given already (the first is at encamp.toml:5:11)",
+            "subscribers.d/20.csv:3:17 this number is given already (the first is at subscribers.d/20.csv:2:17)",
+        ]
+    );
+}
+
+#[test]
+fn a_file_of_subscribers_holds_nothing_else() {
+    let found = problems_of(BASE, &[("a.toml", "domain = \"x\"\n[[subscribr]]\nimsi = \"1\"\n")]);
+    assert_eq!(
+        found,
+        [
+            "a.toml:1:1 unknown key `domain` (`domain` belongs in encamp.toml; a file of subscribers.d holds [[subscriber]] only)",
+            "a.toml:2:3 unknown key `subscribr` (did you mean `subscriber`?)",
+        ]
+    );
+}
+
+#[test]
+fn two_lines_are_a_whole_box() {
+    let (settings, notes) = read(&sources(BASE, &[])).unwrap();
+    assert_eq!(
+        told(&notes),
+        ["1:1 no base station is listed, so nobody may speak for phones yet \
+          (write base_stations = [\"192.0.2.0/28\"] in [front], or a [[base_station]])"]
+    );
+    let listen = |listeners: &[encamp::config::Listener]| -> Vec<String> {
+        listeners.iter().map(|one| format!("{:?} {} {:?}", one.transport, one.address, one.advertise)).collect()
+    };
+    assert_eq!(
+        listen(&settings.front.listen),
+        ["Udp 0.0.0.0:5060 None", "Tcp 0.0.0.0:5060 None", "Udp 0.0.0.0:5063 None", "Udp 0.0.0.0:5064 None"]
+    );
+    assert_eq!(listen(&settings.zone.listen), ["Udp 0.0.0.0:53 None", "Tcp 0.0.0.0:53 None"]);
+    assert_eq!((settings.zone.apex.as_str(), settings.zone.ttl_s), ("gsm.example", 60));
+    assert!(settings.zone.allow.is_empty() && settings.front.base_stations.is_empty());
+    assert_eq!(settings.front.unlisted, Unlisted::Silence);
+    assert_eq!(settings.control.to_str(), Some("/d/control.sock"));
+    assert_eq!(settings.disk_reserve_bytes, 64_000_000);
+    assert_eq!(settings.registrar, Registrar::default());
+    assert_eq!((settings.shards.len(), settings.shards[0].name.as_str()), (1, "all"));
+    let suffixes: Vec<&str> = settings.shards[0].suffixes.iter().map(|suffix| suffix.as_str()).collect();
+    assert_eq!(suffixes, ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
+    assert_eq!((settings.shards[0].replicas.as_slice(), settings.shards[0].write_quorum), (&[0][..], 1));
+    assert_eq!((settings.replicas.len(), settings.replicas[0].name.as_str()), (1, "a"));
+    assert_eq!(settings.replicas[0].place, Place::Local { path: "/d/replica/a".into(), listen: Vec::new() });
+    assert!(settings.rehearsal.is_none() && settings.cluster_key.is_none() && settings.subscribers.is_empty());
+}
+
+#[test]
+fn the_sample_of_the_design_means_what_it_says() {
+    let settings = settings(SAMPLE);
+    assert_eq!(settings.base_stations[0].location_area.as_deref(), Some("valley"));
+    assert!(settings.is_base_station("192.0.2.11".parse().unwrap()));
+    assert!(settings.is_base_station("192.0.2.1".parse().unwrap()));
+    assert!(!settings.is_base_station("192.0.2.20".parse().unwrap()));
+    assert_eq!(settings.trunks[0].mode, TrunkMode::Recurse);
+    let names: Vec<&str> = settings.replicas.iter().map(|replica| replica.name.as_str()).collect();
+    assert_eq!(names, ["a", "b", "c", "d", "e"]);
+    assert_eq!(settings.shards[1].replicas, [2, 3, 4]);
+    assert_eq!((settings.shards[0].write_quorum, settings.shards[1].write_quorum), (1, 2));
+    assert_eq!((settings.shards[0].suffixes.len(), settings.replicas[4].shard), (51, 1));
+    assert_eq!(settings.replicas[3].place, Place::Remote { address: "198.51.100.7:5070".parse().unwrap() });
+    let Place::Local { path, listen } = &settings.replicas[2].place else { panic!("c is local") };
+    assert_eq!(path.to_str(), Some("/srv/disk1/c"));
+    assert_eq!((listen[0].transport, listen[0].advertised()), (Transport::Udp, "192.0.2.1:5070".parse().unwrap()));
+    assert_eq!(settings.cluster_key.unwrap().0[..3], [0x01, 0x23, 0xab]);
+    assert_eq!(settings.registrar.stale_life, Duration::from_secs(36 * 3_600));
+    assert_eq!(settings.registrar.write_deadline, Duration::from_millis(1_500));
+    assert_eq!(
+        settings.registrar.unknown_cause_by_plmn,
+        [("310410".to_owned(), 13), ("26201".to_owned(), 3), ("262".to_owned(), 11)]
+    );
+    assert_eq!(settings.disk_reserve_bytes, 1_500_000);
+    assert_eq!(settings.dialplan.local_prefixes, ["20", "+1555"]);
+    assert_eq!(settings.zone.apex, "map.example");
+    let ana = settings.subscribers.get(&Imsi::parse("001010000000001").unwrap()).unwrap();
+    assert_eq!((ana.name.as_str(), ana.auth.algorithm(), ana.barred), ("Ana", "milenage", true));
+    assert_eq!(ana.msisdn.iter().map(|number| number.to_string()).collect::<Vec<_>>(), ["+15550001", "2001"]);
+    assert_eq!(
+        (ana.file.as_str(), ana.line),
+        ("encamp.toml", 3 + SAMPLE[..SAMPLE.find("[[subscriber]]").unwrap()].matches('\n').count())
+    );
+}
+
+#[test]
+fn a_spreadsheet_is_read_in_any_order_and_with_what_spreadsheets_add() {
+    let sheet = format!(
+        "\u{feff}# ours\r\n\r\nName, imsi ,ki,algorithm,msisdn,barred\r\n\
+         \"Ana, the \"\"mayor\"\"\",IMSI001010000000001,{KI},comp128v1,+15550001  2001,\r\n# gone\r\n\r\n\
+         ,001010000000002,,none\r\n,,,,,\r\nBen,001010000000003,{KI},xor,,yes"
+    );
+    let (settings, _) =
+        read(&sources(BASE, &[("s.csv", &sheet)])).unwrap_or_else(|problems| panic!("{:?}", told(&problems)));
+    let get = |imsi: &str| settings.subscribers.get(&Imsi::parse(imsi).unwrap()).unwrap();
+    let ana = get("001010000000001");
+    assert_eq!((ana.name.as_str(), ana.msisdn.len(), ana.auth.algorithm()), ("Ana, the \"mayor\"", 2, "comp128v1"));
+    assert_eq!((ana.file.as_str(), ana.line), ("s.csv", 4));
+    assert_eq!((get("001010000000002").line, get("001010000000002").auth.algorithm()), (7, "none"));
+    assert_eq!((get("001010000000003").line, get("001010000000003").barred), (9, true));
+    assert_eq!(settings.subscribers.len(), 3);
+}
+
+#[test]
+fn a_thousand_mistakes_are_enough() {
+    let sheet = format!("imsi,algorithm\n{}", "1,none\n".repeat(1_200));
+    let found = problems_of(BASE, &[("s.csv", &sheet)]);
+    assert_eq!(found.len(), 1_001);
+    assert!(found[1_000].starts_with("s.csv:1002:1 and 200 more from here on"), "{}", found[1_000]);
+}
+
+#[test]
+fn no_more_replicas_than_sixteen_bits_count() {
+    let names: Vec<String> = (0..65_536).map(|number| format!("\"r{number}\"")).collect();
+    let text = format!("{BASE}[[shard]]\nname = \"all\"\nsuffixes = [\"0-9\"]\nreplicas = [\n{}]\n", names.join(",\n"));
+    assert_eq!(problems_of(&text, &[]), ["65542:1 this is more than 65535 replicas (use fewer)"]);
+}
+
+#[test]
+fn the_cluster_key_may_stand_in_a_file() {
+    let main = format!("cluster_key = \"file:keys/cluster.key\"\n{BASE}");
+    assert_eq!(cluster_key_path(&main).unwrap().to_str(), Some("keys/cluster.key"));
+    assert_eq!(data_dir_path(&main).unwrap().to_str(), Some("/d"));
+    assert_eq!(cluster_key_path(BASE), None);
+    let mut sources = sources(&main, &[]);
+    assert!(
+        told(&read(&sources).unwrap_err())[0]
+            .starts_with("1:15 \"keys/cluster.key\" cannot be read (the file must hold 64 hex")
+    );
+    sources.cluster_key_file = Some(format!("{}\n", "0123456789abcdef".repeat(4)));
+    assert_eq!(read(&sources).unwrap().0.cluster_key.unwrap().0[..2], [0x01, 0x23]);
+    sources.cluster_key_file = Some("0123\n".into());
+    assert!(
+        told(&read(&sources).unwrap_err())[0]
+            .starts_with("1:15 keys/cluster.key is not 64 hex digits, but 4 characters")
+    );
+    assert!(!format!("{sources:?}").contains("0123"), "a secret cannot be printed");
+}
+
+#[test]
+fn a_secret_is_never_repeated() {
+    let leaky = "c0ffee00c0ffee00c0ffee00c0ffee0";
+    for line in [
+        format!("ki = \"{leaky}\""),
+        format!("ki = \"{leaky}xyz\""),
+        format!("ki = {leaky}"),
+        format!("ki = [\"{leaky}\"]"),
+        format!("ki = \"{leaky} \""),
+        format!("ki = \"sealed:{leaky}\""),
+        format!("op = \"{leaky}\", ki = \"{KI}\""),
+        format!("opc = \"{leaky}\", ki = \"{KI}\""),
+    ] {
+        let text = format!(
+            "{BASE}cluster_key = \"{leaky}\"\n[[subscriber]]\nimsi = \"001010000000001\"\nauth = {{ algorithm = \"milenage\", {line} }}\n"
+        );
+        let found = problems_of(&text, &[]);
+        assert!(!found.is_empty() && !found.concat().contains(leaky), "{found:?}");
+    }
+}
+
+#[test]
+fn keys_of_later_issues_are_noted() {
+    let text = "[front]\nbase_stations = [\"192.0.2.0/28\"]\n[mail]\ndomain = \"sms.gsm.example\"\nlisten = [\"tcp:0.0.0.0:25\"]\n\
+                [[trunk]]\nname = \"pbx\"\naddress = \"192.0.2.20:5060\"\ntexts = true\n[messages]\nservice_centre = \"+15550000\"\n";
+    let (settings, notes) = read(&sources(&format!("{BASE}{text}"), &[])).unwrap();
+    assert!(settings.trunks[0].texts);
+    assert_eq!(
+        told(&notes),
+        ["5:2 [mail] has no effect yet", "11:1 `texts` has no effect yet", "12:2 [messages] has no effect yet"]
+    );
+    let wrong = problems_of(&format!("{BASE}[mail]\ndomian = \"x\"\nlisten = 25\n"), &[]);
+    assert_eq!(
+        wrong,
+        [
+            "4:1 unknown key `domian` (did you mean `domain`?)",
+            "5:10 `listen` is a list, not a number (write listen = [\"tcp:0.0.0.0:25\"])"
+        ]
+    );
+}
+
+#[test]
+fn what_is_hardly_meant_is_noted() {
+    let text = "[front]\nbase_stations = [\"192.0.2.0/24\"]\n[[trunk]]\nname = \"pbx\"\naddress = \"192.0.2.20:5060\"\n\
+                [registrar]\nwrite_deadline = \"6 s\"\n[rehearsal]\nimsi_prefix = \"00101\"\n\
+                [[subscriber]]\nimsi = \"001010000000001\"\nauth = { algorithm = \"none\" }\n";
+    let (_, notes) = read(&sources(&format!("{BASE}{text}"), &[])).unwrap();
+    assert_eq!(
+        told(&notes),
+        [
+            "7:11 192.0.2.20 is inside `base_stations`, so this trunk may also speak for phones (a trunk is better kept out of those networks)",
+            "9:1 an old base station stops listening after 5 s, before `write_deadline` (2.5 s is the default)",
+            "13:8 this IMSI begins with the `imsi_prefix` 00101 of [rehearsal] (a simulated SIM may take its place)",
+        ]
+    );
+}
+
+#[test]
+fn the_demo_is_right() {
+    let (demo, notes) = read(&sources(include_str!("../config/demo.toml"), &[])).unwrap();
+    assert_eq!(told(&notes), [""; 0]);
+    assert_eq!(
+        demo.rehearsal.map(|rehearsal| (rehearsal.imsi_prefix, rehearsal.count)),
+        Some(("00101999".into(), 100))
+    );
+    assert!(demo.replicas.iter().all(|replica| replica.is_local()) && demo.replicas.len() == 4);
+    let all = demo.front.listen.iter().chain(&demo.zone.listen).map(|listener| listener.address);
+    let all = all
+        .chain(demo.base_stations.iter().map(|station| station.address))
+        .chain(demo.trunks.iter().map(|trunk| trunk.address));
+    for address in all {
+        assert!(address.ip().is_loopback() && address.port() > 1024, "{address}");
+    }
+    for station in &demo.base_stations {
+        assert!(demo.front.base_stations.iter().any(|network| network.contains(station.address.ip())));
+    }
+}
+
+#[test]
+fn the_examples_of_subscribers_are_right_once_their_marks_are_removed() {
+    let toml = include_str!("../config/subscribers.d/example.toml");
+    let csv = include_str!("../config/subscribers.d/example.csv");
+    let (settings, _) = read(&sources(BASE, &[("example.toml", toml), ("example.csv", csv)])).unwrap();
+    assert!(settings.subscribers.is_empty());
+    for (name, text) in [("example.toml", toml), ("example.csv", csv)] {
+        let (settings, _) = read(&sources(BASE, &[(name, &uncommented(text))])).unwrap();
+        assert_eq!(settings.subscribers.len(), 2, "{name}");
+    }
+}
+
+/// Every `#` that has no blank behind it is taken away.
+fn uncommented(text: &str) -> String {
+    let line = |line: &str| match line.strip_prefix('#') {
+        Some(rest) if !rest.is_empty() && !rest.starts_with(' ') => format!("{rest}\n"),
+        _ => format!("{line}\n"),
+    };
+    text.lines().map(line).collect()
+}
+
+const MANUAL: &str = include_str!("../config/encamp.toml");
+
+#[test]
+fn the_manual_is_a_working_configuration() {
+    let (manual, _) = read(&sources(MANUAL, &[])).unwrap();
+    assert_eq!((manual.shards.len(), manual.replicas.len()), (1, 1));
+    assert_eq!(manual.registrar, Registrar::default());
+}
+
+#[test]
+fn the_manual_shows_every_key_and_no_other_and_the_true_defaults() {
+    let text = uncommented(MANUAL);
+    let mut all = sources(&text, &[]);
+    all.cluster_key_file = Some("00".repeat(32));
+    // No other: an unknown key would be a problem.
+    let (shown, notes) = read(&all).unwrap_or_else(|problems| panic!("{:#?}", told(&problems)));
+    // What is noted as without effect is called so in the manual, and nothing else is.
+    assert_eq!(notes.len(), 4 + 4, "{:#?}", told(&notes));
+    let prose: Vec<&str> = MANUAL.lines().filter(|line| line.contains("effect yet")).collect();
+    assert_eq!(prose.len(), 4, "three comments in [[trunk]], one headline: {prose:#?}");
+
+    let table: toml::Table = text.parse().unwrap();
+    let mut missing = BTreeSet::new();
+    missing_keys(&ROOT, &[&table], &mut missing);
+    assert!(missing.is_empty(), "not in config/encamp.toml: {missing:?}");
+
+    let (default, _) = read(&sources(BASE, &[])).unwrap();
+    let unknown_cause_by_plmn = shown.registrar.unknown_cause_by_plmn.clone();
+    assert_eq!(shown.registrar, Registrar { unknown_cause_by_plmn, ..default.registrar });
+    assert_eq!(shown.front.listen, default.front.listen);
+    assert_eq!((shown.front.unlisted, shown.disk_reserve_bytes), (default.front.unlisted, default.disk_reserve_bytes));
+    assert_eq!((shown.zone.listen, shown.zone.ttl_s), (default.zone.listen, default.zone.ttl_s));
+    assert_eq!(shown.zone.apex, shown.domain);
+    assert_eq!(shown.control, shown.data_dir.join("control.sock"));
+    assert_eq!(shown.trunks[0].mode, TrunkMode::Redirect);
+}
+
+/// The keys of a section that stand in none of the tables of its kind.
+fn missing_keys(section: &Section, tables: &[&toml::Table], missing: &mut BTreeSet<String>) {
+    for key in section.keys {
+        let values: Vec<&toml::Value> = tables.iter().filter_map(|table| table.get(key.name)).collect();
+        if values.is_empty() {
+            missing.insert(format!("{} {}", section.title, key.name));
+        }
+        if let Shape::Table(inner) | Shape::Tables(inner) | Shape::Listeners(inner) | Shape::Causes(inner) = key.shape {
+            let mut below: Vec<&toml::Table> = Vec::new();
+            for value in values {
+                match value {
+                    toml::Value::Array(items) => below.extend(items.iter().filter_map(|item| item.as_table())),
+                    toml::Value::Table(table) if matches!(key.shape, Shape::Causes(_)) => {
+                        below.extend(table.values().filter_map(|value| value.as_table()));
+                    }
+                    toml::Value::Table(table) => below.push(table),
+                    _ => {}
+                }
+            }
+            // A section written as a plain list somewhere is looked for where it is written as a table.
+            if !below.is_empty() || !matches!(key.shape, Shape::Listeners(_)) {
+                missing_keys(inner, &below, missing);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_difference_is_told_in_words_and_says_what_waits_for_a_restart() {
+    let changed = SAMPLE
+        .replace("location_area = \"valley\"", "location_area = \"hilltop\"")
+        .replace("stale_life = \"36 h\"", "stale_life = \"2 days\"")
+        .replace("ttl_s = 30", "ttl_s = 5")
+        .replace("\"00-49\", \"150\"", "\"00-49\"")
+        .replace("/srv/disk1/c", "/srv/disk2/c")
+        .replace("name = \"Ana\"", "name = \"Anna\"")
+        .replace("tcp:192.0.2.1:5060", "tcp:192.0.2.1:5061");
+    let (old, new) = (settings(SAMPLE), settings(&changed));
+    let told: Vec<String> = diff(&old, &new)
+        .into_iter()
+        .map(|change| format!("{}{}", change.what, if change.needs_restart { " [restart]" } else { "" }))
+        .collect();
+    let line = new.subscribers.get(&Imsi::parse("001010000000001").unwrap()).unwrap().line;
+    let ana = format!("subscriber …0001 (encamp.toml:{line}) changed");
+    assert_eq!(
+        told,
+        [
+            "`front.listen`: udp:192.0.2.1:5060, tcp:192.0.2.1:5060 -> udp:192.0.2.1:5060, tcp:192.0.2.1:5061 [restart]",
+            "base station `hill` changed",
+            "`zone.ttl_s`: 30 -> 5",
+            "`shard low: suffixes`: 00-49, 150 -> 00-49 [restart]",
+            "`replica c`: /srv/disk1/c, listening on udp:0.0.0.0:5070 as 192.0.2.1 -> /srv/disk2/c, listening on udp:0.0.0.0:5070 as 192.0.2.1 [restart]",
+            "`registrar.stale_life`: 129600s -> 172800s",
+            ana.as_str(),
+        ]
+    );
+    assert_eq!(diff(&old, &old), []);
+    let back: Vec<bool> = diff(&old, &settings("")).iter().map(|change| change.needs_restart).collect();
+    assert!(back.contains(&true) && back.contains(&false));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Each place that is named exists.
+    #[test]
+    fn mutated_text_is_refused_or_read_and_never_panics(
+        which in 0usize..3,
+        cuts in prop::collection::vec((any::<prop::sample::Index>(), 0usize..12, prop::sample::select(PIECES)), 1..5),
+    ) {
+        let manual = uncommented(MANUAL);
+        let mut text = [SAMPLE, &manual, SHEET][which].to_owned();
+        for (at, length, piece) in cuts {
+            let near = |wanted: usize, text: &str| (0..=wanted.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap();
+            let from = near(at.index(text.len() + 1), &text);
+            let to = near(from + length, &text);
+            text.replace_range(from..to, piece);
+        }
+        let sources = match which {
+            0 => sources(&format!("{BASE}{text}"), &[]),
+            1 => sources(&text, &[("x.toml", &text)]),
+            _ => sources(BASE, &[("x.csv", &text)]),
+        };
+        if let Err(problems) = read(&sources) {
+            prop_assert!(!problems.is_empty());
+            for problem in problems {
+                let mut parts = problem.place.rsplitn(3, ':');
+                let column: usize = parts.next().unwrap().parse().unwrap();
+                let line: usize = parts.next().unwrap().parse().unwrap();
+                let name = parts.next().unwrap();
+                let all = std::iter::once(&sources.main).chain(&sources.subscribers);
+                let text = &all.into_iter().find(|source| source.name == name).unwrap().text;
+                let found = text.strip_prefix('\u{feff}').unwrap_or(text).split('\n').nth(line - 1).map(|line| line.chars().count());
+                prop_assert!(found.is_some_and(|width| column <= width + 1), "{}", problem.place);
+                prop_assert!(!problem.what.is_empty());
+            }
+        }
+    }
+}
+
+const PIECES: &[&str] = &[
+    "",
+    "\"",
+    "'",
+    "\n",
+    "[",
+    "]",
+    "[[",
+    "]]",
+    "{",
+    "}",
+    "=",
+    ",",
+    "#",
+    ".",
+    "-",
+    "é",
+    "\u{feff}",
+    "\\u",
+    "0x",
+    "99999999999999999999",
+    "[front]\n",
+    "[[shard]]\n",
+    "\"\"\"",
+    "true",
+    "1979-05-27",
+    "nan",
+    "\0",
+    "\r",
+    "a.b.c = 1\n",
+    "00-99",
+    "udp:",
+    "[::1]:1",
+    "-1",
+    "sealed:",
+];
+
+const SHEET: &str = "imsi,msisdn,algorithm,ki,op,opc,name,barred\n\
+    001010000000001,+15550001 2001,comp128v3,00112233445566778899aabbccddeeff,,,\"Ana, Ben\",\n\
+    001010000000002,,milenage,00112233445566778899aabbccddeeff,,ffeeddccbbaa99887766554433221100,,true\n";
+
+/// Everything that has an effect, once.
+const SAMPLE: &str = r#"
+cluster_key = "0123AB0000000000000000000000000000000000000000000000000000000000"
+disk_reserve = "1.5 MB"
+
+[front]
+listen = ["udp:192.0.2.1:5060", { listen = "tcp:192.0.2.1:5060" }]
+base_stations = ["192.0.2.0/28", "2001:db8::/64"]
+peers = ["198.51.100.7"]
+unlisted = "403"
+
+[[base_station]]
+name = "hill"
+address = "192.0.2.11:5062"
+location_area = "valley"
+
+[[trunk]]
+name = "pbx"
+address = "192.0.2.20:5060"
+mode = "recurse"
+
+[zone]
+apex = "Map.Example."
+listen = ["udp:127.0.0.1:53"]
+allow = ["127.0.0.0/8"]
+ttl_s = 30
+
+[[shard]]
+name = "low"
+suffixes = ["00-49", "150"]
+replicas = ["a", "b"]
+
+[[shard]]
+name = "high"
+suffixes = ["50-99"]
+replicas = ["c", "d", "e"]
+
+[[replica]]
+name = "c"
+path = "/srv/disk1/c"
+listen = [{ listen = "udp:0.0.0.0:5070", advertise = "192.0.2.1" }]
+
+[[replica]]
+name = "a"
+listen = ["udp:0.0.0.0:5071"]
+
+[[replica]]
+name = "b"
+listen = ["udp:0.0.0.0:5072", "tcp:0.0.0.0:5072"]
+
+[[replica]]
+name = "e"
+listen = ["udp:[::1]:5073"]
+
+[[replica]]
+name = "d"
+address = "198.51.100.7:5070"
+
+[registrar]
+expires_s_default = 1800
+stale_life = "36 h"
+write_deadline = "1.5 s"
+unknown_cause = { 262 = 11, 26201 = { cause = 3, lock_sim = true }, 310410 = 13 }
+
+[dialplan]
+local_prefixes = ["20", "+1555"]
+
+[[subscriber]]
+imsi = "IMSI001010000000001"
+msisdn = ["+15550001", "2001"]
+name = "Ana"
+barred = true
+[subscriber.auth]
+algorithm = "milenage"
+ki = "00112233445566778899aabbccddeeff"
+op = "ffeeddccbbaa99887766554433221100"
+"#;
+
+/// Below `BASE`: the first line of each text is line 3.
+const MISTAKES: &[(&str, &[&str])] = &[
+    ("data_dir = \"/e\"\n", &["3:1 `data_dir` stands twice in the same section (keep one of the two)"]),
+    ("control = \n", &["3:11 a value is missing after `=`"]),
+    ("control = /run/x\n", &["3:11 a text needs quotes (write it as \"..\")"]),
+    ("[front\n", &["3:7 unclosed table, expected `]`"]),
+    ("control = \"x\n", &["3:13 invalid basic string, expected `\"`"]),
+    (
+        "ki = 00112233445566778899aabbccddeeff\n",
+        &["3:6 unexpected leading zero (digits that are no quantity stand in quotes: \"001..\")"],
+    ),
+    (
+        "[zone]\nttl_s = 060\n",
+        &["4:9 unexpected leading zero (digits that are no quantity stand in quotes: \"001..\")"],
+    ),
+    ("contrl = \"/x\"\n", &["3:1 unknown key `contrl` (did you mean `control`?)"]),
+    ("stale_life = \"3 days\"\n", &["3:1 unknown key `stale_life` (`stale_life` belongs in [registrar])"]),
+    (
+        "[front]\nlisten = []\nlisen = []\nLISTEN = 1\n",
+        &[
+            "4:1 the replica `a` of the shard `all` must listen: a front end is elsewhere (encamp.toml:4:1) (write [[replica]] name = \"a\" with listen = [\"udp:0.0.0.0:5070\"])",
+            "5:1 unknown key `lisen` (did you mean `listen`?)",
+            "6:1 unknown key `LISTEN` (did you mean `listen`?)",
+        ],
+    ),
+    (
+        "[front]\ncontrol = \"/x\"\n",
+        &["4:1 unknown key `control` (`control` belongs at the top of the file, before the first [section])"],
+    ),
+    (
+        "frobnicate = 1\n",
+        &[
+            "3:1 unknown key `frobnicate` (the top of the file knows domain, data_dir, control, cluster_key, disk_reserve, front, base_station, trunk, zone, shard, replica, registrar, dialplan, rehearsal, subscriber, messages, mail, admin, emergency)",
+        ],
+    ),
+    ("expires-s-min = 1\n", &["3:1 unknown key `expires-s-min` (did you mean `expires_s_min` in [registrar]?)"]),
+    ("[registrar]\nstale_life_s = 3\n", &["4:1 unknown key `stale_life_s` (did you mean `stale_life`?)"]),
+    ("[fornt]\n", &["3:2 unknown key `fornt` (did you mean `front`?)"]),
+    ("[[front]]\n", &["3:1 [front] stands once (write it with single brackets)"]),
+    ("[shard]\nname = \"a\"\n", &["3:1 there may be several of `shard` (write [[shard]] with two brackets each side)"]),
+    ("front = \"x\"\n", &["3:9 `front` is a set of keys, not a text (write [front] and its keys below)"]),
+    ("shard = [1]\n", &["3:10 each `shard` is a set of keys (write [[shard]])"]),
+    (
+        "[[subscriber]]\nimsi = \"001010000000001\"\nki = \"00\"\n",
+        &[
+            "3:1 `auth` is missing in [[subscriber]] (write auth = { algorithm = \"comp128v3\", ki = \"<32 hex digits>\" })",
+            "5:1 unknown key `ki` (`ki` belongs in auth = { .. })",
+        ],
+    ),
+    ("control = 5\n", &["3:11 `control` is a text, not a number (write control = \"/run/encamp/control.sock\")"]),
+    (
+        "disk_reserve = true\ncluster_key = []\n",
+        &[
+            "3:16 `disk_reserve` is a whole number of bytes, or a text with a unit (write disk_reserve = \"64 MB\")",
+            "4:15 `cluster_key` is a text, not a list (write cluster_key = \"file:/etc/encamp/cluster.key\")",
+        ],
+    ),
+    (
+        "disk_reserve = \"64 XB\"\n",
+        &["3:16 \"64 XB\" is no size (write a number and kB, MB, GB, KiB, MiB or GiB: \"64 MB\")"],
+    ),
+    (
+        "disk_reserve = -1\n",
+        &["3:16 `disk_reserve` is a whole number of bytes, or a text with a unit (write disk_reserve = \"64 MB\")"],
+    ),
+    (
+        "[front]\nbase_stations = \"192.0.2.0/28\"\npeers = [1]\n",
+        &[
+            "4:17 `base_stations` is a list, not a text (write base_stations = [\"192.0.2.0/28\"])",
+            "5:10 each of `peers` is a text, not a number (write peers = [\"192.0.2.0/28\"])",
+        ],
+    ),
+    (
+        "[front]\nlisten = \"udp:0.0.0.0:5060\"\n",
+        &["4:10 `listen` is a list, not a text (write listen = [\"udp:0.0.0.0:5060\"])"],
+    ),
+    (
+        "[front]\nlisten = [5060]\n",
+        &["4:11 each of `listen` is a text, not a number (write listen = [\"udp:0.0.0.0:5060\"])"],
+    ),
+    ("[zone]\nttl_s = 0\n", &["4:9 `ttl_s` is a whole number from 1 to 86400"]),
+    ("[zone]\nttl_s = \"60\"\n", &["4:9 `ttl_s` is a whole number from 1 to 86400"]),
+    ("[registrar]\nclock_trusted = \"yes\"\n", &["4:17 `clock_trusted` is true or false, not a text (without quotes)"]),
+    (
+        "[registrar]\nstale_life = 30\n",
+        &["4:14 `stale_life` is a time with its unit, not a number (write stale_life = \"30 days\")"],
+    ),
+    (
+        "[registrar]\nstale_life = \"30\"\nwrite_deadline = \"2,5 s\"\nread_deadline = \"0 s\"\nreplica_absence_max = \"2 years\"\n",
+        &[
+            "4:14 \"30\" has no unit (write a number and ms, s, min, h, days or weeks: \"2.5 s\", \"30 days\")",
+            "5:18 \"2,5 s\" is no time (write a number and ms, s, min, h, days or weeks: \"2.5 s\", \"30 days\")",
+            "6:17 `read_deadline` cannot be \"0 s\" (write something from 10 ms to 1 min)",
+            "7:23 \"2 years\" is no time (write a number and ms, s, min, h, days or weeks: \"2.5 s\", \"30 days\")",
+        ],
+    ),
+    (
+        "[registrar]\nexpires_s_min = 7200\nexpires_s_max = 3600\n",
+        &[
+            "4:1 `expires_s_min` (7200) is above `expires_s_max` (3600) (the default of expires_s_min is 60, of expires_s_max 86400)",
+        ],
+    ),
+    (
+        "[registrar]\ncontacts_per_aor_max = 0\nhint_count_max = 1.5\n",
+        &[
+            "4:24 `contacts_per_aor_max` is a whole number from 1 to 100",
+            "5:18 `hint_count_max` is a whole number from 1 to 10000000",
+        ],
+    ),
+    (
+        "[front]\nlisten = [\"0.0.0.0:5060\", \"udp:5060\", \"udp:0.0.0.0\", \"tls:0.0.0.0:5061\", \"UDP:0.0.0.0:5060\", \"udp:box.example:5060\", \"udp:0.0.0.0:0\", \"5060\", \"http:0.0.0.0:80\"]\n",
+        &[
+            "4:11 \"0.0.0.0:5060\" does not say udp or tcp (write \"udp:0.0.0.0:5060\" or \"tcp:0.0.0.0:5060\")",
+            "4:27 \"udp:5060\" is no address to listen on (write \"udp:0.0.0.0:5060\": an address in digits and a port)",
+            "4:39 \"udp:0.0.0.0\" has no port (write \"udp:0.0.0.0:5060\")",
+            "4:54 tls is not spoken yet (listen on udp or tcp)",
+            "4:74 the transport is written in small letters (write \"udp:0.0.0.0:5060\" or \"tcp:0.0.0.0:5060\")",
+            "4:94 \"udp:box.example:5060\" is no address to listen on (write \"udp:0.0.0.0:5060\": an address in digits and a port)",
+            "4:118 port 0 would be another port at each start (write \"udp:0.0.0.0:5060\")",
+            "4:135 \"5060\" is no address to listen on (write \"udp:0.0.0.0:5060\" or \"tcp:0.0.0.0:5060\")",
+            "4:143 \"http:0.0.0.0:80\" does not say udp or tcp (write \"udp:0.0.0.0:5060\" or \"tcp:0.0.0.0:5060\")",
+        ],
+    ),
+    (
+        "[front]\nlisten = [\"udp:0.0.0.0:5060\", \"udp:0.0.0.0:5060\"]\n",
+        &["4:31 0.0.0.0:5060 is listened on twice (the first is at encamp.toml:4:11)"],
+    ),
+    (
+        "[front]\nlisten = [\"udp:127.0.0.1:53\", \"tcp:127.0.0.1:5060\"]\n",
+        &[
+            "4:11 127.0.0.1:53 is listened on twice ([zone] listens there by default: write another port, or its `listen`)",
+        ],
+    ),
+    (
+        "[front]\nlisten = [{ listen = \"udp:0.0.0.0:5060\", advertise = \"box.example\" }, { listen = \"udp:0.0.0.0:5063\", advertise = \"0.0.0.0\" }, { listen = \"udp:0.0.0.0:5064\", advertise = \"::1\" }, { advertise = \"192.0.2.1\" }, { listen = \"udp:0.0.0.0:5065\", advertize = \"192.0.2.1\" }]\n",
+        &[
+            "4:54 \"box.example\" is no address in digits (write the address at which others reach this listener, in digits: \"192.0.2.1\")",
+            "4:114 nobody can be told the address 0.0.0.0 (write the address at which others reach this listener, in digits: \"192.0.2.1\")",
+            "4:170 0.0.0.0:5064 cannot be reached at ::1: one is IPv4, one IPv6 (write the address at which others reach this listener, in digits: \"192.0.2.1\")",
+            "4:179 `listen` is missing in listen = [{ .. }] (write listen = \"udp:0.0.0.0:5060\")",
+            "4:239 unknown key `advertize` (did you mean `advertise`?)",
+        ],
+    ),
+    ("[front]\nunlisted = 403\n", &["4:12 `unlisted` is a text, not a number (write unlisted = \"silence\")"]),
+    ("[front]\nunlisted = \"deny\"\n", &["4:12 `unlisted` cannot be \"deny\" (write \"silence\" or \"403\")"]),
+    (
+        "[front]\nbase_stations = [\"192.0.2.0/33\", \"hill.example\", \"192.0.2.1:5062\"]\n",
+        &[
+            "4:18 \"192.0.2.0/33\" is no network: an address or a network looks like 192.0.2.1 or 192.0.2.0/28 (trust is by address, so it stands here in digits and without a port)",
+            "4:34 \"hill.example\" is no network: an address or a network looks like 192.0.2.1 or 192.0.2.0/28 (trust is by address, so it stands here in digits and without a port)",
+            "4:50 \"192.0.2.1:5062\" is no network: an address or a network looks like 192.0.2.1 or 192.0.2.0/28 (trust is by address, so it stands here in digits and without a port)",
+        ],
+    ),
+    (
+        "[[base_station]]\nname = \"hill\"\naddress = \"hill.example:5062\"\n",
+        &[
+            "5:11 \"hill.example:5062\" is no address in digits (write \"192.0.2.11:5062\": trust is by address, so it stands here in digits)",
+        ],
+    ),
+    (
+        "[[base_station]]\nname = \"hill\"\naddress = \"192.0.2.11\"\n",
+        &["5:11 \"192.0.2.11\" has no port (write \"192.0.2.11:5062\")"],
+    ),
+    (
+        "[[base_station]]\naddress = \"192.0.2.11:0\"\n",
+        &[
+            "3:1 `name` is missing in [[base_station]] (write name = \"hill\")",
+            "4:11 nobody has port 0 (write \"192.0.2.11:5062\")",
+        ],
+    ),
+    (
+        "[[base_station]]\nname = \"\"\naddress = \"0.0.0.0:5062\"\n",
+        &[
+            "4:8 this name is empty (write one, as in \"hill\")",
+            "5:11 nobody has the address 0.0.0.0 (write \"192.0.2.11:5062\")",
+        ],
+    ),
+    (
+        "[[base_station]]\nname = \"hill\"\naddress = \"192.0.2.11:5062\"\n[[base_station]]\nname = \"hill\"\naddress = \"192.0.2.12:5062\"\n",
+        &["7:8 there is a base station `hill` already (the first is at encamp.toml:4:8)"],
+    ),
+    (
+        "[[base_station]]\nname = \"hill\"\naddress = \"192.0.2.11:5062\"\n[[base_station]]\nname = \"dale\"\naddress = \"192.0.2.11:5064\"\n",
+        &["8:11 there is a base station at 192.0.2.11 already (the first is at encamp.toml:5:11)"],
+    ),
+    (
+        "[[base_station]]\nname = \"hill\"\naddress = \"192.0.2.11:5062\"\n[[trunk]]\nname = \"pbx\"\naddress = \"192.0.2.11:5060\"\n",
+        &[
+            "8:11 192.0.2.11 is the base station `hill` (who speaks is known by the address alone, so a trunk needs one of its own)",
+        ],
+    ),
+    (
+        "[[trunk]]\nname = \"pbx\"\naddress = \"192.0.2.20:5060\"\nmode = \"proxy\"\n[[trunk]]\nname = \"pbx\"\naddress = \"192.0.2.20:5070\"\n",
+        &[
+            "6:8 `mode` cannot be \"proxy\" (write \"redirect\", or \"recurse\" for a peer that cannot follow a 302)",
+            "8:8 there is a trunk `pbx` already (the first is at encamp.toml:4:8)",
+            "9:11 there is a trunk at 192.0.2.20 already (the first is at encamp.toml:5:11)",
+        ],
+    ),
+    (
+        "[zone]\napex = \"gsm_example\"\n",
+        &["4:8 \"gsm_example\" is no host name (write a name like gsm.example: letters, digits, hyphens and dots)"],
+    ),
+    (
+        "[zone]\nallow = [\"everybody\"]\n",
+        &[
+            "4:10 \"everybody\" is no network: an address or a network looks like 192.0.2.1 or 192.0.2.0/28 (trust is by address, so it stands here in digits and without a port)",
+        ],
+    ),
+    (
+        "[[shard]]\nname = \"all\"\nsuffixes = [\"00-49\"]\nreplicas = [\"a\"]\n[[shard]]\nname = \"high\"\nsuffixes = [\"50-74\", \"76-98\"]\nreplicas = [\"b\"]\n",
+        &["5:1 no shard owns the suffixes 75, 99 (each IMSI must end in the suffix of some shard)"],
+    ),
+    (
+        "[[shard]]\nname = \"all\"\nsuffixes = [\"0-9\", \"56\"]\nreplicas = [\"a\"]\n[[shard]]\nname = \"high\"\nsuffixes = [\"356\", \"56\"]\nreplicas = [\"b\"]\n",
+        &["9:20 the suffix 56 has an owner already (the first is at encamp.toml:5:20)"],
+    ),
+    (
+        "[[shard]]\nname = \"all\"\nsuffixes = [\"00-49\", \"40-99\"]\nreplicas = [\"a\"]\n",
+        &["5:22 the suffixes 40-49 have an owner already (the first is at encamp.toml:5:13)"],
+    ),
+    (
+        "[[shard]]\nname = \"all\"\nsuffixes = [\"56\"]\nreplicas = [\"a\"]\n",
+        &[
+            "5:1 no shard owns the suffixes 0-5, 7-9, 06, 16, 26, 36, 46, 66, 76, 86, 96 (each IMSI must end in the suffix of some shard)",
+        ],
+    ),
+    (
+        "[[shard]]\nname = \"all\"\nsuffixes = [\"0-99\", \"9-0\", \"a\", \"1-\", \"00000000000-1\", \"0000000-9999999\", \"0-9-9\"]\nreplicas = [\"a\"]\n",
+        &[
+            "5:13 \"0-99\" has 1 and 2 digits (write digits as in \"56\", or a range with the same number of digits on both sides: \"00-49\")",
+            "5:21 \"9-0\" runs backwards (write digits as in \"56\", or a range with the same number of digits on both sides: \"00-49\")",
+            "5:28 \"a\" is no suffix: a suffix has 1 to 10 digits (write digits as in \"56\", or a range with the same number of digits on both sides: \"00-49\")",
+            "5:33 \"1-\" is no range: a suffix has 1 to 10 digits (write digits as in \"56\", or a range with the same number of digits on both sides: \"00-49\")",
+            "5:39 \"00000000000-1\" is no range: a suffix has 1 to 10 digits (write digits as in \"56\", or a range with the same number of digits on both sides: \"00-49\")",
+            "5:56 \"0000000-9999999\" is more than 10000 suffixes; shorter ones say the same (write digits as in \"56\", or a range with the same number of digits on both sides: \"00-49\")",
+            "5:75 \"0-9-9\" is no range: a suffix has 1 to 10 digits (write digits as in \"56\", or a range with the same number of digits on both sides: \"00-49\")",
+        ],
+    ),
+    (
+        "[[shard]]\nsuffixes = [\"0-9\"]\n",
+        &[
+            "3:1 `name` is missing in [[shard]] (write name = \"low\")",
+            "3:1 `replicas` is missing in [[shard]] (write replicas = [\"a\"])",
+        ],
+    ),
+    (
+        "[[shard]]\nname = \"all\"\nsuffixes = \"0-9\"\nreplicas = []\n",
+        &[
+            "5:12 `suffixes` is a list, not a text (write suffixes = [\"00-49\"])",
+            "6:1 a shard without replicas keeps nothing (name at least one)",
+        ],
+    ),
+    (
+        "[[shard]]\nname = \"all\"\nsuffixes = [\"0-9\"]\nreplicas = [\"a\", \"b\"]\nwrite_quorum = 3\n",
+        &["7:16 `write_quorum` is 3, but the shard has 2 replicas (write 1 to 2)"],
+    ),
+    (
+        "[[shard]]\nname = \"all\"\nsuffixes = [\"0-9\"]\nreplicas = [\"a\"]\nwrite_quorum = 0\n",
+        &["7:16 `write_quorum` is a whole number from 1 to 65535"],
+    ),
+    (
+        "[[shard]]\nname = \"low\"\nsuffixes = [\"0-4\"]\nreplicas = [\"a\", \"b\"]\n[[shard]]\nname = \"low\"\nsuffixes = [\"5-9\"]\nreplicas = [\"b\", \"c\", \"c\"]\n",
+        &[
+            "8:8 there is a shard `low` already (the first is at encamp.toml:4:8)",
+            "10:13 the replica `b` belongs to another shard already (the first is at encamp.toml:6:18)",
+            "10:23 the shard names the replica `c` twice (the first is at encamp.toml:10:18)",
+        ],
+    ),
+    (
+        "[[shard]]\nname = \"Low\"\nsuffixes = [\"0-9\"]\nreplicas = [\"A\", \"b_c\"]\n",
+        &[
+            "4:8 \"Low\" is no name for this (it is a label of the zone: 1 to 63 small letters, digits and hyphens, as in \"low\")",
+            "6:13 \"A\" is no name for this (it is a label of the zone: 1 to 63 small letters, digits and hyphens, as in \"low\")",
+            "6:18 \"b_c\" is no name for this (it is a label of the zone: 1 to 63 small letters, digits and hyphens, as in \"low\")",
+        ],
+    ),
+    (
+        "[[replica]]\nname = \"b\"\n",
+        &["4:8 no shard has the replica `b` (name it in the `replicas` of a [[shard]], or remove the table)"],
+    ),
+    (
+        "[[replica]]\nname = \"a\"\n[[replica]]\nname = \"a\"\n",
+        &["6:8 there is a replica `a` already (the first is at encamp.toml:4:8)"],
+    ),
+    (
+        "[[replica]]\nname = \"a\"\npath = \"/x\"\naddress = \"192.0.2.9:5070\"\n",
+        &[
+            "5:1 a replica with an `address` is elsewhere and has no `path` here (write `address` for a replica elsewhere, `path` and `listen` for one of this process)",
+            "6:11 a replica elsewhere needs a `cluster_key`: nodes sign what they tell each other (write cluster_key = \"file:/etc/encamp/cluster.key\" at the top, with 64 hex digits in that file)",
+        ],
+    ),
+    ("[[replica]]\nname = \"a\"\npath = \"\"\n", &["5:1 `path` is empty (leave it out for the default)"]),
+    (
+        "[[replica]]\nname = \"a\"\naddress = \"192.0.2.9\"\n",
+        &["5:11 \"192.0.2.9\" has no port (write \"192.0.2.9:5070\")"],
+    ),
+    (
+        "[[replica]]\nname = \"a\"\npath = \"/x\"\n[[replica]]\nname = \"b\"\npath = \"/x\"\n[[shard]]\nname = \"all\"\nsuffixes = [\"0-9\"]\nreplicas = [\"a\", \"b\"]\n",
+        &["7:8 another replica has the path /x already (the first is at encamp.toml:4:8)"],
+    ),
+    (
+        "[[replica]]\nname = \"a\"\naddress = \"192.0.2.9:5070\"\n[[replica]]\nname = \"b\"\naddress = \"192.0.2.9:5070\"\n[[shard]]\nname = \"all\"\nsuffixes = [\"0-9\"]\nreplicas = [\"a\", \"b\"]\n",
+        &[
+            "5:11 a replica elsewhere needs a `cluster_key`: nodes sign what they tell each other (write cluster_key = \"file:/etc/encamp/cluster.key\" at the top, with 64 hex digits in that file)",
+            "8:11 another replica has the address 192.0.2.9:5070 already (the first is at encamp.toml:4:8)",
+        ],
+    ),
+    (
+        "[[replica]]\nname = \"a\"\naddress = \"192.0.2.9:5070\"\n[[shard]]\nname = \"all\"\nsuffixes = [\"0-9\"]\nreplicas = [\"a\", \"b\"]\n",
+        &[
+            "5:11 a replica elsewhere needs a `cluster_key`: nodes sign what they tell each other (write cluster_key = \"file:/etc/encamp/cluster.key\" at the top, with 64 hex digits in that file)",
+            "9:18 the replica `b` of the shard `all` must listen: the replica `a` of its shard is elsewhere (write [[replica]] name = \"b\" with listen = [\"udp:0.0.0.0:5070\"])",
+        ],
+    ),
+    (
+        "[front]\npeers = [\"198.51.100.7\"]\n",
+        &[
+            "4:1 the replica `a` of the shard `all` must listen: a front end is elsewhere (encamp.toml:4:1) (write [[replica]] name = \"a\" with listen = [\"udp:0.0.0.0:5070\"])",
+        ],
+    ),
+    (
+        "[front]\nlisten = []\n[[replica]]\nname = \"a\"\n",
+        &[
+            "6:8 the replica `a` of the shard `all` must listen: a front end is elsewhere (encamp.toml:4:1) (write [[replica]] name = \"a\" with listen = [\"udp:0.0.0.0:5070\"])",
+        ],
+    ),
+    (
+        "[[replica]]\nname = \"a\"\nlisten = [\"udp:0.0.0.0:5064\"]\n",
+        &[
+            "5:11 0.0.0.0:5064 is listened on twice ([front] listens there by default: write another port, or its `listen`)",
+        ],
+    ),
+    (
+        "[[subscriber]]\nimsi = \"001010000000001\"\nauth = { algorithm = \"none\" }\n[[replica]]\nlisten = []\n",
+        &["6:1 `name` is missing in [[replica]] (write name = \"a\")"],
+    ),
+    (
+        "[registrar]\nunknown_cause = { 26201 = 3, 26202 = { cause = 2 }, 26203 = { cause = 6, lock_sim = false } }\n",
+        &[
+            "4:27 cause 3 locks the SIM of a stranger until he restarts his phone (write 11 or 13, or { cause = 3, lock_sim = true } if that is meant)",
+            "4:48 cause 2 locks the SIM of a stranger until he restarts his phone (write 11 or 13, or { cause = 2, lock_sim = true } if that is meant)",
+            "4:71 cause 6 locks the SIM of a stranger until he restarts his phone (write 11 or 13, or { cause = 6, lock_sim = true } if that is meant)",
+        ],
+    ),
+    (
+        "[registrar]\nunknown_cause = { 2620 = 11, x = 11, 26201 = 200, 26202 = \"11\", 26203 = { lock_sim = true } }\n",
+        &[
+            "4:19 \"2620\" is no network (write its MCC and MNC as 26201 or 310410, or an MCC alone)",
+            "4:30 \"x\" is no network (write its MCC and MNC as 26201 or 310410, or an MCC alone)",
+            "4:46 `cause` is a whole number from 1 to 127",
+            "4:59 a cause is a whole number, not a text (write unknown_cause = { 26201 = 11 })",
+            "4:73 `cause` is missing in unknown_cause (write { cause = 11 })",
+        ],
+    ),
+    (
+        "[registrar]\nunknown_cause = 11\n",
+        &[
+            "4:17 `unknown_cause` is a set of networks with their causes, not a number (write unknown_cause = { 26201 = 11 })",
+        ],
+    ),
+    (
+        "[dialplan]\nlocal_prefixes = [\"\", \"+\", \"2 0\"]\n",
+        &[
+            "4:19 \"\" is no prefix of a number (write 1 to 15 digits, with a leading + where the numbers are international)",
+            "4:23 \"+\" is no prefix of a number (write 1 to 15 digits, with a leading + where the numbers are international)",
+            "4:28 \"2 0\" is no prefix of a number (write 1 to 15 digits, with a leading + where the numbers are international)",
+        ],
+    ),
+    ("[rehearsal]\ncount = 5\n", &["3:1 `imsi_prefix` is missing in [rehearsal] (write imsi_prefix = \"00101999\")"]),
+    (
+        "[rehearsal]\nimsi_prefix = \"001\"\n",
+        &["4:15 \"001\" is no beginning of an IMSI (write 5 to 14 digits: \"00101999\")"],
+    ),
+    (
+        "[rehearsal]\nimsi_prefix = \"00101999000000\"\ncount = 11\n",
+        &[
+            "5:1 11 IMSIs do not fit behind \"00101999000000\": there are 10 (write a shorter `imsi_prefix` or a smaller `count`)",
+        ],
+    ),
+    (
+        "[[subscriber]]\nauth = { algorithm = \"none\" }\n",
+        &["3:1 `imsi` is missing in [[subscriber]] (write imsi = \"001010000000001\")"],
+    ),
+    (
+        "[[subscriber]]\nimsi = \"001010000000001\"\n",
+        &[
+            "3:1 `auth` is missing in [[subscriber]] (write auth = { algorithm = \"comp128v3\", ki = \"<32 hex digits>\" })",
+        ],
+    ),
+    (
+        "[[subscriber]]\nimsi = 1010000000001\nauth = { algorithm = \"none\" }\n",
+        &["4:8 `imsi` is a text, not a number (write imsi = \"001010000000001\")"],
+    ),
+    (
+        "[[subscriber]]\nimsi = \"1010000000001\"\nauth = { algorithm = \"none\" }\n",
+        &[
+            "4:8 \"1010000000001\" is no IMSI: an IMSI has 14 or 15 digits, with or without a leading IMSI (a spreadsheet drops leading zeros: give the column the format text)",
+        ],
+    ),
+    (
+        "[[subscriber]]\nimsi = \"1.01E+12\"\nauth = { algorithm = \"none\" }\n",
+        &[
+            "4:8 \"1.01E+12\" is no IMSI: an IMSI has 14 or 15 digits, with or without a leading IMSI (a spreadsheet has made a quantity of it: give the column the format text)",
+        ],
+    ),
+    (
+        "[[subscriber]]\nimsi = \"00101 0000000001\"\nauth = { algorithm = \"none\" }\n",
+        &[
+            "4:8 \"00101 0000000001\" is no IMSI: an IMSI has 14 or 15 digits, with or without a leading IMSI (write it without blanks)",
+        ],
+    ),
+    (
+        "[[subscriber]]\nimsi = \"TMSI0010100000000\"\nauth = { algorithm = \"none\" }\n",
+        &[
+            "4:8 \"TMSI0010100000000\" is no IMSI: an IMSI has 14 or 15 digits, with or without a leading IMSI (write it as the SIM's papers do: \"001010000000001\")",
+        ],
+    ),
+    (
+        "[[subscriber]]\nimsi = \"001010000000001\"\nauth = { algorithm = \"none\" }\n[[subscriber]]\nimsi = \"imsi001010000000001\"\nauth = { algorithm = \"none\" }\n",
+        &["7:8 this IMSI is provisioned already (the first is at encamp.toml:4:8)"],
+    ),
+    (
+        "[[subscriber]]\nimsi = \"001010000000001\"\nauth = { algorithm = \"none\" }\nmsisdn = [\"2001\", \"+1 555 0001\", \"2\", \"2001\"]\n",
+        &[
+            "6:19 \"+1 555 0001\" is no number: a number has 2 to 15 digits, with a leading + where it is international (write \"+15550001\")",
+            "6:34 \"2\" is no number: a number has 2 to 15 digits, with a leading + where it is international (write it as it is dialled: \"2001\", or \"+15550001\" with its country code)",
+            "6:39 this number is given already (the first is at encamp.toml:6:11)",
+        ],
+    ),
+    (
+        "[[subscriber]]\nimsi = \"001010000000001\"\nauth = { algorithm = \"none\" }\nmsisdn = 2001\n",
+        &["6:10 `msisdn` is a list, not a number (write msisdn = [\"+15550001\"])"],
+    ),
+    (
+        "[[subscriber]]\nimsi = \"001010000000001\"\nauth = { algorithm = \"none\" }\nname = \"a\\u0007\"\nbarred = 1\n",
+        &[
+            "6:8 this is no name to show (write at most 80 characters, none of them a control character)",
+            "7:10 `barred` is true or false, not a number (without quotes)",
+        ],
+    ),
+    (
+        "[[subscriber]]\nimsi = \"001010000000001\"\nauth = { algorithm = \"comp128\", ki = \"00112233445566778899aabbccddeeff\" }\n",
+        &["5:22 unknown algorithm \"comp128\" (write comp128v1, comp128v2 or comp128v3, as the SIM has it)"],
+    ),
+    (
+        "[[subscriber]]\nimsi = \"001010000000001\"\nauth = { algorithm = \"comp128v4\", ki = \"00112233445566778899aabbccddeeff\" }\n",
+        &["5:22 unknown algorithm \"comp128v4\" (did you mean \"comp128v1\"?)"],
+    ),
+    (
+        "[[subscriber]]\nimsi = \"001010000000001\"\nauth = { algorithm = \"Milenage\", ki = \"00112233445566778899aabbccddeeff\" }\n",
+        &["5:22 unknown algorithm \"Milenage\" (did you mean \"milenage\"?)"],
+    ),
+    (
+        "[[subscriber]]\nimsi = \"001010000000001\"\nauth = { algorithm = \"aes\", ki = \"00112233445566778899aabbccddeeff\" }\n",
+        &["5:22 unknown algorithm \"aes\" (write one of comp128v1, comp128v2, comp128v3, milenage, xor, none)"],
+    ),
+    (
+        "[[subscriber]]\nimsi = \"001010000000001\"\nauth = { ki = \"00112233445566778899aabbccddeeff\" }\n",
+        &["5:8 `algorithm` is missing in auth = { .. } (write algorithm = \"comp128v3\")"],
+    ),
+    (
+        "[[subscriber]]\nimsi = \"001010000000001\"\nauth = { algorithm = \"xor\" }\n",
+        &["5:22 \"xor\" needs a `ki` (write ki = \"<32 hex digits>\")"],
+    ),
+    (
+        "[[subscriber]]\nimsi = \"001010000000001\"\nauth = { algorithm = \"xor\", ki = \"0x00112233445566778899aabbccddeeff\" }\n",
+        &[
+            "5:34 a Ki has 32 hex digits and no prefix; this one begins with 0x (write the 32 hex digits without blanks, dashes or 0x)",
+        ],
+    ),
+    (
+        "[[subscriber]]\nimsi = \"001010000000001\"\nauth = { algorithm = \"xor\", ki = \"00 11\" }\n",
+        &[
+            "5:34 a Ki has 32 hex digits and no blanks; this one has a blank at character 3 (write the 32 hex digits without blanks, dashes or 0x)",
+        ],
+    ),
+    (
+        "[[subscriber]]\nimsi = \"001010000000001\"\nauth = { algorithm = \"xor\", ki = \"00112233445566778899aabbccddeeff0\" }\n",
+        &["5:34 a Ki has 32 hex digits; this one has 33 (write the 32 hex digits without blanks, dashes or 0x)"],
+    ),
+    (
+        "[[subscriber]]\nimsi = \"001010000000001\"\nauth = { algorithm = \"xor\", ki = \"\" }\n",
+        &["5:34 a Ki has 32 hex digits; this one is empty (write the 32 hex digits without blanks, dashes or 0x)"],
+    ),
+    (
+        "[[subscriber]]\nimsi = \"001010000000001\"\nauth = { algorithm = \"xor\", ki = \"00112233445566778899aabbccddeefg\" }\n",
+        &[
+            "5:34 a Ki has 32 hex digits; character 32 of this one is not one (write the 32 hex digits without blanks, dashes or 0x)",
+        ],
+    ),
+    (
+        "[[subscriber]]\nimsi = \"001010000000001\"\nauth = { algorithm = \"xor\", ki = \"sealed:abc\" }\n",
+        &["5:34 sealed keys cannot be read yet (write the 32 hex digits, and keep the file mode 0600)"],
+    ),
+    (
+        "[[subscriber]]\nimsi = \"001010000000001\"\nauth = { algorithm = \"none\", ki = \"00112233445566778899aabbccddeeff\" }\n",
+        &[
+            "5:35 `ki` with the algorithm \"none\": the SIM would be believed unasked (name the SIM's algorithm, or remove the key)",
+        ],
+    ),
+    (
+        "[[subscriber]]\nimsi = \"001010000000001\"\nauth = { algorithm = \"milenage\", ki = \"00112233445566778899aabbccddeeff\" }\n",
+        &["5:22 \"milenage\" needs an `opc` or an `op` (write opc = \"<32 hex digits>\")"],
+    ),
+    (
+        "[[subscriber]]\nimsi = \"001010000000001\"\nauth = { algorithm = \"milenage\", ki = \"00112233445566778899aabbccddeeff\", op = \"00112233445566778899aabbccddeeff\", opc = \"00112233445566778899aabbccddeeff\" }\n",
+        &["5:122 `op` and `opc` together (write the one that the SIM's papers give; OPc is made of OP and Ki)"],
+    ),
+    (
+        "[[subscriber]]\nimsi = \"001010000000001\"\nauth = { algorithm = \"milenage\", ki = \"00112233445566778899aabbccddeeff\", opc = \"12\" }\n",
+        &["5:81 an OPc has 32 hex digits; this one has 2 (write the 32 hex digits without blanks, dashes or 0x)"],
+    ),
+    (
+        "[[subscriber]]\nimsi = \"001010000000001\"\nauth = { algorithm = \"milenage\", ki = \"00112233445566778899aabbccddeeff\", op = \"0x12\" }\n",
+        &[
+            "5:80 an OP has 32 hex digits and no prefix; this one begins with 0x (write the 32 hex digits without blanks, dashes or 0x)",
+        ],
+    ),
+    (
+        "[[subscriber]]\nimsi = \"001010000000001\"\nauth = { algorithm = \"comp128v1\", ki = \"00112233445566778899aabbccddeeff\", op = \"00112233445566778899aabbccddeeff\" }\n",
+        &["5:81 \"comp128v1\" has no `op` (write algorithm = \"milenage\", or remove `op`)"],
+    ),
+    (
+        "[[subscriber]]\nimsi = \"001010000000001\"\nauth = \"none\"\n",
+        &["5:8 `auth` is a set of keys, not a text (write auth = { algorithm = .. })"],
+    ),
+    (
+        "[front]\nlisten = [\"udp:127.0.0.1:5064\"]\n[[replica]]\nname = \"a\"\nlisten = [\"udp:0.0.0.0:5064\"]\n",
+        &["7:11 0.0.0.0:5064 is listened on twice (the first is at encamp.toml:4:11)"],
+    ),
+    (
+        "[registrar]\nexpires_s_min = 60\nexpires_s_max = 1800\nexpires_s_default = 3600\n",
+        &["6:1 `expires_s_default` (3600) is outside of what is granted (write 60 to 1800)"],
+    ),
+    (
+        "[[subscriber]]\nimsi = \"001010000000001\"\nauth = { algoritm = \"none\" }\n",
+        &["5:10 unknown key `algoritm` (did you mean `algorithm`?)"],
+    ),
+];
+
+const SPREADSHEETS: &[(&str, &[&str])] = &[
+    (
+        "imsi;msisdn;algorithm\n",
+        &["s.csv:1:1 unknown column \"imsi;msisdn;algorithm\" (columns are separated by commas)"],
+    ),
+    (
+        "imsi,msisdn,algoritm,foo\n",
+        &[
+            "s.csv:1:13 unknown column \"algoritm\" (did you mean `algorithm`?)",
+            "s.csv:1:22 unknown column \"foo\" (the first line names the columns: imsi,msisdn,algorithm,ki,op,opc,name,barred)",
+        ],
+    ),
+    (
+        "imsi,msisdn\n001010000000001,2001\n",
+        &[
+            "s.csv:1:1 there is no column `algorithm` (the first line names the columns: imsi,msisdn,algorithm,ki,op,opc,name,barred)",
+        ],
+    ),
+    ("imsi,imsi,algorithm\n", &["s.csv:1:6 the column `imsi` stands twice (the first is at s.csv:1:1)"]),
+    (
+        "imsi,algorithm\n,none\n001010000000001,\n",
+        &[
+            "s.csv:2:1 this line has no IMSI (remove the line, or fill in its `imsi`)",
+            "s.csv:3:1 this line has no algorithm (write the SIM's algorithm; \"none\" believes the SIM unasked)",
+        ],
+    ),
+    (
+        "imsi,msisdn,algorithm,ki\n001010000000001,2001,comp128v1,00112233445566778899aabbccddeeff,x\n",
+        &[
+            "s.csv:2:65 5 fields, but 4 columns (a text with a comma in it stands in quotes; numbers are separated by blanks)",
+        ],
+    ),
+    (
+        "imsi,msisdn,algorithm,ki\n1.01E+12,2001 20x,comp128v1,\"00112233445566778899aabbccddeeff 0\"\n",
+        &[
+            "s.csv:2:1 \"1.01E+12\" is no IMSI: an IMSI has 14 or 15 digits, with or without a leading IMSI (a spreadsheet has made a quantity of it: give the column the format text)",
+            "s.csv:2:10 \"20x\" is no number: a number has 2 to 15 digits, with a leading + where it is international (write it as it is dialled: \"2001\", or \"+15550001\" with its country code)",
+            "s.csv:2:29 a Ki has 32 hex digits and no blanks; this one has a blank at character 33 (write the 32 hex digits without blanks, dashes or 0x)",
+        ],
+    ),
+    (
+        "# ours\n\nimsi,msisdn,algorithm,ki\n\n# a\n001010000000001,,comp128v9,\n001010000000001,,none,\n",
+        &[
+            "s.csv:6:18 unknown algorithm \"comp128v9\" (did you mean \"comp128v1\"?)",
+            "s.csv:7:1 this IMSI is provisioned already (the first is at s.csv:6:1)",
+        ],
+    ),
+    (
+        "imsi,algorithm,barred,name\n001010000000001,none,maybe,\n001010000000002,none,,\"a,b\",c\n",
+        &[
+            "s.csv:2:22 `barred` cannot be \"maybe\" (write true or false)",
+            "s.csv:3:29 5 fields, but 4 columns (a text with a comma in it stands in quotes; numbers are separated by blanks)",
+        ],
+    ),
+    (
+        "imsi,algorithm,name\n001010000000001,none,\"a\nb\"\n001010000000003,nome,\n",
+        &[
+            "s.csv:2:22 this is no name to show (write at most 80 characters, none of them a control character)",
+            "s.csv:4:17 unknown algorithm \"nome\" (did you mean \"none\"?)",
+        ],
+    ),
+    (
+        "name,imsi,algorithm\n\"é,é\",1,none\n",
+        &[
+            "s.csv:2:7 \"1\" is no IMSI: an IMSI has 14 or 15 digits, with or without a leading IMSI (a spreadsheet drops leading zeros: give the column the format text)",
+        ],
+    ),
+];

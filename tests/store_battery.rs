@@ -370,3 +370,405 @@ proptest! {
         prop_assert_eq!(store.scan(b"", None, usize::MAX), prefix.scan(b"", None, usize::MAX));
     }
 }
+
+#[cfg(feature = "box")]
+mod on_disk {
+    use super::*;
+    use encamp::store::rocks::{RocksStore, Shared, SyncReport};
+    use encamp::store::{CommitId, StoreId};
+    use std::fs::{self, File};
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
+    use std::path::{Path, PathBuf};
+    use std::process::{Command, Stdio};
+    use std::sync::mpsc::{Receiver, channel};
+    use std::sync::{Mutex, OnceLock};
+    use std::time::{Duration, Instant};
+    use tempfile::TempDir;
+
+    const ID: StoreId = StoreId::Replica(0);
+    /// Longer than any sync takes on a machine that still works.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    pub struct Rocks {
+        store: Option<RocksStore>,
+        reports: Receiver<SyncReport>,
+        directory: TempDir,
+    }
+
+    impl Bench for Rocks {
+        fn open() -> Rocks {
+            Rocks::open_in(directory(), 0)
+        }
+        fn store(&mut self) -> &mut dyn Store {
+            self.rocks()
+        }
+        fn sync(&mut self) {
+            let written = self.rocks().written_seq();
+            while self.rocks().synced_seq() < written {
+                self.reports.recv_timeout(PATIENCE).expect("a sync in time");
+            }
+        }
+        fn reopen(mut self) -> Rocks {
+            let directory = if self.rocks().get(b"") == Err(StoreError::Closed) {
+                // A closed store keeps its directory until the process ends; what the next process would find is a copy.
+                copy_of(self.directory.path())
+            } else {
+                drop(self.store.take());
+                self.directory
+            };
+            Rocks::open_in(directory, 0)
+        }
+        fn fill(mut self) -> Rocks {
+            drop(self.store.take());
+            Rocks::open_in(self.directory, u64::MAX)
+        }
+        fn fail_a_sync(&mut self) {
+            // A pipe takes what is written to it, and cannot be synced.
+            let (hears, takes) = std::io::pipe().unwrap();
+            replace_log_file(self.directory.path(), takes.into_raw_fd());
+            self.rocks().write(put("unlucky", "1")).unwrap();
+            loop {
+                match self.reports.recv_timeout(PATIENCE).expect("a report in time") {
+                    SyncReport::Synced(_) => (),
+                    SyncReport::Failed(id, words) => {
+                        assert_eq!(id, ID);
+                        assert!(words.contains("sync failed"), "{words}");
+                        break;
+                    }
+                }
+            }
+            drop(hears);
+        }
+    }
+
+    impl Rocks {
+        fn open_in(directory: TempDir, disk_reserve_bytes: u64) -> Rocks {
+            let (report, reports) = channel();
+            let notify = Box::new(move |told| report.send(told).unwrap_or(()));
+            let store = RocksStore::open(directory.path(), ID, shared(), disk_reserve_bytes, notify);
+            Rocks { store: Some(store.unwrap()), reports, directory }
+        }
+
+        fn rocks(&mut self) -> &mut RocksStore {
+            self.store.as_mut().unwrap()
+        }
+    }
+
+    fn shared() -> &'static Shared {
+        static SHARED: OnceLock<Shared> = OnceLock::new();
+        SHARED.get_or_init(|| Shared::new().unwrap())
+    }
+
+    /// Beside the test's own binary rather than in memory, where a sync costs nothing and proves nothing.
+    fn directory() -> TempDir {
+        TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+    }
+
+    fn copy_of(original: &Path) -> TempDir {
+        let copy = directory();
+        for entry in fs::read_dir(original).unwrap().flatten() {
+            fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+        }
+        copy
+    }
+
+    fn open(path: &Path) -> Result<RocksStore, StoreError> {
+        RocksStore::open(path, ID, shared(), 0, Box::new(|_| ()))
+    }
+
+    fn refusal(path: &Path) -> String {
+        match open(path) {
+            Ok(_) => panic!("{} was opened", path.display()),
+            Err(StoreError::Broken(words)) => words,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+
+    /// Puts another file under the log that the store in `directory` has open.
+    fn replace_log_file(directory: &Path, with: RawFd) {
+        let directory = directory.canonicalize().unwrap();
+        let mut replaced = 0;
+        for entry in fs::read_dir("/proc/self/fd").unwrap().flatten() {
+            let Ok(target) = fs::read_link(entry.path()) else { continue };
+            if target.starts_with(&directory) && target.extension().is_some_and(|extension| extension == "log") {
+                let fd: RawFd = entry.file_name().to_str().unwrap().parse().unwrap();
+                // SAFETY: both descriptors are open, and RocksDB goes on using `fd` by its number.
+                assert_eq!(unsafe { libc::dup2(with, fd) }, fd);
+                replaced += 1;
+            }
+        }
+        assert_eq!(replaced, 1, "the store has one log open");
+    }
+
+    fn log_file(directory: &Path) -> PathBuf {
+        let logs = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+        let mut logs: Vec<PathBuf> =
+            logs.filter(|path| path.extension().is_some_and(|extension| extension == "log")).collect();
+        logs.sort();
+        logs.pop().unwrap()
+    }
+
+    #[test]
+    fn one_sync_covers_all_that_was_written_while_the_one_before_it_ran() {
+        let directory = directory();
+        let (release, held) = channel::<()>();
+        let held = Mutex::new(held);
+        let (report, reports) = channel();
+        let notify = Box::new(move |told| {
+            report.send(told).unwrap();
+            let _ = held.lock().unwrap().recv(); // the first report is held up; then the other end is dropped
+        });
+        let mut store = RocksStore::open(directory.path(), ID, shared(), 0, notify).unwrap();
+        store.write(put("a", "1")).unwrap();
+        let first = reports.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(first, SyncReport::Synced(CommitId { store: ID, seq: 1 }));
+        for _ in 1..1000 {
+            store.write(put("a", "2")).unwrap();
+        }
+        drop(release);
+        let second = reports.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(second, SyncReport::Synced(CommitId { store: ID, seq: 1000 }));
+        drop(store);
+        assert_eq!(reports.iter().count(), 0, "nothing was left to sync");
+    }
+
+    #[test]
+    fn a_thousand_writes_need_far_fewer_syncs() {
+        let mut bench = Rocks::open();
+        for seq in 1..=1000u32 {
+            bench.store().write(put(seq.to_be_bytes(), vec![b'v'; 150])).unwrap();
+        }
+        drop(bench.store.take());
+        let mut last = 0;
+        let mut syncs = 0;
+        for told in bench.reports.iter() {
+            let SyncReport::Synced(CommitId { store: ID, seq }) = told else { panic!("{told:?}") };
+            assert!(seq > last, "{seq} after {last}");
+            last = seq;
+            syncs += 1;
+        }
+        assert_eq!(last, 1000);
+        assert!(syncs <= 500, "{syncs} syncs for 1000 writes");
+    }
+
+    #[test]
+    fn a_drop_syncs_what_is_written() {
+        let mut bench = Rocks::open();
+        for seq in 1..=500u32 {
+            bench.store().write(put(seq.to_be_bytes(), "1")).unwrap();
+        }
+        let began = Instant::now();
+        drop(bench.store.take());
+        assert!(began.elapsed() < Duration::from_secs(2));
+        let last = bench.reports.iter().last();
+        assert_eq!(last, Some(SyncReport::Synced(CommitId { store: ID, seq: 500 })));
+        let mut bench = Rocks::open_in(bench.directory, 0);
+        assert_eq!(bench.store().scan(b"", None, 999).unwrap().len(), 500);
+    }
+
+    #[test]
+    fn two_stores_of_one_process_are_independent() {
+        let (mut a, mut b) = (Rocks::open(), Rocks::open());
+        a.store().write(put("a", "1")).unwrap();
+        a.store().write(put("a", "2")).unwrap();
+        b.store().write(put("b", "1")).unwrap();
+        a.sync();
+        b.sync();
+        assert_eq!((a.store().synced_seq(), b.store().synced_seq()), (2, 1));
+        assert_eq!(keys(b.store().scan(b"", None, 9).unwrap()), [b"b"]);
+        a.fail_a_sync();
+        assert_eq!(a.store().get(b"a"), Err(StoreError::Closed));
+        b.store().write(put("b", "2")).unwrap();
+        b.sync();
+        assert_eq!(b.store().get(b"b").unwrap(), Some(b"2".to_vec()));
+    }
+
+    #[test]
+    fn a_failed_sync_is_told_once_and_never_tried_again() {
+        let mut bench = Rocks::open();
+        bench.fail_a_sync();
+        for _ in 0..9 {
+            assert_eq!(bench.store().write(put("a", "1")), Err(StoreError::Closed));
+        }
+        let began = Instant::now();
+        drop(bench.store.take());
+        assert!(began.elapsed() < Duration::from_secs(2));
+        assert_eq!(bench.reports.iter().collect::<Vec<_>>(), []);
+    }
+
+    #[test]
+    fn no_space_for_the_log_is_full_and_not_closed() {
+        let mut bench = Rocks::open();
+        bench.store().write(put("a", "1")).unwrap();
+        bench.sync();
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        replace_log_file(bench.directory.path(), full.as_raw_fd());
+        assert_eq!(bench.store().write(put("a", "2")), Err(StoreError::Full));
+        assert_eq!(bench.store().write(put("a", "2")), Err(StoreError::Full));
+        assert_eq!(bench.store().get(b"a").unwrap(), Some(b"1".to_vec()));
+        assert_eq!(bench.store().written_seq(), 1);
+    }
+
+    #[test]
+    fn a_second_process_is_refused_in_words_and_a_killed_one_leaves_what_it_synced() {
+        const HOLD: &str = "STORE_BATTERY_HOLD";
+        if let Some(path) = std::env::var_os(HOLD) {
+            // This is the first process: it syncs a record, says so, and holds the store until it is killed.
+            let (report, reports) = channel();
+            let notify = Box::new(move |told| report.send(told).unwrap());
+            let mut store = RocksStore::open(Path::new(&path), ID, shared(), 0, notify).unwrap();
+            store.write(put("a", "1")).unwrap();
+            reports.recv_timeout(PATIENCE).unwrap();
+            writeln!(std::io::stderr(), "held").unwrap();
+            let _ = std::io::stdin().read(&mut [0]);
+            return;
+        }
+        let directory = directory();
+        let path = directory.path().join("not/yet/there");
+        let mut first = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--nocapture"])
+            .arg("on_disk::a_second_process_is_refused_in_words_and_a_killed_one_leaves_what_it_synced")
+            .env(HOLD, &path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let said =
+            BufReader::new(first.stderr.take().unwrap()).lines().map_while(Result::ok).find(|line| line == "held");
+        assert!(said.is_some(), "the first process did not open the store");
+        let words = refusal(&path);
+        assert!(words.contains("is in use"), "{words}");
+        assert!(words.contains(&format!("encamp.lock is locked by process {}.", first.id())), "{words}");
+        first.kill().unwrap();
+        first.wait().unwrap();
+        assert_eq!(open(&path).unwrap().get(b"a").unwrap(), Some(b"1".to_vec()));
+    }
+
+    #[test]
+    fn a_second_spelling_of_the_path_is_refused_too() {
+        let bench = Rocks::open();
+        let links = directory();
+        let link = links.path().join("link");
+        std::os::unix::fs::symlink(bench.directory.path(), &link).unwrap();
+        assert!(refusal(&link).contains("is in use"), "{}", refusal(&link));
+    }
+
+    /// Writes records 1 to `count`, of 500 bytes each, and closes the store: they are in its log.
+    fn filled(count: u8) -> Rocks {
+        let mut bench = Rocks::open();
+        for seq in 1..=count {
+            bench.store().write(put([seq], vec![seq; 500])).unwrap();
+        }
+        drop(bench.store.take());
+        bench
+    }
+
+    #[test]
+    fn a_torn_tail_of_the_log_is_cut_off() {
+        let bench = filled(200);
+        let log = fs::read(log_file(bench.directory.path())).unwrap();
+        assert!(log.len() > 100_000, "closing leaves the records in the log");
+        for torn in [&[][..], &[0; 9], &[0; 9000], &[0xaa; 9], &[0xaa; 40_000]] {
+            let copy = copy_of(bench.directory.path());
+            File::options().append(true).open(log_file(copy.path())).unwrap().write_all(torn).unwrap();
+            let found = Rocks::open_in(copy, 0).store().scan(b"", None, 999).unwrap();
+            assert_eq!(found.len(), 200, "{} torn bytes", torn.len());
+        }
+    }
+
+    #[test]
+    fn an_unsynced_tail_may_be_torn_anywhere_and_leaves_the_records_before() {
+        // The lock file of a moment when nothing was synced makes the whole log an unsynced tail.
+        let mut bench = Rocks::open();
+        let nothing_synced = fs::read(bench.directory.path().join("encamp.lock")).unwrap();
+        for seq in 1..=200u8 {
+            bench.store().write(put([seq], vec![seq; 500])).unwrap();
+        }
+        drop(bench.store.take());
+        let log = fs::read(log_file(bench.directory.path())).unwrap();
+        let end = log.len();
+        for at in [1, 300, 4096, 20_000, 32_767, 32_768, 32_775, 40_960, 65_536, end - 1] {
+            // The end is missing; or one page of the middle, for pages come to the disk in any order.
+            let mut page_missing = log.clone();
+            page_missing[at..end.min(at + 4096)].fill(0);
+            for torn in [&log[..at], &page_missing] {
+                let copy = copy_of(bench.directory.path());
+                fs::write(log_file(copy.path()), torn).unwrap();
+                fs::write(copy.path().join("encamp.lock"), &nothing_synced).unwrap();
+                let found = keys(Rocks::open_in(copy, 0).store().scan(b"", None, 999).unwrap());
+                let before: Vec<[u8; 1]> = (1..=200).map(|seq| [seq]).take(found.len()).collect();
+                assert_eq!(found, before, "a prefix, without a hole");
+                assert!((at / 540..=at / 500 + 1).contains(&(found.len() + 1)), "{} records before {at}", found.len());
+            }
+        }
+    }
+
+    #[test]
+    fn a_log_that_lost_synced_records_is_refused_and_left_alone() {
+        let bench = filled(200);
+        let directory = bench.directory.path();
+        let log = log_file(directory);
+        let good = fs::read(&log).unwrap();
+        let middle = good.len() / 2;
+        let mut flipped = good.clone();
+        flipped[middle] ^= 1;
+        let mut zeroed = good.clone();
+        zeroed[middle..middle + 4096].fill(0);
+        for damaged in [&flipped, &zeroed, &good[..middle].to_vec(), &good[..good.len() - 1].to_vec()] {
+            fs::write(&log, damaged).unwrap();
+            for _ in 0..2 {
+                let words = refusal(directory);
+                assert!(words.contains("records that were synced are missing"), "{words}");
+            }
+            assert_eq!(fs::read(&log).unwrap(), *damaged, "the evidence is kept");
+        }
+        // The operator's way on: without the lock file, what is left is taken.
+        let copy = copy_of(directory);
+        fs::write(log_file(copy.path()), &flipped).unwrap();
+        fs::remove_file(copy.path().join("encamp.lock")).unwrap();
+        let left = Rocks::open_in(copy, 0).store().scan(b"", None, 999).unwrap().len();
+        assert!((90..=100).contains(&left), "{left}");
+        // And nothing that was tried has harmed what was good.
+        fs::write(&log, &good).unwrap();
+        assert_eq!(open(directory).unwrap().scan(b"", None, 999).unwrap().len(), 200);
+    }
+
+    #[test]
+    fn an_emptied_directory_with_its_lock_file_is_refused() {
+        let bench = filled(9);
+        let lock = bench.directory.path().join("encamp.lock");
+        let emptied = directory();
+        fs::copy(&lock, emptied.path().join("encamp.lock")).unwrap();
+        assert!(refusal(emptied.path()).contains("the log ends at change 0, and change 9 was"));
+    }
+
+    #[test]
+    fn a_busy_store_neither_waits_nor_loses_anything() {
+        let mut bench = Rocks::open();
+        let mut stalled = 0u32;
+        let mut longest = Duration::ZERO;
+        for key in 0..50_000u32 {
+            loop {
+                let began = Instant::now();
+                let written = bench.store().write(put(key.to_be_bytes(), vec![b'v'; 150]));
+                longest = longest.max(began.elapsed());
+                match written {
+                    Ok(_) => break,
+                    Err(StoreError::Stalled) => {
+                        stalled += 1;
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                    Err(other) => panic!("{other}"),
+                }
+            }
+        }
+        println!("{stalled} writes were told to come again; the longest took {longest:?}");
+        bench.sync();
+        let mut bench = bench.reopen();
+        assert_eq!(bench.store().scan(b"", None, usize::MAX).unwrap().len(), 50_000);
+    }
+
+    store_battery!(rocks, Rocks, cases = 24);
+}

@@ -232,17 +232,32 @@ pub(super) fn nearest<'w>(typed: &str, words: impl IntoIterator<Item = &'w str>)
 
 /// The sections that know a key of this name, for a key that stands in the wrong one.
 pub(super) fn homes_of(name: &str) -> Vec<&'static str> {
-    fn walk(section: &'static Section, name: &str, homes: &mut Vec<&'static str>) {
-        if section.key(name).is_some() && !homes.contains(&section.title) {
+    let mut homes = Vec::new();
+    for (section, key) in everything() {
+        if key.name == name && !homes.contains(&section.title) {
             homes.push(section.title);
         }
+    }
+    homes
+}
+
+/// The nearest key of all sections, and its section.
+pub(super) fn nearest_anywhere(typed: &str) -> Option<(&'static str, &'static str)> {
+    let near = nearest(typed, everything().iter().map(|(_, key)| key.name))?;
+    Some((near, homes_of(near).first()?))
+}
+
+/// Every key with its section.
+fn everything() -> Vec<(&'static Section, &'static Key)> {
+    fn walk(section: &'static Section, all: &mut Vec<(&'static Section, &'static Key)>) {
         for key in section.keys {
+            all.push((section, key));
             if let Table(inner) | Tables(inner) = key.shape {
-                walk(inner, name, homes);
+                walk(inner, all);
             }
         }
     }
-    let mut homes = Vec::new();
-    walk(&ROOT, name, &mut homes);
-    homes
+    let mut all = Vec::new();
+    walk(&ROOT, &mut all);
+    all
 }

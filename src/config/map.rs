@@ -47,8 +47,11 @@ pub(super) fn read(
     let tables = read_replica_tables(root, around, bound, report);
     let mut map = Map { around, tables, shards: Vec::new(), replicas: Vec::new(), named_at: HashMap::new() };
     let views = root.tables("shard");
-    if root.has("shard") {
+    if !views.is_empty() {
         map.read_shards(&views, report);
+    } else if root.has("shard") && !root.is_empty_list("shard") {
+        // Of the wrong shape, which has been reported; nothing can be said of a map that is not there.
+        return (Vec::new(), Vec::new());
     } else {
         map.shards.push(Shard {
             name: "all".into(),
@@ -56,7 +59,7 @@ pub(super) fn read(
             replicas: Vec::new(),
             write_quorum: 1,
         });
-        map.take_replica(0, Spot::new("a", root.at), report);
+        map.take_replica(0, Spot::new("a", around.front_elsewhere.unwrap_or(root.at)), report);
     }
     map.check_replicas(report);
     (map.shards, map.replicas)
@@ -383,7 +386,7 @@ fn unowned(owned: impl Iterator<Item = Suffix>) -> Vec<Suffix> {
 }
 
 /// `50-74, 99`
-fn compact(suffixes: &[Suffix]) -> String {
+pub(super) fn compact(suffixes: &[Suffix]) -> String {
     let mut sorted: Vec<(usize, u64)> =
         suffixes.iter().map(|suffix| (suffix.as_str().len(), suffix.as_str().parse().unwrap_or(0))).collect();
     sorted.sort_unstable();

@@ -4,6 +4,9 @@
 //! said of a mistake, stands in [`read`] and [`subscribers`]. Nothing here touches a file: the shell hands in texts.
 
 mod csv;
+pub mod diff;
+#[cfg(feature = "box")]
+pub mod edit;
 pub mod keys;
 mod map;
 pub mod read;

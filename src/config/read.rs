@@ -188,14 +188,14 @@ fn path(spot: Spot<&str>, report: &mut Report<'_>) -> Option<PathBuf> {
 }
 
 fn read_cluster_key(root: &View<'_>, sources: &Sources, report: &mut Report<'_>) -> Option<ClusterKey> {
-    const HINT: &str = "64 hex digits, the same on every box: `openssl rand -hex 32` makes some";
+    const HINT: &str = "64 hex digits, the same on every box; `openssl rand -hex 32` makes some";
     let spot = root.text("cluster_key")?;
     let (text, whose) = match spot.value.strip_prefix("file:") {
         None => (spot.value, "`cluster_key`".to_owned()),
         Some(path) => match &sources.cluster_key_file {
             Some(text) => (text.trim(), path.to_owned()),
             None => {
-                report.problem(spot.at, format!("{path:?} cannot be read")).hint(format!("the file holds {HINT}"));
+                report.problem(spot.at, format!("{path:?} cannot be read")).hint(format!("the file must hold {HINT}"));
                 return None;
             }
         },
@@ -205,7 +205,9 @@ fn read_cluster_key(root: &View<'_>, sources: &Sources, report: &mut Report<'_>)
     let is_hex = digits.len() == 64 && digits.iter().all(u8::is_ascii_hexdigit);
     if !is_hex {
         let count = text.chars().count();
-        report.problem(spot.at, format!("{whose} is not 64 hex digits, but {count} characters")).hint(HINT);
+        report
+            .problem(spot.at, format!("{whose} is not 64 hex digits, but {count} characters"))
+            .hint(format!("write {HINT}"));
         return None;
     }
     for (byte, pair) in key.0.iter_mut().zip(digits.chunks_exact(2)) {
@@ -217,21 +219,46 @@ fn read_cluster_key(root: &View<'_>, sources: &Sources, report: &mut Report<'_>)
 
 /// Every address that this process is to listen on, so that none is taken twice.
 #[derive(Default)]
-pub(super) struct Bound(Vec<(Listener, Place)>);
+pub(super) struct Bound(Vec<(Listener, Origin)>);
+
+#[derive(Clone, Copy)]
+enum Origin {
+    At(Place),
+    /// The section that listens there unless told otherwise.
+    Default(&'static str),
+}
 
 impl Bound {
-    /// The place of a listener that the kernel would not have beside this one. An unspecified address takes the port of
-    /// every address of its family.
-    fn clash(&self, new: &Listener) -> Option<Place> {
-        let found = self.0.iter().find(|(old, _)| {
+    /// Takes the address, or reports who has it. An unspecified address takes the port of every address of its family.
+    fn take(&mut self, new: &Listener, origin: Origin, report: &mut Report<'_>) -> bool {
+        let clash = self.0.iter().find(|(old, _)| {
             let (old_ip, new_ip) = (old.address.ip(), new.address.ip());
             old.transport == new.transport
                 && old.address.port() == new.address.port()
                 && old_ip.is_ipv4() == new_ip.is_ipv4()
                 && (old_ip == new_ip || old_ip.is_unspecified() || new_ip.is_unspecified())
         });
-        found.map(|(_, at)| *at)
+        let Some((old, other)) = clash else {
+            self.0.push((new.clone(), origin));
+            return true;
+        };
+        let what = |one: &Listener| format!("{} is listened on twice", one.address);
+        match (origin, *other) {
+            (Origin::At(at), Origin::At(first)) => {
+                let first = report.name_of(first);
+                report.problem(at, what(new)).hint(format!("the first is at {first}"));
+            }
+            (Origin::At(at), Origin::Default(section)) => by_default(at, what(new), section, report),
+            (Origin::Default(section), Origin::At(at)) => by_default(at, what(old), section, report),
+            // The defaults of two sections have different ports.
+            (Origin::Default(_), Origin::Default(_)) => {}
+        }
+        false
     }
+}
+
+fn by_default(at: Place, what: String, section: &str, report: &mut Report<'_>) {
+    report.problem(at, what).hint(format!("{section} listens there by default: write another port, or its `listen`"));
 }
 
 /// A list of listeners; `None` where the key is not there. Those that cannot be are reported and left out.
@@ -253,15 +280,9 @@ pub(super) fn listeners(
         if let Some(advertise) = advertise {
             listener.advertise = value(advertise, |text| advertised(text, &listener), report);
         }
-        if let Some(first) = bound.clash(&listener) {
-            let first = report.name_of(first);
-            report
-                .problem(spot.at, format!("{:?} is listened on twice", spot.value))
-                .hint(format!("the first is at {first}"));
-            continue;
+        if bound.take(&listener, Origin::At(spot.at), report) {
+            all.push(listener);
         }
-        bound.0.push((listener.clone(), spot.at));
-        all.push(listener);
     }
     Some(all)
 }
@@ -292,8 +313,8 @@ fn default_listeners(of: &[(Transport, u16)]) -> Vec<Listener> {
 /// The listeners of a section, or its defaults where it does not name any.
 fn listeners_or(
     section: Option<&View<'_>>,
+    title: &'static str,
     default: &[(Transport, u16)],
-    root: &View<'_>,
     bound: &mut Bound,
     report: &mut Report<'_>,
 ) -> Vec<Listener> {
@@ -302,9 +323,8 @@ fn listeners_or(
     {
         return listeners(section, "listen", bound, report).unwrap_or_default();
     }
-    let at = section.map_or(root.at, |section| section.at);
-    let all = default_listeners(default);
-    bound.0.extend(all.iter().map(|listener| (listener.clone(), at)));
+    let mut all = default_listeners(default);
+    all.retain(|listener| bound.take(listener, Origin::Default(title), report));
     all
 }
 
@@ -328,7 +348,7 @@ fn read_front(root: &View<'_>, bound: &mut Bound, report: &mut Report<'_>) -> Fr
     let section = section.as_ref();
     let unlisted = section.and_then(|section| section.text("unlisted"));
     Front {
-        listen: listeners_or(section, &[(Udp, 5060), (Tcp, 5060), (Udp, 5063), (Udp, 5064)], root, bound, report),
+        listen: listeners_or(section, "[front]", &[(Udp, 5060), (Tcp, 5060), (Udp, 5063), (Udp, 5064)], bound, report),
         base_stations: networks(section, "base_stations", report),
         peers: networks(section, "peers", report),
         unlisted: match unlisted {
@@ -352,7 +372,7 @@ fn front_elsewhere(root: &View<'_>, front: &Front) -> Option<Place> {
     let section = root.table("front")?;
     if !front.peers.is_empty() {
         Some(section.place_of("peers"))
-    } else if section.items("listen").is_some_and(|listen| listen.is_empty()) {
+    } else if section.is_empty_list("listen") {
         Some(section.place_of("listen"))
     } else {
         None
@@ -475,7 +495,7 @@ fn read_zone(root: &View<'_>, domain: &str, bound: &mut Bound, report: &mut Repo
     let ttl_s = section.and_then(|section| section.count("ttl_s"));
     ZoneSettings {
         apex: apex.and_then(|spot| value(spot, units::host_name, report)).unwrap_or_else(|| domain.to_owned()),
-        listen: listeners_or(section, &[(Transport::Udp, 53), (Transport::Tcp, 53)], root, bound, report),
+        listen: listeners_or(section, "[zone]", &[(Transport::Udp, 53), (Transport::Tcp, 53)], bound, report),
         allow: networks(section, "allow", report),
         ttl_s: ttl_s.map_or(60, |ttl_s| ttl_s.value as u32),
     }
@@ -513,6 +533,11 @@ fn read_registrar(root: &View<'_>, report: &mut Report<'_>) -> Registrar {
     }
     registrar.unknown_cause_by_plmn = read_causes(&section, report);
 
+    if !section.has("expires_s_default") && registrar.expires_s_min <= registrar.expires_s_max {
+        // Who only narrows what is granted need not know of the default.
+        registrar.expires_s_default =
+            registrar.expires_s_default.clamp(registrar.expires_s_min, registrar.expires_s_max);
+    }
     if registrar.expires_s_min > registrar.expires_s_max {
         let what = format!(
             "`expires_s_min` ({}) is above `expires_s_max` ({})",

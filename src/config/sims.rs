@@ -5,6 +5,7 @@
 //! Read first: wire.md section 6.1 for the traps (a number twice, a Ki with blanks or 0x).
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::Subscriber;
 use super::keys;
@@ -23,6 +24,8 @@ pub(super) struct Roll {
     all: Vec<(Subscriber, Place)>,
     imsi_at: HashMap<Imsi, Place>,
     number_at: HashMap<Msisdn, Place>,
+    /// The name of each file, once for all its subscribers.
+    files: HashMap<usize, Arc<str>>,
 }
 
 /// One SIM as typed, whatever kind of file it stands in.
@@ -102,7 +105,10 @@ impl Roll {
         let name = typed.name.and_then(|spot| value(spot, units::title, report)).unwrap_or_default();
         let auth = typed.auth.and_then(|auth| parse_auth(&auth, report));
         if let (Some(imsi), Some(auth)) = (imsi, auth) {
-            let (file, line) = (report.files[typed.at.file].name.to_owned(), report.line_of(typed.at));
+            let file =
+                self.files.entry(typed.at.file).or_insert_with(|| report.files[typed.at.file].name.into()).clone();
+            let (name, line) = (name.into_boxed_str(), report.line_of(typed.at));
+            msisdn.shrink_to_fit();
             self.all.push((Subscriber { imsi, msisdn, name, auth, barred: typed.barred, file, line }, typed.imsi.at));
         }
     }
@@ -133,7 +139,7 @@ fn parse_imsi(text: &str) -> Result<Imsi, Flaw> {
 
 fn parse_number(text: &str) -> Result<Msisdn, Flaw> {
     Msisdn::parse(text).map_err(|error| {
-        let plain: String = text.chars().filter(|char| char.is_ascii_digit() || *char == '+').collect();
+        let plain: String = text.chars().filter(|char| !matches!(char, ' ' | '-' | '.' | '/' | '(' | ')')).collect();
         let hint = match Msisdn::parse(&plain) {
             Ok(number) if text.len() <= 30 => format!("write \"{number}\""),
             _ => "write it as it is dialled: \"2001\", or \"+15550001\" with its country code".into(),

@@ -1,6 +1,7 @@
 //! Who is provisioned: the table of subscribers, found by IMSI and by number.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::gsm::auc::Auth;
 use crate::ident::{Imsi, Msisdn};
@@ -11,12 +12,12 @@ pub struct Subscriber {
     pub imsi: Imsi,
     /// The first one is shown to those he calls.
     pub msisdn: Vec<Msisdn>,
-    pub name: String,
+    pub name: Box<str>,
     pub auth: Auth,
     /// Barred by the operator: 403 with cause 13.
     pub barred: bool,
-    /// Where it stands: file and line (1 = first).
-    pub file: String,
+    /// Where it stands: file and line (1 = first). One text for all of a file.
+    pub file: Arc<str>,
     pub line: usize,
 }
 
@@ -37,6 +38,8 @@ impl Subscribers {
             }
             table.by_imsi.entry(subscriber.imsi).or_insert(subscriber);
         }
+        table.by_imsi.shrink_to_fit();
+        table.by_number.shrink_to_fit();
         table
     }
 

@@ -56,6 +56,8 @@ impl<'a> File<'a> {
 
 struct Found {
     at: Place,
+    /// The text is no TOML here.
+    is_broken: bool,
     what: String,
     hint: Option<String>,
 }
@@ -91,6 +93,13 @@ impl<'a> Report<'a> {
         push(&mut self.notes, at, what.into())
     }
 
+    /// A spot at which the text is no TOML. It hides whatever else is found in its line: that is mostly its echo.
+    pub fn broken(&mut self, at: Place, what: impl Into<String>) -> Hinted<'_> {
+        let hinted = push(&mut self.problems, at, what.into());
+        hinted.0.is_broken = true;
+        hinted
+    }
+
     pub fn has_problems(&self) -> bool {
         !self.problems.is_empty()
     }
@@ -117,7 +126,17 @@ impl<'a> Report<'a> {
     }
 
     fn told(&self, mut found: Vec<Found>) -> Vec<Problem> {
-        found.sort_by_key(|found| found.at);
+        // Stable, and the broken spots come first in their line.
+        found.sort_by_key(|found| (found.at.file, self.line_of(found.at), !found.is_broken, found.at.offset));
+        let mut broken_line = None;
+        found.retain(|found| {
+            let line = Some((found.at.file, self.line_of(found.at)));
+            let is_echo = broken_line == line;
+            if found.is_broken {
+                broken_line = line;
+            }
+            !is_echo
+        });
         let rest = found.len().saturating_sub(PROBLEM_COUNT_MAX);
         let next = found.get(PROBLEM_COUNT_MAX).map(|found| self.name_of(found.at));
         found.truncate(PROBLEM_COUNT_MAX);
@@ -134,7 +153,7 @@ impl<'a> Report<'a> {
 }
 
 fn push(list: &mut Vec<Found>, at: Place, what: String) -> Hinted<'_> {
-    list.push(Found { at, what, hint: None });
+    list.push(Found { at, is_broken: false, what, hint: None });
     let last = list.len() - 1;
     Hinted(&mut list[last])
 }

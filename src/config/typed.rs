@@ -22,16 +22,16 @@ pub(super) fn parse<'a>(report: &mut Report<'a>, file: usize) -> (DeTable<'a>, b
         let message = error.message().trim_end_matches(", expected nothing");
         let bare = text.get(span.clone()).is_some_and(str::is_empty);
         if message.starts_with("string values must be quoted") && bare {
-            report.problem(at, "a value is missing after `=`");
+            report.broken(at, "a value is missing after `=`");
         } else if message.starts_with("string values must be quoted") {
-            report.problem(at, "a text needs quotes").hint("write it as \"..\"");
+            report.broken(at, "a text needs quotes").hint("write it as \"..\"");
         } else if message == "duplicate key" {
             let key = text.get(span).unwrap_or_default();
-            report.problem(at, format!("`{key}` stands twice in the same section")).hint("keep one of the two");
+            report.broken(at, format!("`{key}` stands twice in the same section")).hint("keep one of the two");
         } else if message.starts_with("unexpected leading zero") {
-            report.problem(at, message).hint("digits that are no quantity stand in quotes: \"001..\"");
+            report.broken(at, message).hint("digits that are no quantity stand in quotes: \"001..\"");
         } else {
-            report.problem(at, message);
+            report.broken(at, message);
         }
     }
     (table.into_inner(), errors.is_empty())
@@ -82,6 +82,8 @@ fn unknown_key(report: &mut Report<'_>, at: Place, name: &str, section: &'static
         Some(format!("did you mean `{near}`?"))
     } else if !homes.is_empty() {
         Some(format!("`{name}` belongs in {}", homes.join(" or ")))
+    } else if let Some((near, home)) = keys::nearest_anywhere(name) {
+        Some(format!("did you mean `{near}` in {home}?"))
     } else {
         let known: Vec<&str> = section.keys.iter().map(|key| key.name).collect();
         Some(format!("{} knows {}", section.title, known.join(", ")))
@@ -116,7 +118,7 @@ fn check_value(report: &mut Report<'_>, file: usize, name: &str, value: &Value<'
         }
         (Shape::Size, _) => {
             report
-                .problem(at, format!("`{name}` is a number of bytes or a text with a unit, not {found}"))
+                .problem(at, format!("`{name}` is a whole number of bytes, or a text with a unit"))
                 .hint(format!("write {name} = \"64 MB\""));
         }
         (Shape::Flag, _) => {
@@ -251,6 +253,11 @@ impl<'t> View<'t> {
         self.table.get_key_value(name).map_or(self.at, |(key, _)| self.place(key.span().start))
     }
 
+    /// Whether the key was written as a list with nothing in it.
+    pub fn is_empty_list(&self, name: &str) -> bool {
+        self.value(name).and_then(|(value, _)| value.as_array()).is_some_and(|items| items.is_empty())
+    }
+
     pub fn text(&self, name: &str) -> Option<Spot<&'t str>> {
         let (value, at) = self.value(name)?;
         Some(Spot::new(value.as_str()?, at))
@@ -263,10 +270,15 @@ impl<'t> View<'t> {
     }
 
     pub fn require(&self, name: &str, example: &str, report: &mut Report<'_>) {
-        if !self.has(name) {
-            report
-                .problem(self.at, format!("`{name}` is missing in {}", self.section.title))
-                .hint(format!("write {example}"));
+        // A key with a slip in it has been reported as unknown, with this one as what was meant.
+        let is_misspelt = || {
+            let mut unknown = self.table.keys().filter(|key| self.section.key(key.get_ref()).is_none());
+            unknown.any(|key| near_key(key.get_ref(), self.section) == Some(name))
+        };
+        if !self.has(name) && !is_misspelt() {
+            let title = self.section.title;
+            let within = if title.starts_with("the ") { "at" } else { "in" };
+            report.problem(self.at, format!("`{name}` is missing {within} {title}")).hint(format!("write {example}"));
         }
     }
 

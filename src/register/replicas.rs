@@ -25,7 +25,7 @@ use crate::sip::header::HeaderName;
 use crate::sip::parse::{Contacts, Message};
 use crate::sip::write::Writer;
 use crate::site::World;
-use crate::store::{StoreError, StoreId};
+use crate::store::{Store, StoreError, StoreId};
 use crate::time::{Instant, Stamp};
 use crate::zone::Health;
 
@@ -703,7 +703,9 @@ impl Replicas {
             *known = level;
             *answering = Some(true);
         }
-        self.all[index].retry = 0;
+        if code < 500 {
+            self.all[index].retry = 0;
+        }
         let record = if record.is_empty() { Some(Record::default()) } else { decode_text(record) };
         match asked.what {
             What::Write { write } if code == 200 => {
@@ -736,6 +738,9 @@ impl Replicas {
             }
             _ => {
                 let why = if code == 301 { "it says that another shard owns the IMSI" } else { "it refused" };
+                if self.all[index].hints.behind() {
+                    self.arm(w, index);
+                }
                 self.gone(asked, why)
             }
         }
@@ -885,6 +890,21 @@ impl Replicas {
     pub fn count(&self) -> usize {
         self.all.len()
     }
+}
+
+/// Gives an empty store its founding mark: what `encamp init` does for the local replicas of a site that is new.
+///
+/// `level`: nothing existed before anywhere, so nothing is missing; else the replica first compares itself with its siblings.
+pub fn found(
+    store: &mut dyn Store,
+    settings: &Settings,
+    shard: usize,
+    founded_ms: u64,
+    level: bool,
+) -> Result<(), StoreError> {
+    let mark = Mark { name: mark_name(settings, shard), founded_ms, level };
+    // The id names a store within a node; a mark is the same whichever it is.
+    Replica::open(store, StoreId::Node)?.set_mark(store, mark)
 }
 
 /// Siblings found each other under this name.

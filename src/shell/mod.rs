@@ -1,1 +1,19 @@
+//! The only door to the world: files, sockets, threads, clocks, the command line.
+//!
+//! Knows: how to open things and when to close them. Does not know: what a phone is allowed to. One dedicated thread owns the node,
+//! its stores and its UDP sockets ([`node`]); tokio runs beside it for DNS, TCP and the control socket, and speaks to it
+//! through one bounded queue.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the room that may touch the world")]
+
+pub mod commands;
+pub mod control;
 pub mod dns;
+pub mod files;
+pub mod init;
+pub mod log;
+pub mod node;
+pub mod print;
+pub mod run;
+pub mod sockets;
+pub mod streams;
+pub mod trial;

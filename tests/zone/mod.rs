@@ -118,7 +118,7 @@ pub fn subscribers(numbers: &[&str]) -> Subscribers {
     Subscribers::new(numbers.iter().enumerate().map(|(index, number)| Subscriber {
         imsi: Imsi::parse(&format!("{:015}", 1_010_000_000_000 + index)).unwrap(),
         msisdn: vec![Msisdn::parse(number).unwrap()],
-        name: String::new(),
+        name: "".into(),
         auth: Auth::None,
         barred: false,
         file: "subscribers.d/test.toml".into(),

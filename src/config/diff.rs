@@ -1,0 +1,220 @@
+//! What changed between two configurations, in the operator's words, and which of it waits for a restart.
+//!
+//! Sockets, stores and the map of suffixes are made once, when the process starts; everything else is looked up anew for
+//! each request, so it can change under a running node. A change of the map needs its bindings moved as well, which is
+//! why it is never taken in silently.
+
+use std::collections::BTreeMap;
+use std::fmt::{Debug, Display};
+
+use super::{Listener, Place, Replica, Settings, Shard, Subscriber, Transport, map};
+
+/// So many subscribers are named one by one; of more, only their number is told.
+const SUBSCRIBERS_NAMED_MAX: usize = 20;
+
+/// One thing that is different.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub what: String,
+    /// `false`: `apply` and SIGHUP take it in at once.
+    pub needs_restart: bool,
+}
+
+/// Everything that is different in `new`; nothing secret is shown, and of an IMSI the last four digits only.
+pub fn diff(old: &Settings, new: &Settings) -> Vec<Change> {
+    let mut changes = Changes::default();
+    changes.value("domain", &old.domain, &new.domain, true);
+    changes.value("data_dir", old.data_dir.display(), new.data_dir.display(), true);
+    changes.value("control", old.control.display(), new.control.display(), true);
+    if old.cluster_key != new.cluster_key {
+        changes.push("`cluster_key` changed".into(), true);
+    }
+    changes.value("disk_reserve", old.disk_reserve_bytes, new.disk_reserve_bytes, false);
+
+    changes.value("front.listen", listed(&old.front.listen), listed(&new.front.listen), true);
+    changes.value("front.base_stations", joined(&old.front.base_stations), joined(&new.front.base_stations), false);
+    changes.value("front.peers", joined(&old.front.peers), joined(&new.front.peers), false);
+    changes.debug("front.unlisted", &old.front.unlisted, &new.front.unlisted);
+    changes.named("base station", &old.base_stations, &new.base_stations, |station| &station.name, false);
+    changes.named("trunk", &old.trunks, &new.trunks, |trunk| &trunk.name, false);
+
+    changes.value("zone.apex", &old.zone.apex, &new.zone.apex, true);
+    changes.value("zone.listen", listed(&old.zone.listen), listed(&new.zone.listen), true);
+    changes.value("zone.allow", joined(&old.zone.allow), joined(&new.zone.allow), false);
+    changes.value("zone.ttl_s", old.zone.ttl_s, new.zone.ttl_s, false);
+
+    changes.shards(old, new);
+    changes.replicas(old, new);
+    changes.registrar(old, new);
+    changes.value(
+        "dialplan.local_prefixes",
+        joined(&old.dialplan.local_prefixes),
+        joined(&new.dialplan.local_prefixes),
+        false,
+    );
+    changes.debug("rehearsal", &old.rehearsal, &new.rehearsal);
+    changes.subscribers(old, new);
+    changes.0
+}
+
+#[derive(Default)]
+struct Changes(Vec<Change>);
+
+impl Changes {
+    fn push(&mut self, what: String, needs_restart: bool) {
+        self.0.push(Change { what, needs_restart });
+    }
+
+    fn value(&mut self, key: &str, old: impl Display, new: impl Display, needs_restart: bool) {
+        let (old, new) = (old.to_string(), new.to_string());
+        if old != new {
+            self.push(format!("`{key}`: {} -> {}", or_none(&old), or_none(&new)), needs_restart);
+        }
+    }
+
+    /// For what has no better words than its own.
+    fn debug<T: PartialEq + Debug>(&mut self, key: &str, old: &T, new: &T) {
+        if old != new {
+            self.push(format!("`{key}` changed"), false);
+        }
+    }
+
+    fn named<T: PartialEq>(
+        &mut self,
+        kind: &str,
+        old: &[T],
+        new: &[T],
+        name: impl Fn(&T) -> &str,
+        needs_restart: bool,
+    ) {
+        let of = |all: &'_ [T], wanted: &str| all.iter().position(|one| name(one) == wanted);
+        for one in new {
+            match of(old, name(one)) {
+                None => self.push(format!("{kind} `{}` added", name(one)), needs_restart),
+                Some(index) if old[index] != *one => {
+                    self.push(format!("{kind} `{}` changed", name(one)), needs_restart);
+                }
+                Some(_) => {}
+            }
+        }
+        for one in old.iter().filter(|one| of(new, name(one)).is_none()) {
+            self.push(format!("{kind} `{}` removed", name(one)), needs_restart);
+        }
+    }
+
+    /// By name: the order of the tables means nothing.
+    fn shards(&mut self, old: &Settings, new: &Settings) {
+        let by_name = |all: &Settings| -> BTreeMap<String, (String, String, usize)> {
+            let told = |shard: &Shard| {
+                let names = shard.replicas.iter().map(|index| all.replicas[*index].name.as_str()).collect::<Vec<_>>();
+                (map::compact(&shard.suffixes), names.join(", "), shard.write_quorum)
+            };
+            all.shards.iter().map(|shard| (shard.name.clone(), told(shard))).collect()
+        };
+        let (old, new) = (by_name(old), by_name(new));
+        for (name, (suffixes, replicas, quorum)) in &new {
+            match old.get(name) {
+                None => self.push(format!("shard `{name}` added"), true),
+                Some((old_suffixes, old_replicas, old_quorum)) => {
+                    self.value(&format!("shard {name}: suffixes"), old_suffixes, suffixes, true);
+                    self.value(&format!("shard {name}: replicas"), old_replicas, replicas, true);
+                    self.value(&format!("shard {name}: write_quorum"), old_quorum, quorum, true);
+                }
+            }
+        }
+        for name in old.keys().filter(|name| !new.contains_key(*name)) {
+            self.push(format!("shard `{name}` removed"), true);
+        }
+    }
+
+    fn replicas(&mut self, old: &Settings, new: &Settings) {
+        let by_name = |all: &Settings| -> BTreeMap<String, String> {
+            all.replicas.iter().map(|replica| (replica.name.clone(), told(replica))).collect()
+        };
+        let (old, new) = (by_name(old), by_name(new));
+        for (name, place) in &new {
+            match old.get(name) {
+                None => self.push(format!("replica `{name}` added, {place}"), true),
+                Some(old_place) => self.value(&format!("replica {name}"), old_place, place, true),
+            }
+        }
+        for name in old.keys().filter(|name| !new.contains_key(*name)) {
+            self.push(format!("replica `{name}` removed"), true);
+        }
+    }
+
+    fn registrar(&mut self, old: &Settings, new: &Settings) {
+        let (old, new) = (&old.registrar, &new.registrar);
+        macro_rules! each {
+            ($($field:ident),*) => {$(
+                self.value(
+                    concat!("registrar.", stringify!($field)),
+                    format!("{:?}", old.$field),
+                    format!("{:?}", new.$field),
+                    false,
+                );
+            )*};
+        }
+        each!(expires_s_min, expires_s_max, expires_s_default, stale_life, replica_absence_max);
+        each!(write_deadline, read_deadline, challenge_life, challenge_count_max, hint_count_max);
+        each!(contacts_per_aor_max, transaction_count_max, clock_trusted);
+        self.debug("registrar.unknown_cause", &old.unknown_cause_by_plmn, &new.unknown_cause_by_plmn);
+    }
+
+    fn subscribers(&mut self, old: &Settings, new: &Settings) {
+        let (mut added, mut changed, mut removed) = (Vec::new(), Vec::new(), Vec::new());
+        for subscriber in new.subscribers.iter() {
+            match old.subscribers.get(&subscriber.imsi) {
+                None => added.push(subscriber),
+                Some(before) if !is_same(before, subscriber) => changed.push(subscriber),
+                Some(_) => {}
+            }
+        }
+        removed.extend(old.subscribers.iter().filter(|subscriber| new.subscribers.get(&subscriber.imsi).is_none()));
+        for (all, verb) in [(&mut added, "added"), (&mut changed, "changed"), (&mut removed, "removed")] {
+            if all.len() > SUBSCRIBERS_NAMED_MAX {
+                self.push(format!("{} subscribers {verb}", all.len()), false);
+                continue;
+            }
+            all.sort_by(|a, b| (&a.file, a.line, a.imsi).cmp(&(&b.file, b.line, b.imsi)));
+            for Subscriber { imsi, file, line, .. } in all.iter() {
+                self.push(format!("subscriber {} ({file}:{line}) {verb}", imsi.short()), false);
+            }
+        }
+    }
+}
+
+/// Where it stands is no property of a subscriber.
+fn is_same(old: &Subscriber, new: &Subscriber) -> bool {
+    (&old.msisdn, &old.name, &old.auth, old.barred) == (&new.msisdn, &new.name, &new.auth, new.barred)
+}
+
+fn told(replica: &Replica) -> String {
+    match &replica.place {
+        Place::Local { path, listen } if listen.is_empty() => path.display().to_string(),
+        Place::Local { path, listen } => format!("{}, listening on {}", path.display(), listed(listen)),
+        Place::Remote { address } => format!("elsewhere at {address}"),
+    }
+}
+
+fn listed(listeners: &[Listener]) -> String {
+    let told = |listener: &Listener| {
+        let transport = match listener.transport {
+            Transport::Udp => "udp",
+            Transport::Tcp => "tcp",
+        };
+        match listener.advertise {
+            None => format!("{transport}:{}", listener.address),
+            Some(advertise) => format!("{transport}:{} as {advertise}", listener.address),
+        }
+    };
+    listeners.iter().map(told).collect::<Vec<_>>().join(", ")
+}
+
+fn joined<T: Display>(all: &[T]) -> String {
+    all.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn or_none(text: &str) -> &str {
+    if text.is_empty() { "none" } else { text }
+}

@@ -1,0 +1,489 @@
+//! The command line: what an operator types, and what he is told.
+//!
+//! "Options before or after the subcommand; a bare noun is its first verb" (DESIGN section 9). Exit code: 0 yes or done, 1 no, 2 could not.
+//! Commands reach the running process over the control socket; those that can work on the files alone do so without one.
+
+use std::io::{self, BufRead as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::{Args, Parser, Subcommand};
+use serde_json::{Value, json};
+
+use super::control::{Answer, Request, ask, now_ms};
+use super::files::{self, DEFAULT_CONFIG, Fault};
+use super::print::{cell, problems_json, problems_text, table};
+use super::{init, run, trial};
+use crate::config::edit::{SubscriberFields, add_subscriber, remove_subscriber};
+use crate::config::read::{Problem, Source};
+use crate::config::{Settings, Subscriber};
+use crate::ident::Imsi;
+
+/// The registrar box beside GSM base stations.
+#[derive(Parser)]
+#[command(name = "encamp", version, about, disable_help_subcommand = true)]
+struct Line {
+    /// The configuration file.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// JSON for programs instead of tables for people.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Start every role that the configuration names.
+    Run,
+    /// Say what is wrong with the configuration, and where; writes nothing.
+    Check,
+    /// Let the running process take in the files as they are now.
+    Apply,
+    /// Found the replicas of this box: once, before a new site starts.
+    Init,
+    /// How the running process is.
+    Status {
+        /// Wait up to so many seconds until every role answers.
+        #[arg(long, value_name = "SECONDS")]
+        wait: Option<u64>,
+    },
+    /// Who is provisioned.
+    Subscriber {
+        #[command(subcommand)]
+        verb: Option<SubscriberVerb>,
+    },
+    /// Where a phone is: by IMSI or number.
+    Lookup { who: String },
+    /// How the replicas stand.
+    Replica {
+        #[command(subcommand)]
+        verb: Option<ReplicaVerb>,
+    },
+    /// The DNS zone.
+    Zone {
+        #[command(subcommand)]
+        verb: Option<ZoneVerb>,
+    },
+    /// Simulated base stations and phones try the box; without --config a private one.
+    Rehearse {
+        #[arg(long, default_value_t = 20)]
+        phones: u32,
+    },
+}
+
+#[derive(Subcommand)]
+enum SubscriberVerb {
+    List,
+    Show {
+        who: String,
+    },
+    /// Provision a SIM in 90-local.toml and apply it.
+    Add(Add),
+    /// Take a SIM out of 90-local.toml and apply it.
+    Remove {
+        imsi: String,
+    },
+}
+
+#[derive(Args)]
+struct Add {
+    imsi: String,
+    #[arg(long, num_args = 1.., value_name = "NUMBER")]
+    msisdn: Vec<String>,
+    #[arg(long, value_name = "NAME")]
+    algorithm: String,
+    /// 32 hex digits, or - to read them from standard input.
+    #[arg(long, value_name = "HEX")]
+    ki: Option<String>,
+    #[arg(long, value_name = "HEX", conflicts_with = "opc")]
+    op: Option<String>,
+    #[arg(long, value_name = "HEX")]
+    opc: Option<String>,
+    #[arg(long, value_name = "TEXT")]
+    name: Option<String>,
+}
+
+#[derive(Subcommand)]
+enum ReplicaVerb {
+    Status,
+}
+
+#[derive(Subcommand)]
+enum ZoneVerb {
+    Dump,
+}
+
+/// An error in the three parts that every command tells (DESIGN section 9), and the exit code.
+pub struct Failure {
+    pub exit: u8,
+    pub error: String,
+    pub cause: String,
+    pub hint: String,
+}
+
+impl Failure {
+    pub fn new(exit: u8, error: impl Into<String>, cause: impl Into<String>, hint: impl Into<String>) -> Failure {
+        Failure { exit, error: error.into(), cause: cause.into(), hint: hint.into() }
+    }
+
+    fn of_value(exit: u8, value: &Value) -> Failure {
+        let part = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
+        Failure { exit, error: part("error"), cause: part("cause"), hint: part("hint") }
+    }
+}
+
+/// Reads the command line and does what it says; the exit code.
+pub fn main() -> u8 {
+    let line = match Line::try_parse() {
+        Ok(line) => line,
+        Err(error) => {
+            // Help and version are no errors: clap prints them to stdout.
+            let code = if error.use_stderr() { 2 } else { 0 };
+            let _ = error.print();
+            return code;
+        }
+    };
+    let config = line.config.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIG));
+    let done = match line.command {
+        What::Run => return run::run(&config),
+        What::Check => return check(&config, line.json),
+        What::Apply => apply(&config, line.json),
+        What::Init => init::init(&config).map(|told| say(line.json, &json!(told), &(told.join("\n") + "\n"))),
+        What::Status { wait } => status(&config, line.json, wait),
+        What::Lookup { who } => lookup(&config, line.json, &who),
+        What::Replica { verb: None | Some(ReplicaVerb::Status) } => replica(&config, line.json),
+        What::Zone { verb: None | Some(ZoneVerb::Dump) } => zone(&config, line.json),
+        What::Subscriber { verb } => match verb.unwrap_or(SubscriberVerb::List) {
+            SubscriberVerb::List => list(&config, line.json, None),
+            SubscriberVerb::Show { who } => list(&config, line.json, Some(&who)),
+            SubscriberVerb::Add(add) => subscriber_add(&config, line.json, add),
+            SubscriberVerb::Remove { imsi } => subscriber_remove(&config, line.json, &imsi),
+        },
+        What::Rehearse { phones } => trial::rehearse(line.config.as_deref(), phones, line.json),
+    };
+    match done {
+        Ok(code) => code,
+        Err(failure) => {
+            let Failure { exit, error, cause, hint } = failure;
+            if line.json {
+                eprintln!("{}", json!({ "error": error, "cause": cause, "hint": hint }));
+            } else {
+                eprintln!("encamp: {error}{}", if cause.is_empty() { String::new() } else { format!(": {cause}") });
+                if !hint.is_empty() {
+                    eprintln!("    {hint}");
+                }
+            }
+            exit
+        }
+    }
+}
+
+/// Prints one of two forms; the exit code of success.
+pub fn say(as_json: bool, value: &Value, text: &str) -> u8 {
+    use std::io::Write as _;
+    let out = if as_json { format!("{value}\n") } else { text.to_owned() };
+    // A reader that went away (`| head`) has what it wanted.
+    let _ = io::stdout().write_all(out.as_bytes());
+    0
+}
+
+/// The settings, or the reason in the operator's words.
+pub fn load(config: &Path) -> Result<Settings, Failure> {
+    files::load(config).map(|(settings, _)| settings).map_err(|fault| failure(&fault))
+}
+
+fn failure(fault: &Fault) -> Failure {
+    match fault {
+        Fault::Unreadable(path, error) => Failure::new(
+            2,
+            format!("cannot read {}", path.display()),
+            error.to_string(),
+            "name another file with --config",
+        ),
+        Fault::Wrong(problems) => {
+            let first = problems.first();
+            let error = first.map(|problem| format!("{}: {}", problem.place, problem.what)).unwrap_or_default();
+            let more = if problems.len() > 1 { format!("and {} more", problems.len() - 1) } else { String::new() };
+            Failure::new(2, error, more, "encamp check shows all of them")
+        }
+    }
+}
+
+fn check(config: &Path, as_json: bool) -> u8 {
+    let (problems, code) = match files::load(config) {
+        Ok((_, notes)) => (notes, 0),
+        Err(Fault::Wrong(problems)) => (problems, 1),
+        Err(fault @ Fault::Unreadable(..)) => {
+            let failure = failure(&fault);
+            eprintln!("encamp: {}: {}", failure.error, failure.cause);
+            return 2;
+        }
+    };
+    let good = if code == 0 { format!("{} is good\n", config.display()) } else { String::new() };
+    say(as_json, &problems_json(&problems), &(problems_text(&problems) + &good));
+    code
+}
+
+/// Asks the running process; where none runs, says so with exit code 1.
+pub fn ask_running(settings: &Settings, command: &str, argument: &str) -> Result<Answer, Failure> {
+    let request = Request { command: command.into(), argument: argument.into() };
+    ask(&settings.control, &request).map_err(|error| {
+        let hint = "start it with encamp run, or name its configuration with --config";
+        match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Failure::new(
+                1,
+                "no encamp is running here",
+                format!("nobody answers at {}", settings.control.display()),
+                hint,
+            ),
+            io::ErrorKind::PermissionDenied => Failure::new(
+                2,
+                "not allowed",
+                format!("{} belongs to another user", settings.control.display()),
+                "use sudo",
+            ),
+            _ => Failure::new(2, "no answer", error.to_string(), hint),
+        }
+    })
+}
+
+fn answered(answer: Answer) -> Result<Answer, Failure> {
+    if answer.answer["error"].is_string() { Err(Failure::of_value(answer.exit, &answer.answer)) } else { Ok(answer) }
+}
+
+fn apply(config: &Path, as_json: bool) -> Result<u8, Failure> {
+    let settings = match files::load(config) {
+        Ok((settings, _)) => settings,
+        Err(Fault::Wrong(problems)) => {
+            say(
+                as_json,
+                &json!({ "applied": [], "needs_restart": [], "problems": problems_json(&problems) }),
+                &problems_text(&problems),
+            );
+            return Ok(1);
+        }
+        Err(fault) => return Err(failure(&fault)),
+    };
+    let answer = answered(ask_running(&settings, "apply", "")?)?;
+    let lines = |name: &str, head: &str| -> String {
+        let all = answer.answer[name].as_array().into_iter().flatten();
+        all.map(|line| format!("{head}: {}\n", cell(line))).collect()
+    };
+    let text = lines("applied", "applied") + &lines("needs_restart", "waits for a restart");
+    let text = if text.is_empty() { "nothing has changed\n".to_owned() } else { text };
+    say(as_json, &answer.answer, &text);
+    Ok(answer.exit)
+}
+
+fn status(config: &Path, as_json: bool, wait: Option<u64>) -> Result<u8, Failure> {
+    let settings = load(config)?;
+    let until = Instant::now() + Duration::from_secs(wait.unwrap_or(0));
+    let answer = loop {
+        match ask_running(&settings, "status", "") {
+            Ok(answer) if answer.exit == 0 || Instant::now() >= until => break answer,
+            Err(failure) if Instant::now() >= until => return Err(failure),
+            _ => std::thread::sleep(Duration::from_millis(50)),
+        }
+    };
+    let value = &answer.answer;
+    let mut text =
+        format!("{} since {}, version {}\n", cell(&value["state"]), cell(&value["since"]), cell(&value["version"]));
+    for role in value["roles"].as_array().into_iter().flatten() {
+        text += &format!("  {:<10} {}\n", cell(&role["name"]), cell(&role["state"]));
+    }
+    text += &format!("configuration read {}\n", cell(&value["configuration"]["loaded_at"]));
+    if let Some(error) = value["configuration"]["error"].as_str() {
+        text += &format!("  REFUSED since, the old one is in force: {error}\n");
+    }
+    for alarm in value["node"]["alarms"].as_array().into_iter().flatten() {
+        text += &format!("ALARM: {}\n", cell(alarm));
+    }
+    let counters: Vec<Vec<String>> = value["counters"]
+        .as_object()
+        .map(|all| all.iter().map(|(name, count)| vec![name.clone(), cell(count)]).collect())
+        .unwrap_or_default();
+    say(as_json, value, &(text + &table(&["counter", "since the start"], &counters)));
+    Ok(answer.exit)
+}
+
+fn lookup(config: &Path, as_json: bool, who: &str) -> Result<u8, Failure> {
+    let settings = load(config)?;
+    let answer = answered(ask_running(&settings, "lookup", who)?)?;
+    let value = &answer.answer;
+    let mut text = format!("IMSI {}  {}  {}\n", cell(&value["imsi"]), cell(&value["msisdn"]), cell(&value["name"]));
+    let rows: Vec<Vec<String>> = value["bindings"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|binding| {
+            let columns = ["contact", "base_station", "location_area", "cell", "expires_s", "stale", "since"];
+            columns.iter().map(|name| cell(&binding[*name])).collect()
+        })
+        .collect();
+    if rows.is_empty() {
+        text += "not registered\n";
+    } else {
+        text += &table(&["contact", "base station", "location area", "cell", "expires in s", "stale", "since"], &rows);
+    }
+    say(as_json, value, &text);
+    Ok(answer.exit)
+}
+
+fn replica(config: &Path, as_json: bool) -> Result<u8, Failure> {
+    let settings = load(config)?;
+    let answer = answered(ask_running(&settings, "replica", "")?)?;
+    let rows: Vec<Vec<String>> = answer
+        .answer
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|replica| {
+            ["name", "shard", "state", "bindings", "lag_s", "hints"].iter().map(|name| cell(&replica[*name])).collect()
+        })
+        .collect();
+    say(as_json, &answer.answer, &table(&["replica", "shard", "state", "bindings", "lag in s", "hints"], &rows));
+    Ok(answer.exit)
+}
+
+/// The zone as the running process answers it; without one, as the files make it, every replica healthy.
+fn zone(config: &Path, as_json: bool) -> Result<u8, Failure> {
+    let settings = load(config)?;
+    let (records, text) = match ask_running(&settings, "zone", "") {
+        Ok(answer) => (answer.answer["records"].clone(), cell(&answer.answer["text"])),
+        Err(failure) if failure.exit == 1 => {
+            let zone = run::first_zone(&std::sync::Arc::new(settings));
+            (json!(zone.dump()), zone.dump_text())
+        }
+        Err(failure) => return Err(failure),
+    };
+    Ok(say(as_json, &records, &text))
+}
+
+// --- Subscribers ---
+
+fn list(config: &Path, as_json: bool, who: Option<&str>) -> Result<u8, Failure> {
+    let settings = load(config)?;
+    let wanted = |subscriber: &&Subscriber| match who {
+        None => true,
+        Some(who) => {
+            Imsi::parse(who).is_ok_and(|imsi| imsi == subscriber.imsi)
+                || subscriber.msisdn.iter().any(|number| number.to_string() == who)
+        }
+    };
+    let mut found: Vec<&Subscriber> = settings.subscribers.iter().filter(wanted).collect();
+    found.sort_by_key(|subscriber| subscriber.imsi);
+    if let (Some(who), true) = (who, found.is_empty()) {
+        return Err(Failure::new(1, "not provisioned", format!("no subscriber has the IMSI or number {who}"), ""));
+    }
+    let value = |subscriber: &Subscriber| {
+        json!({
+            "imsi": subscriber.imsi.to_string(),
+            "msisdn": subscriber.msisdn.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "name": &*subscriber.name,
+            "algorithm": subscriber.auth.algorithm(),
+            "barred": subscriber.barred,
+            "file": &*subscriber.file,
+            "line": subscriber.line,
+        })
+    };
+    let values: Vec<Value> = found.into_iter().map(value).collect();
+    let rows: Vec<Vec<String>> = values
+        .iter()
+        .map(|value| {
+            let place = format!("{}:{}", cell(&value["file"]), cell(&value["line"]));
+            let barred = if value["barred"] == json!(true) { "barred" } else { "" };
+            let columns = ["imsi", "msisdn", "name", "algorithm"].map(|name| cell(&value[name]));
+            columns.into_iter().chain([barred.to_owned(), place]).collect()
+        })
+        .collect();
+    let text = table(&["IMSI", "numbers", "name", "algorithm", "", "stands in"], &rows);
+    let all = if who.is_some() && values.len() == 1 { values[0].clone() } else { json!(values) };
+    Ok(say(as_json, &all, &text))
+}
+
+fn subscriber_add(config: &Path, as_json: bool, add: Add) -> Result<u8, Failure> {
+    let ki = match add.ki.as_deref() {
+        Some("-") => {
+            let mut text = String::new();
+            io::stdin()
+                .lock()
+                .read_line(&mut text)
+                .map_err(|error| Failure::new(2, "cannot read Ki", error.to_string(), ""))?;
+            Some(text.trim().to_owned())
+        }
+        _ => add.ki.clone(),
+    };
+    let fields = SubscriberFields {
+        imsi: add.imsi.clone(),
+        msisdn: add.msisdn.iter().flat_map(|all| all.split_whitespace()).map(str::to_owned).collect(),
+        algorithm: add.algorithm,
+        ki,
+        op: add.op,
+        opc: add.opc,
+        name: add.name,
+    };
+    change_local(config, as_json, |text| add_subscriber(text, &fields).map(Some), "added")
+}
+
+fn subscriber_remove(config: &Path, as_json: bool, imsi: &str) -> Result<u8, Failure> {
+    let settings = load(config)?;
+    let found = Imsi::parse(imsi).ok().and_then(|imsi| settings.subscribers.get(&imsi));
+    let Some(found) = found else {
+        return Err(Failure::new(1, "not provisioned", format!("no subscriber has the IMSI {imsi}"), ""));
+    };
+    let elsewhere = Failure::new(
+        1,
+        "not removed",
+        format!("it stands in {}:{}, which this command does not change", found.file, found.line),
+        "take it out there, then encamp apply",
+    );
+    let sources = files::sources(config).map_err(|fault| failure(&fault))?;
+    let local = files::local_file(&sources.main.text).map(|path| path.display().to_string());
+    if local.as_deref() != Some(&*found.file) {
+        return Err(elsewhere);
+    }
+    change_local(config, as_json, |text| remove_subscriber(text, imsi), "removed")
+}
+
+/// Changes 90-local.toml: the new text is read and checked with all the rest before anything is written, then it is applied.
+fn change_local(
+    config: &Path,
+    as_json: bool,
+    change: impl FnOnce(&str) -> Result<Option<String>, Problem>,
+    done: &str,
+) -> Result<u8, Failure> {
+    let refused = |problems: &[Problem]| failure(&Fault::Wrong(problems.to_vec()));
+    let mut sources = files::sources(config).map_err(|fault| failure(&fault))?;
+    let path = files::local_file(&sources.main.text)
+        .ok_or_else(|| Failure::new(2, "no data_dir", "the configuration names none", "encamp check"))?;
+    let name = path.display().to_string();
+    let at = sources.subscribers.iter().position(|source| source.name == name);
+    let old = at.map(|at| sources.subscribers[at].text.clone()).unwrap_or_default();
+    let new = change(&old).map_err(|problem| Failure { exit: 1, ..refused(&[problem]) })?;
+    let Some(new) = new else { return Err(Failure::new(1, "not there", format!("{name} does not name it"), "")) };
+    let source = Source { name: name.clone(), text: new.clone() };
+    match at {
+        Some(at) => sources.subscribers[at] = source,
+        None => sources.subscribers.push(source),
+    }
+    let settings = match files::complete(&sources) {
+        Ok((settings, _)) => settings,
+        Err(Fault::Wrong(problems)) => return Err(Failure { exit: 1, ..refused(&problems) }),
+        Err(fault) => return Err(failure(&fault)),
+    };
+    files::write_durably(&path, &new)
+        .map_err(|error| Failure::new(2, format!("cannot write {name}"), error.to_string(), ""))?;
+    let applied = match ask_running(&settings, "apply", "") {
+        Ok(answer) => answer.exit == 0,
+        Err(failure) if failure.exit == 1 => false,
+        Err(failure) => return Err(failure),
+    };
+    let how = if applied { "and applied" } else { "no encamp is running: it is read at the next start" };
+    Ok(say(
+        as_json,
+        &json!({ "file": name, "applied": applied, "at": now_ms() }),
+        &format!("{done} in {name}, {how}\n"),
+    ))
+}

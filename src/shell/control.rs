@@ -1,0 +1,273 @@
+//! How commands reach the running process: one line of JSON each way over a Unix socket that only its owner may use.
+//!
+//! A request is `{"command": "lookup", "argument": "2001"}`, an answer `{"exit": 0, "answer": ..}` or
+//! `{"exit": 2, "answer": {"error": .., "cause": .., "hint": ..}}`. Limits: a line of [`LINE_BYTES_MAX`], [`CLIENTS_MAX`] at a time, 5 s
+//! for a request.
+
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+
+use super::files::{self, Fault};
+use super::log::Counters;
+use super::node::{Door, Told};
+use super::print::{problems_json, rfc3339};
+use crate::config::Settings;
+use crate::config::diff::{Change, diff};
+use crate::ident::{Imsi, Msisdn};
+use crate::seam::{Command, CommandAnswer, Who};
+use crate::zone::Zone;
+
+const LINE_BYTES_MAX: u64 = 64 * 1024;
+const CLIENTS_MAX: usize = 16;
+const PATIENCE: Duration = Duration::from_secs(5);
+
+#[derive(Serialize, Deserialize, Debug)]
+pub struct Request {
+    pub command: String,
+    #[serde(default)]
+    pub argument: String,
+}
+
+/// `exit` is the exit code of the command: 0 yes or done, 1 no, 2 could not.
+#[derive(Serialize, Deserialize, Debug)]
+pub struct Answer {
+    pub exit: u8,
+    pub answer: Value,
+}
+
+impl Answer {
+    fn could_not(error: &str, cause: &str, hint: &str) -> Answer {
+        Answer { exit: 2, answer: json!({ "error": error, "cause": cause, "hint": hint }) }
+    }
+}
+
+// --- The side of the command ---
+
+/// Asks the running process.
+///
+/// Errors: [`io::ErrorKind::NotFound`] and [`io::ErrorKind::ConnectionRefused`] where nothing runs.
+pub fn ask(socket: &Path, request: &Request) -> io::Result<Answer> {
+    let mut stream = StdUnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(PATIENCE * 2))?;
+    let mut line = serde_json::to_string(request)?;
+    line.push('\n');
+    stream.write_all(line.as_bytes())?;
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer)?;
+    Ok(serde_json::from_str(&answer)?)
+}
+
+// --- The side of the process ---
+
+/// What the process tells of itself.
+pub struct Desk {
+    pub config: PathBuf,
+    pub door: Door,
+    pub settings: ArcSwap<Settings>,
+    pub zone: Arc<ArcSwap<Zone>>,
+    pub since_ms: u64,
+    /// When the settings in force were read, and what was wrong with those that were refused since.
+    pub loaded: Mutex<(u64, Option<String>)>,
+    pub roles: Vec<&'static str>,
+    pub dns_counts: Box<dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync>,
+}
+
+/// Listens; a socket that a dead process left is replaced.
+pub fn listen(path: &Path) -> io::Result<UnixListener> {
+    if path.exists() {
+        if StdUnixStream::connect(path).is_ok() {
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another encamp answers there"));
+        }
+        std::fs::remove_file(path)?;
+    }
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+pub async fn serve(listener: UnixListener, desk: Arc<Desk>) {
+    let places = Arc::new(Semaphore::new(CLIENTS_MAX));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        match listener.accept().await {
+            Err(error) => {
+                tracing::warn!("the control socket complains: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            Ok((stream, _)) => {
+                let desk = Arc::clone(&desk);
+                tokio::spawn(async move {
+                    // Who asked and went away, or never finished asking, is owed nothing.
+                    let _ = tokio::time::timeout(PATIENCE * 2, client(stream, &desk)).await;
+                    drop(place);
+                });
+            }
+        }
+    }
+}
+
+async fn client(stream: UnixStream, desk: &Desk) -> io::Result<()> {
+    let (reader, mut writer) = stream.into_split();
+    let mut line = String::new();
+    let mut reader = tokio::io::BufReader::new(reader.take(LINE_BYTES_MAX));
+    tokio::time::timeout(PATIENCE, reader.read_line(&mut line)).await??;
+    let answer = match serde_json::from_str::<Request>(&line) {
+        Ok(request) => desk.answer(&request).await,
+        Err(error) => {
+            Answer::could_not("cannot read the request", &error.to_string(), "is the command of the same release?")
+        }
+    };
+    let mut text = serde_json::to_string(&answer)?;
+    text.push('\n');
+    writer.write_all(text.as_bytes()).await
+}
+
+impl Desk {
+    async fn answer(&self, request: &Request) -> Answer {
+        match request.command.as_str() {
+            "status" => self.status().await,
+            "replica" => self.node(Command::Replicas).await,
+            "lookup" => match who(&request.argument) {
+                Some(who) => self.node(Command::Lookup(who)).await,
+                None => Answer::could_not(
+                    "cannot look up",
+                    "this is neither an IMSI nor a number",
+                    "encamp lookup 001010000000001",
+                ),
+            },
+            "zone" => {
+                let zone = self.zone.load();
+                Answer { exit: 0, answer: json!({ "records": zone.dump(), "text": zone.dump_text() }) }
+            }
+            "apply" => self.apply(),
+            other => Answer::could_not("unknown command", other, "is the command of the same release?"),
+        }
+    }
+
+    async fn node(&self, command: Command) -> Answer {
+        match self.door.command(command).await {
+            Err(why) => Answer::could_not("no answer", why, "see the log"),
+            Ok((answer, _)) => {
+                let exit = match &answer {
+                    CommandAnswer::Lookup(lookup) => u8::from(lookup.bindings.is_empty()),
+                    CommandAnswer::Error(error) if error.error == "not provisioned" => 1,
+                    CommandAnswer::Error(_) => 2,
+                    CommandAnswer::Replicas(_) | CommandAnswer::Status(_) => 0,
+                };
+                let mut answer = serde_json::to_value(&answer).unwrap_or_default();
+                for binding in answer.get_mut("bindings").and_then(Value::as_array_mut).into_iter().flatten() {
+                    binding["since"] = binding["since"].as_u64().map(rfc3339).into();
+                }
+                Answer { exit, answer }
+            }
+        }
+    }
+
+    async fn status(&self) -> Answer {
+        let (status, counters) = match self.door.command(Command::Status).await {
+            Ok((CommandAnswer::Status(status), counters)) => (Some(status), counters),
+            _ => (None, Counters::default()),
+        };
+        let state = if status.is_some() { "running" } else { "not answering" };
+        let roles: Vec<Value> = self.roles.iter().map(|name| json!({ "name": name, "state": state })).collect();
+        let (loaded_at, error) = self.loaded.lock().map(|loaded| loaded.clone()).unwrap_or_default();
+        let mut all = counters.0;
+        all.extend((self.dns_counts)());
+        let answer = json!({
+            "state": state,
+            "since": rfc3339(self.since_ms),
+            "version": env!("CARGO_PKG_VERSION"),
+            "roles": roles,
+            "configuration": { "loaded_at": rfc3339(loaded_at), "error": error },
+            "node": status,
+            "counters": all,
+        });
+        Answer { exit: u8::from(status.is_none()), answer }
+    }
+
+    /// Reads the files anew; a bad one leaves the old settings in force and shows in `status`.
+    pub fn apply(&self) -> Answer {
+        match files::load(&self.config) {
+            Err(fault) => {
+                let (first, all) = match &fault {
+                    Fault::Unreadable(path, error) => {
+                        let text = format!("{}: {error}", path.display());
+                        (text.clone(), json!([{ "error": text, "cause": "", "hint": "" }]))
+                    }
+                    Fault::Wrong(problems) => {
+                        let first = problems.first().map(|problem| format!("{}: {}", problem.place, problem.what));
+                        (first.unwrap_or_default(), problems_json(problems))
+                    }
+                };
+                tracing::error!("the new configuration is refused, the old one stays in force: {first}");
+                if let Ok(mut loaded) = self.loaded.lock() {
+                    loaded.1 = Some(first);
+                }
+                Answer { exit: 1, answer: json!({ "applied": [], "needs_restart": [], "problems": all }) }
+            }
+            Ok((new, _)) => {
+                let old = self.settings.load_full();
+                let changes = diff(&old, &new);
+                let settings = Arc::new(what_can_change(&old, new));
+                if self.door.try_tell(Told::Settings(Arc::clone(&settings))).is_err() {
+                    return Answer::could_not("not applied", "the node has too much to do", "try again");
+                }
+                self.settings.store(settings);
+                if let Ok(mut loaded) = self.loaded.lock() {
+                    *loaded = (now_ms(), None);
+                }
+                let told = |wanted: bool| -> Vec<&str> {
+                    let of = |change: &&Change| change.needs_restart == wanted;
+                    changes.iter().filter(of).map(|change| change.what.as_str()).collect()
+                };
+                for change in &changes {
+                    let when = if change.needs_restart { "waits for a restart" } else { "applied" };
+                    tracing::info!("{when}: {}", change.what);
+                }
+                let answer = json!({ "applied": told(false), "needs_restart": told(true), "problems": [] });
+                Answer { exit: 0, answer }
+            }
+        }
+    }
+}
+
+/// The new settings, but with what only a restart changes as it is: sockets, stores, the map.
+fn what_can_change(old: &Settings, mut new: Settings) -> Settings {
+    new.domain.clone_from(&old.domain);
+    new.data_dir.clone_from(&old.data_dir);
+    new.control.clone_from(&old.control);
+    new.cluster_key.clone_from(&old.cluster_key);
+    new.front.listen.clone_from(&old.front.listen);
+    new.zone.apex.clone_from(&old.zone.apex);
+    new.zone.listen.clone_from(&old.zone.listen);
+    new.shards.clone_from(&old.shards);
+    new.replicas.clone_from(&old.replicas);
+    new.disk_reserve_bytes = old.disk_reserve_bytes;
+    new
+}
+
+/// An IMSI, or else a number.
+pub fn who(text: &str) -> Option<Who> {
+    match Imsi::parse(text) {
+        Ok(imsi) => Some(Who::Imsi(imsi)),
+        Err(_) => Msisdn::parse(text).ok().map(Who::Number),
+    }
+}
+
+pub fn now_ms() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}

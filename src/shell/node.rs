@@ -1,0 +1,401 @@
+//! The node's own thread: sockets, disk and clock in, datagrams and promises out.
+//!
+//! It owns the node, the stores and the UDP sockets; nothing else touches them, so nothing is locked. Everybody else speaks to it
+//! through [`Door`], one bounded queue and a wake-up. Limits: [`QUEUE_MAX`] things told, [`DATAGRAMS_PER_TURN`] read of one
+//! socket before the others have their turn.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::{Instant as SystemInstant, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, oneshot};
+
+use super::log::Counters;
+use super::sockets::Udp;
+use crate::config::{Place, Settings, Transport};
+use crate::node::Node;
+use crate::seam::{Command, CommandAnswer, ConnId, Ctx, Input, Local, Outbox, Output, Port, Rng, StreamEvent};
+use crate::store::rocks::{RocksStore, Shared, SyncReport};
+use crate::store::{Store, StoreId, Stores};
+use crate::time::{Instant, WallTime};
+use crate::zone::Zone;
+
+pub const QUEUE_MAX: usize = 4096;
+const DATAGRAMS_PER_TURN: usize = 64;
+/// Whether the kernel calls its clock synchronised is asked this often.
+const CLOCK_CHECK_S: u64 = 5;
+
+/// What others tell the node.
+pub enum Told {
+    Sync(SyncReport),
+    Opened { conn: ConnId, from: SocketAddr, to: Local, writer: mpsc::Sender<Vec<u8>> },
+    Data { conn: ConnId, bytes: Vec<u8> },
+    Closed { conn: ConnId },
+    Settings(Arc<Settings>),
+    Command { command: Command, answer: oneshot::Sender<(CommandAnswer, Counters)> },
+    Stop,
+}
+
+/// How others speak to the node.
+#[derive(Clone)]
+pub struct Door {
+    queue: SyncSender<Told>,
+    bell: Arc<OwnedFd>,
+}
+
+impl Door {
+    /// Waits where the queue is full; for threads of their own (the syncers).
+    pub fn tell(&self, told: Told) {
+        if self.queue.send(told).is_ok() {
+            self.ring();
+        }
+    }
+
+    /// Gives it back where the queue is full; for tasks, which must not wait.
+    pub fn try_tell(&self, told: Told) -> Result<(), Told> {
+        match self.queue.try_send(told) {
+            Ok(()) => {
+                self.ring();
+                Ok(())
+            }
+            Err(TrySendError::Full(told) | TrySendError::Disconnected(told)) => Err(told),
+        }
+    }
+
+    /// Waits for the answer to a command.
+    ///
+    /// Errors: in words; the node has too much to do, or has stopped.
+    pub async fn command(&self, command: Command) -> Result<(CommandAnswer, Counters), &'static str> {
+        let (answer, reply) = oneshot::channel();
+        self.try_tell(Told::Command { command, answer }).map_err(|_| "the node has too much to do")?;
+        reply.await.map_err(|_| "the node has stopped")
+    }
+
+    fn ring(&self) {
+        let one = 1u64.to_ne_bytes();
+        // SAFETY: eight bytes of a live buffer to an eventfd that we own; a full counter is as good as a rung bell.
+        unsafe { libc::write(self.bell.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+    }
+}
+
+/// The other side of the door.
+pub struct Ear {
+    queue: Receiver<Told>,
+    bell: Arc<OwnedFd>,
+}
+
+pub fn door() -> io::Result<(Door, Ear)> {
+    let (sender, receiver) = sync_channel(QUEUE_MAX);
+    // SAFETY: a fresh file descriptor, owned from here on.
+    let bell = unsafe {
+        let fd = libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC);
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Arc::new(OwnedFd::from_raw_fd(fd))
+    };
+    Ok((Door { queue: sender, bell: Arc::clone(&bell) }, Ear { queue: receiver, bell }))
+}
+
+/// The stores of this process.
+pub struct OpenStores(BTreeMap<StoreId, RocksStore>);
+
+impl Stores for OpenStores {
+    fn store(&mut self, id: StoreId) -> Option<&mut dyn Store> {
+        self.0.get_mut(&id).map(|store| store as &mut dyn Store)
+    }
+}
+
+impl OpenStores {
+    /// Opens the node's own store and every local replica's; one that cannot be opened is left out, with the reason.
+    ///
+    /// Errors: the node's own store cannot be opened: nothing runs without it.
+    pub fn open(
+        settings: &Settings,
+        tell: impl Fn(SyncReport) + Send + Sync + Clone + 'static,
+    ) -> Result<(OpenStores, Vec<String>), String> {
+        let shared = Shared::new().map_err(|error| error.to_string())?;
+        let open = |path: &std::path::Path, id| {
+            RocksStore::open(path, id, &shared, settings.disk_reserve_bytes, Box::new(tell.clone()))
+                .map_err(|error| error.to_string())
+        };
+        let mut stores = BTreeMap::from([(StoreId::Node, open(&settings.data_dir.join("node"), StoreId::Node)?)]);
+        let mut faults = Vec::new();
+        for (index, replica) in settings.replicas.iter().enumerate() {
+            if let Place::Local { path, .. } = &replica.place {
+                let id = StoreId::Replica(index as u16);
+                match open(path, id) {
+                    Ok(store) => drop(stores.insert(id, store)),
+                    Err(why) => faults.push(format!("replica {}: {why}", replica.name)),
+                }
+            }
+        }
+        Ok((OpenStores(stores), faults))
+    }
+}
+
+/// Every UDP socket of the node.
+pub fn bind(settings: &Settings) -> Result<Vec<(Port, Udp)>, String> {
+    let mut sockets = Vec::new();
+    let mut bind = |port, listener: &crate::config::Listener| -> Result<(), String> {
+        if listener.transport == Transport::Udp {
+            let socket = Udp::bind(listener.address)
+                .map_err(|error| format!("cannot listen on udp:{}: {error}", listener.address))?;
+            sockets.push((port, socket));
+        }
+        Ok(())
+    };
+    for (n, listener) in settings.front.listen.iter().enumerate() {
+        bind(Port::Front(n as u16), listener)?;
+    }
+    for (n, replica) in settings.replicas.iter().enumerate() {
+        if let Place::Local { listen, .. } = &replica.place {
+            for (m, listener) in listen.iter().enumerate() {
+                bind(Port::Replica(n as u16, m as u16), listener)?;
+            }
+        }
+    }
+    Ok(sockets)
+}
+
+/// The thread.
+pub struct Thread {
+    pub ear: Ear,
+    pub sockets: Vec<(Port, Udp)>,
+    pub stores: OpenStores,
+    pub zone: Arc<ArcSwap<Zone>>,
+    pub seed: [u8; 32],
+    pub clock_trusted: bool,
+}
+
+/// Why the thread ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum End {
+    Stopped,
+    Failed(String),
+}
+
+struct Running {
+    node: Node,
+    stores: OpenStores,
+    rng: Rng,
+    out: Outbox,
+    clock: SystemClock,
+    sockets: Vec<(Port, Udp)>,
+    by_port: HashMap<Port, usize>,
+    writers: HashMap<ConnId, mpsc::Sender<Vec<u8>>>,
+    commands: HashMap<u64, oneshot::Sender<(CommandAnswer, Counters)>>,
+    command_count: u64,
+    counters: Counters,
+    zone: Arc<ArcSwap<Zone>>,
+    end: Option<End>,
+}
+
+impl Thread {
+    /// Runs until it is told to stop, or its own store fails. `ready` is called once the node has started.
+    pub fn run(self, settings: Arc<Settings>, ready: impl FnOnce()) -> End {
+        let Thread { ear, sockets, mut stores, zone, seed, clock_trusted } = self;
+        let mut rng = Rng::from_seed(seed);
+        let mut out = Outbox::default();
+        let mut clock = SystemClock::new(clock_trusted);
+        let (now, wall) = clock.read();
+        let ctx = &mut Ctx { now, wall, rng: &mut rng, stores: &mut stores, out: &mut out };
+        let node = match Node::start(ctx, settings) {
+            Ok(node) => node,
+            Err(error) => return End::Failed(format!("the node's own store: {error}")),
+        };
+        let by_port = sockets.iter().enumerate().map(|(n, (port, _))| (*port, n)).collect();
+        let mut running = Running {
+            node,
+            stores,
+            rng,
+            out,
+            clock,
+            sockets,
+            by_port,
+            writers: HashMap::new(),
+            commands: HashMap::new(),
+            command_count: 0,
+            counters: Counters::default(),
+            zone,
+            end: None,
+        };
+        running.deliver();
+        ready();
+        running.turn_until_end(&ear)
+    }
+}
+
+impl Running {
+    fn turn_until_end(&mut self, ear: &Ear) -> End {
+        let mut buffer = vec![0; crate::sip::parse::MESSAGE_BYTES_MAX];
+        let watchdog = sd_notify::watchdog_enabled();
+        let mut petted_at = SystemInstant::now();
+        loop {
+            if let Some(end) = self.end.take() {
+                return end;
+            }
+            self.wait(ear);
+            if let Some(period) = watchdog
+                && petted_at.elapsed() > period / 3
+            {
+                petted_at = SystemInstant::now();
+                // A systemd that cannot be told will restart us, which is what the watchdog is for.
+                let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+            }
+            for _ in 0..QUEUE_MAX {
+                match ear.queue.try_recv() {
+                    Ok(told) => self.told(told),
+                    Err(_) => break,
+                }
+            }
+            for index in 0..self.sockets.len() {
+                self.read_socket(index, &mut buffer);
+            }
+            let (now, _) = self.clock.read();
+            if self.node.poll_timeout().is_some_and(|at| at <= now) {
+                self.input(Input::Timeout);
+            }
+        }
+    }
+
+    /// Sleeps until a datagram, the bell, or the next deadline.
+    fn wait(&mut self, ear: &Ear) {
+        let (now, _) = self.clock.read();
+        let pause = self.node.poll_timeout().map_or(1000, |at| (at - now).as_micros().div_ceil(1000).min(1000) as i32);
+        let mut fds: Vec<libc::pollfd> = self
+            .sockets
+            .iter()
+            .map(|(_, socket)| socket.fd())
+            .chain([ear.bell.as_raw_fd()])
+            .map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 })
+            .collect();
+        // SAFETY: the array lives for the call and its length is told; the counter read of the eventfd fits the buffer.
+        unsafe {
+            libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, pause);
+            let mut count = [0u8; 8];
+            libc::read(ear.bell.as_raw_fd(), count.as_mut_ptr().cast(), count.len());
+        }
+    }
+
+    fn read_socket(&mut self, index: usize, buffer: &mut [u8]) {
+        for _ in 0..DATAGRAMS_PER_TURN {
+            let (port, socket) = &self.sockets[index];
+            let (port, received) = (*port, socket.receive(buffer));
+            match received {
+                Ok(None) => return,
+                // An ICMP error of an earlier answer: whom it was for is gone, and the next read goes on.
+                Err(error) => {
+                    tracing::debug!("a socket complains: {error}");
+                    return;
+                }
+                Ok(Some((length, from, address))) => {
+                    let to = Local { port, address };
+                    self.input(Input::Datagram { from, to, bytes: &buffer[..length] });
+                }
+            }
+        }
+    }
+
+    fn told(&mut self, told: Told) {
+        match told {
+            Told::Sync(SyncReport::Synced(commit)) => self.input(Input::Synced(commit)),
+            Told::Sync(SyncReport::Failed(store, why)) => self.input(Input::StoreFailed(store, why)),
+            Told::Opened { conn, from, to, writer } => {
+                self.writers.insert(conn, writer);
+                self.input(Input::Stream { conn, what: StreamEvent::Opened { from, to } });
+            }
+            Told::Data { conn, bytes } => self.input(Input::Stream { conn, what: StreamEvent::Data(&bytes) }),
+            Told::Closed { conn } => {
+                self.writers.remove(&conn);
+                self.input(Input::Stream { conn, what: StreamEvent::Closed });
+            }
+            Told::Settings(settings) => self.input(Input::Settings(settings)),
+            Told::Command { command, answer } => {
+                self.command_count += 1;
+                self.commands.insert(self.command_count, answer);
+                self.input(Input::Command { id: self.command_count, command });
+            }
+            Told::Stop => self.end = Some(End::Stopped),
+        }
+    }
+
+    fn input(&mut self, input: Input<'_>) {
+        let (now, wall) = self.clock.read();
+        let ctx = &mut Ctx { now, wall, rng: &mut self.rng, stores: &mut self.stores, out: &mut self.out };
+        self.node.handle(ctx, input);
+        self.deliver();
+    }
+
+    fn deliver(&mut self) {
+        while let Some(output) = self.out.pop() {
+            match output {
+                Output::Datagram { from, to, bytes } => {
+                    let Some((_, socket)) = self.by_port.get(&from.port).map(|index| &self.sockets[*index]) else {
+                        continue;
+                    };
+                    if let Err(error) = socket.send(&bytes, to, from.address) {
+                        *self.counters.0.entry("send_failed").or_default() += 1;
+                        tracing::debug!("cannot send to {to}: {error}");
+                    }
+                }
+                Output::Stream { conn, bytes } => {
+                    // A peer that does not read is closed: its queue is the bound.
+                    let gone = self.writers.get(&conn).is_some_and(|writer| writer.try_send(bytes).is_err());
+                    if gone {
+                        self.writers.remove(&conn);
+                    }
+                }
+                Output::StreamClose { conn } => drop(self.writers.remove(&conn)),
+                Output::Zone(zone) => self.zone.store(zone),
+                Output::Answer { id, answer } => {
+                    if let Some(reply) = self.commands.remove(&id) {
+                        // Who asked may have gone away meanwhile.
+                        let _ = reply.send((answer, self.counters.clone()));
+                    }
+                }
+                Output::Event(event) => self.counters.tell(&event),
+                Output::End(why) => self.end = Some(End::Failed(why)),
+            }
+        }
+    }
+}
+
+/// The system's clocks.
+struct SystemClock {
+    start: SystemInstant,
+    vouched: bool,
+    synchronised: bool,
+    checked_at: Option<SystemInstant>,
+}
+
+impl SystemClock {
+    fn new(vouched: bool) -> SystemClock {
+        SystemClock { start: SystemInstant::now(), vouched, synchronised: false, checked_at: None }
+    }
+
+    fn read(&mut self) -> (Instant, WallTime) {
+        let now = SystemInstant::now();
+        if self.checked_at.is_none_or(|at| now.duration_since(at).as_secs() >= CLOCK_CHECK_S) {
+            self.checked_at = Some(now);
+            self.synchronised = is_synchronised();
+        }
+        let ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        let elapsed_us = now.duration_since(self.start).as_micros() as u64;
+        (Instant(elapsed_us), WallTime { ms, trusted: self.vouched || self.synchronised })
+    }
+}
+
+/// "TIME_ERROR: the system clock is not synchronized" (adjtimex(2)).
+fn is_synchronised() -> bool {
+    // SAFETY: all zeroes is a value of the structure and asks for nothing to be changed.
+    unsafe {
+        let mut state: libc::timex = std::mem::zeroed();
+        !matches!(libc::adjtimex(&mut state), libc::TIME_ERROR | -1)
+    }
+}

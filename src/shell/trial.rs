@@ -1,0 +1,183 @@
+//! `encamp rehearse`: simulated base stations and phones try a box, the running one or a private one.
+//!
+//! With `--config` it uses the running box, whose `[rehearsal]` provisions the SIMs; without, it starts a box of its own in a temporary
+//! directory on free ports of loopback, and ends it afterwards.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use super::commands::{Failure, ask_running, load, say};
+use super::files;
+use crate::config::{Settings, Transport};
+use crate::rehearse::{Plan, run, sims};
+
+/// Two stations are enough to move between.
+const STATIONS: usize = 2;
+
+pub fn rehearse(config: Option<&Path>, phones: u32, as_json: bool) -> Result<u8, Failure> {
+    match config {
+        Some(config) => with_running(config, phones, as_json),
+        None => {
+            let private = Private::start(phones)?;
+            with_running(&private.config, phones, as_json)
+        }
+    }
+}
+
+fn with_running(config: &Path, phones: u32, as_json: bool) -> Result<u8, Failure> {
+    let settings = load(config)?;
+    ask_running(&settings, "status", "")?;
+    let plan = plan(&settings, phones)?;
+    let live = std::io::stderr().is_terminal() && !as_json;
+    let mut progress = |what: &str| {
+        if live {
+            let _ = write!(std::io::stderr(), "\r\x1b[K{what}");
+        }
+    };
+    let report = run(&plan, &mut progress);
+    progress("");
+    say(as_json, &report.to_json(), &report.table());
+    Ok(u8::from(!report.failures.is_empty()))
+}
+
+/// What the rehearsal needs of the box's configuration.
+fn plan(settings: &Settings, phones: u32) -> Result<Plan, Failure> {
+    let lacks = |what: &str, hint: &str| {
+        Failure::new(2, "cannot rehearse with this configuration", what.to_owned(), hint.to_owned())
+    };
+    let rehearsal = settings.rehearsal.as_ref().ok_or_else(|| {
+        lacks("it has no [rehearsal], which provisions the SIMs", "[rehearsal] imsi_prefix = \"00101999\", count = 100")
+    })?;
+    if phones > rehearsal.count {
+        return Err(lacks(&format!("it provisions {} SIMs, not {phones}", rehearsal.count), "[rehearsal] count"));
+    }
+    let secret = files::make_secret(&settings.data_dir).map_err(|error| {
+        lacks(&format!("its secret cannot be read: {error}"), "run it as the user that encamp runs as")
+    })?;
+    let udp = |port: u16| {
+        let listeners = settings.front.listen.iter().filter(|listener| listener.transport == Transport::Udp);
+        listeners
+            .clone()
+            .find(|listener| listener.address.port() == port)
+            .or(listeners.clone().next())
+            .map(|found| reachable(found.address))
+    };
+    let calls = udp(5060).ok_or_else(|| lacks("the front end listens on no UDP port", "[front] listen"))?;
+    let front = udp(5064).unwrap_or(calls);
+    let zone = settings.zone.listen.iter().find(|listener| listener.transport == Transport::Udp);
+    let trunk = settings.trunks.iter().map(|trunk| trunk.address).find(|address| can_bind(*address));
+    let trunk = trunk
+        .ok_or_else(|| lacks("no trunk has an address of this machine", "[[trunk]] address = \"127.0.0.33:5060\""))?;
+    Ok(Plan {
+        phones,
+        front,
+        calls,
+        zone: zone.map(|listener| reachable(listener.address)),
+        apex: settings.zone.apex.clone(),
+        domain: settings.domain.clone(),
+        stations: stations(settings).ok_or_else(|| {
+            lacks("no two base stations have addresses of this machine", "[front] base_stations = [\"127.0.0.16/28\"]")
+        })?,
+        trunk,
+        sims: sims(&rehearsal.imsi_prefix, phones, &secret),
+    })
+}
+
+/// Addresses of `[[base_station]]` tables that can be bound here, else free ones inside `base_stations`.
+fn stations(settings: &Settings) -> Option<Vec<(String, SocketAddr)>> {
+    let named = settings.base_stations.iter().map(|station| (station.name.clone(), station.address));
+    let loopback = (1..=254).map(|last| SocketAddr::from(([127, 0, 0, last], 5062)));
+    let free = loopback
+        .filter(|address| settings.is_base_station(address.ip()))
+        .map(|address| (address.ip().to_string(), address));
+    let usable: Vec<_> = named.chain(free).filter(|(_, address)| can_bind(*address)).take(STATIONS).collect();
+    (usable.len() == STATIONS).then_some(usable)
+}
+
+fn can_bind(address: SocketAddr) -> bool {
+    UdpSocket::bind(address).is_ok()
+}
+
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        ip if ip.is_unspecified() => SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port()),
+        _ => address,
+    }
+}
+
+/// A box of our own, in a directory that goes with it.
+struct Private {
+    config: PathBuf,
+    folder: PathBuf,
+    child: Child,
+}
+
+impl Private {
+    fn start(phones: u32) -> Result<Private, Failure> {
+        let fail = |what: &str, error: std::io::Error| Failure::new(2, format!("cannot {what}"), error.to_string(), "");
+        let mut name = [0; 8];
+        getrandom::fill(&mut name).map_err(|error| fail("draw a name", std::io::Error::other(error)))?;
+        let folder = std::env::temp_dir().join(format!("encamp-rehearsal-{:016x}", u64::from_ne_bytes(name)));
+        std::fs::create_dir_all(&folder).map_err(|error| fail("make a temporary directory", error))?;
+        let config = folder.join("encamp.toml");
+        let text = private_config(&folder, phones).map_err(|error| fail("find free ports on loopback", error))?;
+        std::fs::write(&config, text).map_err(|error| fail("write its configuration", error))?;
+        let log = std::fs::File::create(folder.join("log")).map_err(|error| fail("write its log", error))?;
+        let program = std::env::current_exe().map_err(|error| fail("find this program", error))?;
+        let child = Command::new(program)
+            .args(["run", "--config"])
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .map_err(|error| fail("start a box", error))?;
+        let mut private = Private { config, folder, child };
+        private.wait()?;
+        Ok(private)
+    }
+
+    fn wait(&mut self) -> Result<(), Failure> {
+        let settings = load(&self.config)?;
+        for _ in 0..200 {
+            if ask_running(&settings, "status", "").is_ok_and(|answer| answer.exit == 0) {
+                return Ok(());
+            }
+            if matches!(self.child.try_wait(), Ok(Some(_))) {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        let log = std::fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+        Err(Failure::new(2, "the private box did not start", log, ""))
+    }
+}
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        // It is ours and holds nothing worth keeping.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn private_config(folder: &Path, phones: u32) -> std::io::Result<String> {
+    let free = |address: [u8; 4]| -> std::io::Result<u16> {
+        Ok(UdpSocket::bind(SocketAddr::from((address, 0)))?.local_addr()?.port())
+    };
+    let (front, zone, trunk) = (free([127, 0, 0, 1])?, free([127, 0, 0, 1])?, free([127, 0, 0, 33])?);
+    Ok(format!(
+        "domain = \"gsm.example\"\ndata_dir = \"{}\"\n\
+         [front]\nlisten = [\"udp:127.0.0.1:{front}\"]\nbase_stations = [\"127.0.0.16/28\"]\n\
+         [[trunk]]\nname = \"pbx\"\naddress = \"127.0.0.33:{trunk}\"\n\
+         [zone]\nlisten = [\"udp:127.0.0.1:{zone}\", \"tcp:127.0.0.1:{zone}\"]\n\
+         [[shard]]\nname = \"low\"\nsuffixes = [\"00-49\"]\nreplicas = [\"a\", \"b\"]\n\
+         [[shard]]\nname = \"high\"\nsuffixes = [\"50-99\"]\nreplicas = [\"c\", \"d\"]\n\
+         [rehearsal]\nimsi_prefix = \"00101999\"\ncount = {}\n",
+        folder.join("data").display(),
+        phones.max(1)
+    ))
+}

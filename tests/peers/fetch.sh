@@ -1,0 +1,61 @@
+#!/bin/bash
+# Fetches servers that the tests are run against, without installing them: an installed nsd would be started as a service and
+# would hold port 53. The Debian package and those of its libraries that are not installed are unpacked into the directory given, as
+# they would lie below /: usr/sbin/nsd, usr/lib/... For each program a small script in bin/ finds those libraries.
+#
+#   tests/peers/fetch.sh target/peers
+set -eu -o pipefail
+
+into=$1
+# program=package, in usr/sbin or usr/bin of that package
+programs="nsd=nsd nsd-checkconf=nsd nsd-checkzone=nsd"
+
+ready() {
+    local pair
+    for pair in $programs; do [ -x "$into/bin/${pair%=*}" ] || return 1; done
+}
+ready && exit 0
+
+mkdir -p "$into/bin" "$into/debs"
+into=$(cd "$into" && pwd)
+cd "$into/debs"
+
+fetch() {
+    local try
+    ls "$1"_*.deb >/dev/null 2>&1 && return
+    echo "fetching $1 (unpacked below $into, not installed)"
+    for try in 1 2; do
+        apt-get download -q "$1" 2>/dev/null && return
+        # A fresh machine has no package lists yet.
+        if [ "$(id -u)" = 0 ]; then apt-get update -q; else sudo apt-get update -q; fi
+    done
+    echo "cannot fetch the Debian package $1" >&2
+    return 1
+}
+
+installed() { case "$(dpkg-query -W -f='${db:Status-Abbrev}' "$1" 2>/dev/null || true)" in ii*) ;; *) return 1 ;; esac; }
+
+for package in $(for pair in $programs; do echo "${pair#*=}"; done | sort -u); do
+    fetch "$package"
+    # Its libraries: what it depends on by name and is not there. Theirs are in every Debian.
+    for library in $(apt-cache depends --no-recommends --no-suggests "$package" | sed -n 's/^ *|\{0,1\}Depends: \(lib[^ ]*\)$/\1/p'); do
+        installed "$library" || fetch "$library"
+    done
+done
+for deb in ./*.deb; do dpkg-deb -x "$deb" "$into"; done
+
+libraries=$(find "$into/usr" -path '*/lib/*' -name '*.so*' -printf '%h\n' | sort -u | paste -sd: -)
+for pair in $programs; do
+    name=${pair%=*}
+    real=$(find "$into/usr" -path "*bin/$name" -type f -print -quit)
+    [ -n "$real" ] || { echo "the package ${pair#*=} has no program $name" >&2; exit 1; }
+    missing=$(LD_LIBRARY_PATH=$libraries ldd "$real" | sed -n 's/^\s*\(.*\) => not found/\1/p')
+    [ -z "$missing" ] || { echo "$name lacks libraries: $missing" >&2; exit 1; }
+    {
+        echo '#!/bin/sh'
+        [ -z "$libraries" ] || echo "export LD_LIBRARY_PATH=$libraries"
+        echo "exec $real \"\$@\""
+    } >"$into/bin/$name"
+    chmod +x "$into/bin/$name"
+done
+echo "peers are in $into/bin: $(ls "$into/bin" | paste -sd' ' -)"
