@@ -45,7 +45,8 @@ enum Wrong {
     AnySres,
     Replay,
     Strangers,
-    ForgottenCounter,
+    OneCallIdOnePhone,
+    OnePhoneOneCallId,
     // What it remembers.
     StoresNothing,
     IgnoresDetach,
@@ -86,7 +87,15 @@ impl Fake {
         let ((front_socket, front), (calls_socket, calls), (zone_socket, zone)) = (socket(), socket(), socket());
         let closing = Arc::new(AtomicBool::new(false));
         let sims = sims.iter().map(|sim| (sim.imsi.to_string(), sim.clone())).collect();
-        let mut state = Box { wrong, sims, challenges: HashMap::new(), bindings: HashMap::new(), calls, heard: 0 };
+        let mut state = Box {
+            wrong,
+            sims,
+            challenges: HashMap::new(),
+            bindings: HashMap::new(),
+            call_ids: HashMap::new(),
+            calls,
+            heard: 0,
+        };
         let thread = {
             let closing = Arc::clone(&closing);
             std::thread::spawn(move || {
@@ -128,6 +137,7 @@ struct Box {
     challenges: HashMap<String, Vector>,
     /// IMSI to contact.
     bindings: HashMap<String, String>,
+    call_ids: HashMap<String, String>,
     calls: SocketAddr,
     heard: u32,
 }
@@ -180,12 +190,16 @@ impl Box {
             }
             kc = Some(vector.kc.hex());
         }
-        if self.wrong == Wrong::ForgottenCounter {
-            // The rule of RFC 3261 §10.3 by the letter, but kept as if a Call-ID were a phone's.
-            let (number, last) = (request.cseq().0, self.heard);
-            if number % 2 == last % 2 {
-                return Some(self.no(request, "400 Bad Request", ""));
-            }
+        let (call_id, place) = (request.call_id().to_owned(), format!("{user} {from}"));
+        let is_known = match self.wrong {
+            // RFC 3261 §10.3 as if a Call-ID were a phone's, not a base station's.
+            Wrong::OneCallIdOnePhone => *self.call_ids.entry(call_id).or_insert(place.clone()) == place,
+            // As if a base station were never restarted.
+            Wrong::OnePhoneOneCallId => *self.call_ids.entry(place).or_insert(call_id.clone()) == call_id,
+            _ => true,
+        };
+        if !is_known {
+            return Some(self.no(request, "400 Bad Request", ""));
         }
         let keeps = match self.wrong {
             Wrong::StoresNothing => false,
@@ -380,7 +394,7 @@ fn one_phone_alone_can_rehearse() {
 }
 
 #[test]
-fn more_phones_than_sims_is_a_failure() {
+fn what_cannot_begin_is_a_failure() {
     let plan = Plan {
         phones: 2,
         front: "127.0.0.1:9".parse().unwrap(),
@@ -393,6 +407,9 @@ fn more_phones_than_sims_is_a_failure() {
         sims: sims("00101999", 1, &[7; 32]),
     };
     assert!(run(&plan, &mut |_| ()).failures[0].contains("only 1 SIMs are provisioned"));
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let plan = Plan { phones: 1, stations: vec![("hill".into(), taken.local_addr().unwrap())], ..plan };
+    assert!(run(&plan, &mut |_| ()).failures[0].contains("the base station hill cannot use 127.0.0.1:"));
 }
 
 #[test]
@@ -490,8 +507,13 @@ fn a_stranger_stays_out() {
 }
 
 #[test]
-fn one_counter_for_all_phones_is_no_reason_to_refuse() {
-    must_fail(Wrong::ForgottenCounter, "refused with 400, cause 17");
+fn one_call_id_for_all_phones_is_no_reason_to_refuse() {
+    must_fail(Wrong::OneCallIdOnePhone, "refused with 400, cause 17");
+}
+
+#[test]
+fn a_new_call_id_after_a_restart_is_no_reason_to_refuse() {
+    must_fail(Wrong::OnePhoneOneCallId, "refused after the restart of its base station with 400, cause 17");
 }
 
 #[test]

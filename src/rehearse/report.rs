@@ -118,10 +118,10 @@ impl Report {
         if !self.registrations.is_empty() {
             let _ = writeln!(
                 text,
-                "{} phones at {} base stations; {} registrations: {:.0} a second, median {:.1} ms, slowest {:.1} ms.",
-                self.phones,
-                self.stations,
-                self.registrations.len(),
+                "{} at {}; {}: {:.0} a second, median {:.1} ms, slowest {:.1} ms.",
+                counted(self.phones as usize, "phone"),
+                counted(self.stations as usize, "base station"),
+                counted(self.registrations.len(), "registration"),
                 self.registrations_per_s(),
                 self.median_ms(),
                 self.slowest_ms(),
@@ -162,6 +162,10 @@ impl Report {
             },
         })
     }
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn some(text: &str) -> Option<&str> {
