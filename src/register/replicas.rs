@@ -51,6 +51,8 @@ struct One {
     retry_armed: bool,
     /// A hint or a probe is under way.
     busy: bool,
+    /// Its disk is full up to the reserve.
+    full: bool,
 }
 
 enum OnePlace {
@@ -134,6 +136,7 @@ impl Replicas {
             retry: 0,
             retry_armed: false,
             busy: false,
+            full: false,
         });
         Replicas { all: all.collect(), asked: BTreeMap::new(), asked_count: 0 }
     }
@@ -352,6 +355,9 @@ impl Replicas {
             OnePlace::Local { replica: Some(replica), .. } if replica.mark.is_none() => {
                 Some(format!("replica {} has no founding mark", one.name))
             }
+            _ if one.full => {
+                Some(format!("replica {}: the disk is full up to its reserve, writes are refused", one.name))
+            }
             _ if one.hints.overflowed => Some(format!("replica {} needs repair", one.name)),
             _ => None,
         };
@@ -392,7 +398,15 @@ impl Replicas {
             return Err(StoreError::Closed);
         };
         let store = w.ctx.stores.store(replica.store).ok_or(StoreError::Closed)?;
-        replica.apply(store, imsi, delta)
+        let applied = replica.apply(store, imsi, delta);
+        let full = applied == Err(StoreError::Full);
+        let one = &mut self.all[index];
+        if full != one.full {
+            one.full = full;
+            let replica = one.name.clone();
+            w.ctx.out.event(if full { Event::DiskFull { replica } } else { Event::DiskFreed { replica } });
+        }
+        applied
     }
 
     /// For a request from another node that writes to a replica of ours.

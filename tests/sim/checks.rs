@@ -163,7 +163,8 @@ impl Checks {
             }
         }
         let levelled = |phone: &&PhonePlan| !plan.shards[phone.shard].is_in_one_box();
-        self.torn.extend(plan.phones.iter().filter(levelled).map(|phone| phone.imsi).filter(|imsi| torn.contains(imsi)));
+        self.torn
+            .extend(plan.phones.iter().filter(levelled).map(|phone| phone.imsi).filter(|imsi| torn.contains(imsi)));
         for call in self.calls.values_mut().filter(|call| call.node == node) {
             call.arrived_us = None;
         }
@@ -191,9 +192,17 @@ impl Checks {
     }
 
     /// A REGISTER reaches a box that is up; `Some` for the first copy: it is to be answered.
-    pub fn arrives(&mut self, from: SocketAddr, said: &Read, node: usize, incarnation: u64, now_us: u64) -> Option<Leg> {
+    pub fn arrives(
+        &mut self,
+        from: SocketAddr,
+        said: &Read,
+        node: usize,
+        incarnation: u64,
+        now_us: u64,
+    ) -> Option<Leg> {
         let state = self.legs.get_mut(&(from, said.call_id.clone(), said.cseq))?;
-        let arrivals = if state.leg.kind == Kind::Bind { &mut self.bind_arrived_us } else { &mut self.removal_arrived_us };
+        let arrivals =
+            if state.leg.kind == Kind::Bind { &mut self.bind_arrived_us } else { &mut self.removal_arrived_us };
         arrivals.insert(state.imsi, now_us);
         self.arrivals.push((now_us, node, state.imsi));
         if state.arrived.is_some() {
@@ -324,13 +333,7 @@ impl Checks {
     }
 
     /// "W times for a binding": at the moment of the 200 so many replicas have this write, or a newer one, on disk.
-    fn w_copies(
-        &mut self,
-        plan: &Plan,
-        boxes: &[&Disks],
-        phone: &PhonePlan,
-        leg: &Leg,
-    ) -> Result<Stamp, Violation> {
+    fn w_copies(&mut self, plan: &Plan, boxes: &[&Disks], phone: &PhonePlan, leg: &Leg) -> Result<Stamp, Violation> {
         self.count(W_COPIES);
         let write = (phone.imsi, leg.contact.clone(), leg.call_id.clone(), leg.cseq);
         let Some(stamp) = self.stamps.get(&write).copied() else {
@@ -361,12 +364,12 @@ impl Checks {
         self.count(W_COPIES);
         let shard = &plan.shards[phone.shard];
         let durable = records(boxes, &shard.members, phone.imsi);
-        let is_gone = |record: &Record| {
-            record.bindings().all(|(contact, ..)| leg.kind == Kind::Detach && contact != leg.contact)
-        };
+        let is_gone =
+            |record: &Record| record.bindings().all(|(contact, ..)| leg.kind == Kind::Detach && contact != leg.contact);
         let copies = durable.filter(is_gone).count();
         if copies < shard.write_quorum {
-            let what = format!("200 to the detach of phone {}, gone on {copies} disks, not {}", leg.phone, shard.write_quorum);
+            let what =
+                format!("200 to the detach of phone {}, gone on {copies} disks, not {}", leg.phone, shard.write_quorum);
             return broken(W_COPIES, what);
         }
         Ok(())
@@ -423,18 +426,26 @@ impl Checks {
             let id = StoreId::Replica(*index);
             let Some(disk) = boxes[*at].0.get(&id) else { return false };
             let key = (imsi, *index);
-            let was_none = !self.bound.contains(&key) || self.none_until_us.get(&key).is_some_and(|until| *until >= arrived_us);
+            let was_none =
+                !self.bound.contains(&key) || self.none_until_us.get(&key).is_some_and(|until| *until >= arrived_us);
             was_none && Replica::open(disk, id).is_ok_and(|replica| replica.is_level())
         };
         let found = shard.members.iter().filter(says_no).count();
         if found < needed {
-            return broken(NO_FROM_TOO_FEW, format!("480 for phone {phone} and {found} replicas could say so, not {needed}"));
+            return broken(
+                NO_FROM_TOO_FEW,
+                format!("480 for phone {phone} and {found} replicas could say so, not {needed}"),
+            );
         }
         if let Some(acked) = self.last_acked.get(&imsi)
             && acked.at_us < arrived_us
             && !self.may_be_removed(acked)
         {
-            let what = format!("480 for phone {phone}, which was told 200 for {} at {:.3} s", acked.contact, acked.at_us as f64 / 1e6);
+            let what = format!(
+                "480 for phone {phone}, which was told 200 for {} at {:.3} s",
+                acked.contact,
+                acked.at_us as f64 / 1e6
+            );
             return broken(NO_FROM_TOO_FEW, what);
         }
         Ok(())
@@ -470,7 +481,10 @@ impl Checks {
             None => !self.may_be_removed(acked),
         };
         if stale {
-            let what = format!("box {node} answers {how} {contacts:?} for phone {phone}, and has itself acknowledged {}", acked.contact);
+            let what = format!(
+                "box {node} answers {how} {contacts:?} for phone {phone}, and has itself acknowledged {}",
+                acked.contact
+            );
             return broken(NOT_FROM_BEHIND, what);
         }
         Ok(())
@@ -518,11 +532,7 @@ impl Checks {
 }
 
 /// What the disks of a shard's replicas hold of a phone.
-fn records<'a>(
-    boxes: &'a [&Disks],
-    members: &'a [(usize, u16)],
-    imsi: Imsi,
-) -> impl Iterator<Item = Record> + 'a {
+fn records<'a>(boxes: &'a [&Disks], members: &'a [(usize, u16)], imsi: Imsi) -> impl Iterator<Item = Record> + 'a {
     members.iter().map(move |(at, index)| boxes[*at].0[&StoreId::Replica(*index)].durable_record(imsi))
 }
 

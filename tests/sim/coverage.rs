@@ -43,7 +43,8 @@ impl Coverage {
 
     /// Something that concerns every registration of a box.
     pub fn input_everywhere(&mut self, node: usize, event: &'static str) {
-        let states: Vec<State> = self.state.iter().filter(|((at, _), _)| *at == node).map(|(_, state)| *state).collect();
+        let states: Vec<State> =
+            self.state.iter().filter(|((at, _), _)| *at == node).map(|(_, state)| *state).collect();
         if states.is_empty() {
             self.met(State::Rest, event);
         }
@@ -59,9 +60,7 @@ impl Coverage {
     pub fn input(&mut self, node: usize, said: &Read, from: SocketAddr) {
         let Some(imsi) = said.imsi else { return self.met(State::Rest, "another message") };
         let state = self.state.get(&(node, imsi)).copied().unwrap_or(State::Rest);
-        let copy = said.code == 0
-            && !said.stamped
-            && !self.seen.insert((from, said.call_id.clone(), said.cseq));
+        let copy = said.code == 0 && !said.stamped && !self.seen.insert((from, said.call_id.clone(), said.cseq));
         let event = match (said.code, said.method.as_str()) {
             (0, "REGISTER") if copy => "copy of a REGISTER",
             (0, "REGISTER") if said.stamped && said.has_record => "write of another node",

@@ -126,8 +126,7 @@ impl Disk {
 
     /// Keys under a prefix whose live and durable values differ.
     pub fn not_durable(&self, prefix: &[u8]) -> Vec<Vec<u8>> {
-        let live: BTreeMap<_, _> =
-            self.inner.scan(prefix, None, usize::MAX).unwrap_or_default().into_iter().collect();
+        let live: BTreeMap<_, _> = self.inner.scan(prefix, None, usize::MAX).unwrap_or_default().into_iter().collect();
         let durable = self.inner.durable();
         let keys: BTreeSet<&Vec<u8>> =
             live.keys().chain(durable.keys().filter(|key| key.starts_with(prefix))).collect();

@@ -80,14 +80,19 @@ fn is_caught(breaker: Breaker, promise: &str) {
     for seed in 0..BREAKER_SEEDS {
         match World::new(seed, Some(breaker), false).run() {
             Some(violation) if violation.promise == promise => {
-                println!("{breaker:?}: caught by seed {seed}, after {others} seeds that another check stopped: {}", violation.what);
+                println!(
+                    "{breaker:?}: caught by seed {seed}, after {others} seeds that another check stopped: {}",
+                    violation.what
+                );
                 return;
             }
             Some(_) => others += 1,
             None => {}
         }
     }
-    panic!("{breaker:?} is not caught by {promise:?} within {BREAKER_SEEDS} seeds; {others} were stopped by another check");
+    panic!(
+        "{breaker:?} is not caught by {promise:?} within {BREAKER_SEEDS} seeds; {others} were stopped by another check"
+    );
 }
 
 #[test]

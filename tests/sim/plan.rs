@@ -142,7 +142,7 @@ pub fn draw(rng: &mut Rng, breaker: Option<Breaker>) -> Plan {
     let subscribers = Arc::new(Subscribers::new(phones.iter().enumerate().map(|(line, phone)| Subscriber {
         imsi: phone.imsi,
         msisdn: vec![phone.number],
-        name: format!("phone {line}"),
+        name: format!("phone {line}").into(),
         auth: phone.auth.clone(),
         barred: false,
         file: "simulated".into(),
@@ -288,7 +288,11 @@ fn settings(
         zone: ZoneSettings { apex: DOMAIN.into(), listen: Vec::new(), allow: Vec::new(), ttl_s: 60 },
         shards: shards.collect(),
         replicas: replicas.collect(),
-        registrar: Registrar { contacts_per_aor_max: 3, challenge_life: Duration::from_secs(30), ..Registrar::default() },
+        registrar: Registrar {
+            contacts_per_aor_max: 3,
+            challenge_life: Duration::from_secs(30),
+            ..Registrar::default()
+        },
         dialplan: Dialplan::default(),
         disk_reserve_bytes: 0,
         rehearsal: None,

@@ -112,22 +112,57 @@ pub struct Leg {
 }
 
 enum Ev {
-    Deliver { from: SocketAddr, to: SocketAddr, bytes: Arc<[u8]> },
-    Timer { node: usize, incarnation: u64 },
-    Sync { node: usize, store: StoreId, incarnation: u64 },
-    Start { node: usize },
-    Crash { node: usize, power_cut: bool },
-    CutLink { a: usize, b: usize, until_us: u64 },
-    MendLink { a: usize, b: usize },
-    DiskFault { node: usize, store: StoreId, what: u64, until_us: u64 },
-    DiskMend { node: usize, store: StoreId },
+    Deliver {
+        from: SocketAddr,
+        to: SocketAddr,
+        bytes: Arc<[u8]>,
+    },
+    Timer {
+        node: usize,
+        incarnation: u64,
+    },
+    Sync {
+        node: usize,
+        store: StoreId,
+        incarnation: u64,
+    },
+    Start {
+        node: usize,
+    },
+    Crash {
+        node: usize,
+        power_cut: bool,
+    },
+    CutLink {
+        a: usize,
+        b: usize,
+        until_us: u64,
+    },
+    MendLink {
+        a: usize,
+        b: usize,
+    },
+    DiskFault {
+        node: usize,
+        store: StoreId,
+        what: u64,
+        until_us: u64,
+    },
+    DiskMend {
+        node: usize,
+        store: StoreId,
+    },
     PhoneActs(usize),
     SecondLeg(Leg),
     StationRestarts(usize),
     Invites,
     Looks,
     /// Whoever sent this should have an answer by now.
-    Due { leg: Leg, node: usize, incarnation: u64 },
+    Due {
+        leg: Leg,
+        node: usize,
+        incarnation: u64,
+    },
 }
 
 impl World {
@@ -692,7 +727,8 @@ impl World {
         let authorization = leg.nonce.as_ref().map(|nonce| {
             let mut rand = [0u8; 16];
             for (at, byte) in rand.iter_mut().enumerate() {
-                *byte = nonce.get(at * 2..at * 2 + 2).and_then(|hex| u8::from_str_radix(hex, 16).ok()).unwrap_or_default();
+                *byte =
+                    nonce.get(at * 2..at * 2 + 2).and_then(|hex| u8::from_str_radix(hex, 16).ok()).unwrap_or_default();
             }
             let sres = phone.auth.vector(rand).map(|vector| vector.sres.hex()).unwrap_or_default();
             let sres = if leg.wrong { "00000000".to_owned() } else { sres };
@@ -723,7 +759,10 @@ impl World {
         if leg.kind == Kind::Bind && leg.contact == self.phones[leg.phone].last_contact && !leg.replayed {
             self.phones[leg.phone].last_code = said.code;
         }
-        let Some(nonce) = said.nonce.clone().filter(|_| said.code == 401 && !leg.replayed && leg.nonce.is_none()) else { return };
+        let Some(nonce) = said.nonce.clone().filter(|_| said.code == 401 && !leg.replayed && leg.nonce.is_none())
+        else {
+            return;
+        };
         if leg.kind == Kind::Detach {
             return;
         }
@@ -842,7 +881,10 @@ impl World {
             let under_way = self.boxes[node].node.as_ref().map_or(1, Node::under_way);
             let held = self.boxes[node].out.held_count();
             if under_way + held > 0 {
-                self.broken("nothing is under way at rest", format!("{when}, box {node}: {under_way} under way, {held} held"));
+                self.broken(
+                    "nothing is under way at rest",
+                    format!("{when}, box {node}: {under_way} under way, {held} held"),
+                );
             }
         }
         let boxes: Vec<&Disks> = self.boxes.iter().map(|one| &one.disks).collect();
@@ -913,7 +955,8 @@ impl World {
                 };
                 let found = self.routed.get(&(node, phone)).cloned().unwrap_or_default();
                 if found != expected {
-                    let what = format!("{when}, a call to phone {phone} through box {node}: {found:?}, not {expected:?}");
+                    let what =
+                        format!("{when}, a call to phone {phone} through box {node}: {found:?}, not {expected:?}");
                     self.broken("a call finds the phone in fair weather", what);
                 }
             }
@@ -926,7 +969,8 @@ impl World {
                 self.look(node, phone);
                 let id = self.invite_count;
                 self.run_until(self.now_us + SECOND / 2);
-                let found = self.looked_up.get(&id).is_some_and(|found| found.contains(&self.phones[phone].last_contact));
+                let found =
+                    self.looked_up.get(&id).is_some_and(|found| found.contains(&self.phones[phone].last_contact));
                 if !found {
                     let what = format!("box {node} does not find phone {phone} at {}", self.phones[phone].last_contact);
                     self.broken("lookup finds the phone in fair weather", what);
