@@ -177,6 +177,8 @@ struct Writing {
     said: BTreeMap<usize, Option<bool>>,
     quorum: usize,
     answer: Said,
+    /// A store of ours would not take it: the disk is full, or it would have had to wait.
+    refused: bool,
     restamped: bool,
     deadline: Instant,
     /// Commits of the node's own store that the yes waits for: a new reservation of the clock, hints.
@@ -330,12 +332,8 @@ impl Front {
                     kind,
                     said: members.iter().map(|index| (*index, None)).collect(),
                     quorum: w.site.settings.shards[shard].write_quorum,
-<<<<<<< HEAD
-                    answered: false,
-                    refused: false,
-=======
                     answer: Said::Nothing,
->>>>>>> sim
+                    refused: false,
                     restamped: false,
                     deadline,
                     after,
@@ -450,29 +448,14 @@ impl Front {
         let State::Writing(writing) = &mut registration.state else { return };
         let yes = writing.said.values().filter(|said| **said == Some(true)).count();
         let open = writing.said.values().filter(|said| said.is_none()).count();
-<<<<<<< HEAD
-        if !writing.answered && yes >= writing.quorum {
-            writing.answered = true;
-            let (kind, after, bound) = (writing.kind, writing.after, writing.bound.clone());
-            let elapsed_us = u64::try_from((w.ctx.now - registration.started_at).as_micros()).unwrap_or(u64::MAX);
-            let (imsi, from) = (registration.imsi, registration.from);
-            w.event(match kind {
-                Kind::Bound { moved } => Event::Registered { imsi, from, moved, elapsed_us },
-                Kind::Removed => Event::Detached { imsi },
-            });
-            send_yes(w, registration, &bound, after);
-        } else if !writing.answered && yes + open < writing.quorum {
-            // Disks that are full, rather than replicas that are silent: 503, and the phone tries again (DESIGN section 6).
-            let no = if writing.refused { No::Overload } else { No::TooFewReplicas };
-            return self.finish_no(w, id, &no);
-=======
         let (quorum, answer) = (writing.quorum, writing.answer);
         if answer == Said::Nothing && yes >= quorum {
             writing.answer = Said::Promised;
             w.ctx.out.after(writing.after, Inner::Promised { register: id });
         } else if answer == Said::Nothing && yes + open < quorum {
-            self.tell_no(w, id, &No::TooFewReplicas);
->>>>>>> sim
+            // Disks that are full, rather than replicas that are silent: 503, and the phone tries again (DESIGN section 6).
+            let no = if writing.refused { No::Overload } else { No::TooFewReplicas };
+            self.tell_no(w, id, &no);
         }
         self.forget_if_done(id);
     }
