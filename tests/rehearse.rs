@@ -578,3 +578,17 @@ fn a_number_is_found_by_enum() {
 fn a_zone_that_does_not_answer_is_given_up() {
     must_fail(Wrong::ZoneUnanswered, "DNS not tried: the box is silent");
 }
+
+/// The whole program: `encamp rehearse` starts a private box, and every phone sees what it should.
+#[test]
+fn the_real_box_passes_its_rehearsal() {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_encamp"))
+        .args(["rehearse", "--phones", "60", "--json"])
+        .output();
+    let output = output.expect("encamp runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    let report: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    let rows = report["rows"].as_array().expect("rows");
+    assert!(rows.len() >= 60 && rows.iter().all(|row| row["ok"] == serde_json::json!(true)), "{said}");
+}
