@@ -123,8 +123,13 @@ impl Node {
         let mut replicas = Replicas::new(&settings);
         let w = &mut World { ctx: &mut *ctx, site: &site, clock: &mut clock, timers: &mut timers };
         notice_clock(w);
-        // The first reservation is made before the first phone asks.
-        w.stamp()?;
+        // The first reservation is made before the first phone asks. On a full disk lookups and calls go on (promise 8): the next
+        // stamp tries again.
+        if let Err(error) = w.stamp()
+            && error != StoreError::Full
+        {
+            return Err(error);
+        }
         replicas.start(w, first_run)?;
         let zone = make_zone(w, &replicas)?;
         ctx.out.send(Output::Zone(Arc::clone(&zone)));
@@ -762,8 +767,11 @@ fn next_serial(w: &mut World<'_, '_>) -> Result<u32, StoreError> {
     let now_s = u32::try_from(w.wall().ms / 1000).unwrap_or(u32::MAX);
     let stored = get_array::<4>(w.store(StoreId::Node)?, SERIAL_KEY)?.map_or(0, u32::from_be_bytes);
     let serial = now_s.max(stored.wrapping_add(1));
-    w.node_write(Batch::default().put(SERIAL_KEY, serial.to_be_bytes()))?;
-    Ok(serial)
+    match w.node_write(Batch::default().put(SERIAL_KEY, serial.to_be_bytes())) {
+        // A full disk does not silence DNS; by the clock the next serial is larger all the same.
+        Ok(_) | Err(StoreError::Full) => Ok(serial),
+        Err(error) => Err(error),
+    }
 }
 
 /// The version of the map: one more than the last, where the map is another one than the last.

@@ -210,18 +210,26 @@ impl Replicas {
         for to in &open {
             // The first takes from all others, so the next ones find everything there.
             for from in open.iter().filter(|from| *from != to) {
-                self.copy_records(w, *from, *to)?;
+                match self.copy_records(w, *from, *to) {
+                    Ok(()) => {}
+                    // It lacks what its sibling has and cannot take it: it is no part of the shard until the next start.
+                    Err(error @ (StoreError::Full | StoreError::Stalled)) => {
+                        self.closed(w, StoreId::Replica(*to as u16), error.to_string());
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         }
+        let open: Vec<usize> = open.into_iter().filter(|index| self.open_local(*index).is_some()).collect();
         let one_was_level = open.iter().any(|index| self.open_local(*index).is_some_and(Replica::is_level));
         let all_here = open.len() == members.len();
         let all_marked = open.iter().all(|index| self.open_local(*index).is_some_and(|replica| replica.mark.is_some()));
         if one_was_level || (all_here && all_marked) {
             for index in open {
-                self.set_level(w, index)?;
+                unless_full(self.set_level(w, index))?;
                 if all_here && self.all[index].hints.behind() {
                     let name = self.all[index].name.clone();
-                    self.all[index].hints.clear(w.store(StoreId::Node)?, &name)?;
+                    unless_full(self.all[index].hints.clear(w.store(StoreId::Node)?, &name))?;
                 }
             }
         }
@@ -890,6 +898,11 @@ impl Replicas {
     pub fn count(&self) -> usize {
         self.all.len()
     }
+}
+
+/// A full disk leaves a mark or a hint as it is until the next start; nothing is wrong by that.
+fn unless_full(result: Result<(), StoreError>) -> Result<(), StoreError> {
+    if result == Err(StoreError::Full) { Ok(()) } else { result }
 }
 
 /// Gives an empty store its founding mark: what `encamp init` does for the local replicas of a site that is new.
