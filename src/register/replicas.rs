@@ -306,9 +306,25 @@ impl Replicas {
         &self.all[index].name
     }
 
-    /// It missed no write that we know of, and it can be reached.
-    pub fn is_readable(&self, index: usize) -> bool {
-        !self.all[index].hints.behind() && (self.is_remote(index) || self.open_local(index).is_some())
+    /// It missed no write of this AOR that we know of, or its store is here and what it missed is added when it is read.
+    ///
+    /// One write that a full disk refused must not silence the whole replica: "lookups and calls go on" (promise 8).
+    pub fn is_readable(&self, index: usize, imsi: Imsi) -> bool {
+        let hints = &self.all[index].hints;
+        match self.is_remote(index) {
+            true => !hints.overflowed && hints.missed(imsi).is_none(),
+            false => !hints.overflowed && self.open_local(index).is_some(),
+        }
+    }
+
+    /// Its *no* about this AOR may be believed: it is caught up, and missed nothing of it that we know of.
+    pub fn is_believed(&self, index: usize, imsi: Imsi) -> bool {
+        let hints = &self.all[index].hints;
+        let level = match &self.all[index].place {
+            OnePlace::Local { .. } => self.open_local(index).is_some_and(Replica::is_level),
+            OnePlace::Remote { level, .. } => *level,
+        };
+        level && !hints.overflowed && hints.missed(imsi).is_none()
     }
 
     /// It did not answer the last time: asked after the others.
@@ -452,14 +468,28 @@ impl Replicas {
 
     // --- Reading ---
 
-    /// The newest record that the local replicas of a shard have, merged; `None` where there is no open one.
+    /// What a local replica has of an AOR, and what it missed of it; `None` where it is closed or elsewhere.
+    ///
+    /// Errors: a record that cannot be read.
+    pub fn read_one(&self, w: &mut World<'_, '_>, index: usize, imsi: Imsi) -> Result<Option<Record>, StoreError> {
+        let Some(replica) = self.open_local(index) else { return Ok(None) };
+        let record = replica::read(w.ctx.stores.store(replica.store).ok_or(StoreError::Closed)?, imsi)?;
+        Ok(Some(match self.all[index].hints.missed(imsi) {
+            None => record,
+            Some(missed) => merge(record, missed),
+        }))
+    }
+
+    /// The newest record that the local replicas of a shard have, merged; `None` where there is none that may be read.
     ///
     /// Errors: a record that cannot be read.
     pub fn read_local(&self, w: &mut World<'_, '_>, shard: usize, imsi: Imsi) -> Result<Option<Record>, StoreError> {
         let mut newest: Option<Record> = None;
         for index in &w.site.settings.shards[shard].replicas {
-            if let Some(replica) = self.open_local(*index) {
-                let record = replica::read(w.ctx.stores.store(replica.store).ok_or(StoreError::Closed)?, imsi)?;
+            if !self.is_remote(*index)
+                && self.is_readable(*index, imsi)
+                && let Some(record) = self.read_one(w, *index, imsi)?
+            {
                 newest = Some(match newest {
                     None => record,
                     Some(newest) => merge(newest, &record),
