@@ -77,7 +77,12 @@ struct Stream {
 /// `encamp lookup` of a phone whose replicas are elsewhere.
 struct LookupCommand {
     imsi: Imsi,
+    /// Not asked yet, the next one last.
     left: Vec<usize>,
+    asked: Option<usize>,
+    /// How many caught-up replicas hold nothing, and how many must: an empty list is a *no*, too (promise 2).
+    no: usize,
+    no_needed: usize,
 }
 
 /// A message with where it came from and where its answer goes.
@@ -123,8 +128,13 @@ impl Node {
         let mut replicas = Replicas::new(&settings);
         let w = &mut World { ctx: &mut *ctx, site: &site, clock: &mut clock, timers: &mut timers };
         notice_clock(w);
-        // The first reservation is made before the first phone asks.
-        w.stamp()?;
+        // The first reservation is made before the first phone asks. On a full disk lookups and calls go on (promise 8): the next
+        // stamp tries again.
+        if let Err(error) = w.stamp()
+            && error != StoreError::Full
+        {
+            return Err(error);
+        }
         replicas.start(w, first_run)?;
         let zone = make_zone(w, &replicas)?;
         ctx.out.send(Output::Zone(Arc::clone(&zone)));
@@ -632,12 +642,17 @@ impl Node {
         };
         let Some(shard) = self.site.map.shard_of(&imsi) else { return };
         match self.replicas.read_local(world!(self, ctx), shard, imsi) {
-            Ok(Some(record)) => self.lookup_answer(ctx, id, imsi, &record),
-            Ok(None) => {
-                let mut left = self.site.settings.shards[shard].replicas.clone();
-                left.retain(|index| self.replicas.is_readable(*index));
+            Ok(Some(record)) if record.newest().is_some() => self.lookup_answer(ctx, id, imsi, &record),
+            Ok(_) => {
+                let shard = &self.site.settings.shards[shard];
+                let no_needed = shard.replicas.len() + 1 - shard.write_quorum;
+                let (mut left, here): (Vec<usize>, Vec<usize>) =
+                    shard.replicas.iter().partition(|index| self.replicas.is_remote(**index));
+                left.retain(|index| self.replicas.is_readable(*index, imsi) && !self.front.is_owed(imsi, *index));
                 left.sort_by_key(|index| !self.replicas.is_silent(*index));
-                self.commands.insert(id, LookupCommand { imsi, left });
+                let no = here.iter().filter(|index| self.replicas.is_believed(**index, imsi)).count();
+                let command = LookupCommand { imsi, left, asked: None, no, no_needed };
+                self.commands.insert(id, command);
                 self.lookup_told(ctx, id, None);
             }
             Err(store) => {
@@ -649,14 +664,22 @@ impl Node {
 
     fn lookup_told(&mut self, ctx: &mut Ctx<'_>, id: u64, record: Option<Record>) {
         let Some(mut command) = self.commands.remove(&id) else { return };
-        if let Some(record) = record {
-            return self.lookup_answer(ctx, id, command.imsi, &record);
+        let imsi = command.imsi;
+        if let (Some(record), Some(asked)) = (record, command.asked) {
+            if record.newest().is_some() {
+                return self.lookup_answer(ctx, id, imsi, &record);
+            }
+            command.no += usize::from(self.replicas.is_believed(asked, imsi));
         }
-        let Some(index) = command.left.pop() else {
-            let answer = error("nobody can say", "no replica of its shard answered", "see encamp replica status");
+        if command.no >= command.no_needed {
+            return self.lookup_answer(ctx, id, imsi, &Record::default());
+        }
+        command.asked = command.left.pop();
+        let Some(index) = command.asked else {
+            let answer = error("nobody can say", "too few replicas of its shard answered", "see encamp replica status");
             return ctx.out.send(Output::Answer { id, answer });
         };
-        self.replicas.query(world!(self, ctx), index, command.imsi, Asker::Command(id));
+        self.replicas.query(world!(self, ctx), index, imsi, Asker::Command(id));
         self.commands.insert(id, command);
     }
 
@@ -761,8 +784,11 @@ fn next_serial(w: &mut World<'_, '_>) -> Result<u32, StoreError> {
     let now_s = u32::try_from(w.wall().ms / 1000).unwrap_or(u32::MAX);
     let stored = get_array::<4>(w.store(StoreId::Node)?, SERIAL_KEY)?.map_or(0, u32::from_be_bytes);
     let serial = now_s.max(stored.wrapping_add(1));
-    w.node_write(Batch::default().put(SERIAL_KEY, serial.to_be_bytes()))?;
-    Ok(serial)
+    match w.node_write(Batch::default().put(SERIAL_KEY, serial.to_be_bytes())) {
+        // A full disk does not silence DNS; by the clock the next serial is larger all the same.
+        Ok(_) | Err(StoreError::Full) => Ok(serial),
+        Err(error) => Err(error),
+    }
 }
 
 /// The version of the map: one more than the last, where the map is another one than the last.

@@ -256,7 +256,7 @@ impl Front {
             Ok(Some(old)) => self.decide(w, replicas, id, old),
             Ok(None) => {
                 let mut left: Vec<usize> = w.site.settings.shards[shard].replicas.clone();
-                left.retain(|index| replicas.is_readable(*index));
+                left.retain(|index| replicas.is_readable(*index, imsi));
                 left.sort_by_key(|index| !replicas.is_silent(*index));
                 self.ask_next(w, replicas, id, left);
             }

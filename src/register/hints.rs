@@ -84,6 +84,11 @@ impl Hints {
         self.missed.iter().next().map(|(imsi, record)| (*imsi, record))
     }
 
+    /// What it missed of this AOR.
+    pub fn missed(&self, imsi: Imsi) -> Option<&Record> {
+        self.missed.get(&imsi)
+    }
+
     pub fn behind(&self) -> bool {
         self.overflowed || !self.missed.is_empty()
     }

@@ -213,18 +213,26 @@ impl Replicas {
         for to in &open {
             // The first takes from all others, so the next ones find everything there.
             for from in open.iter().filter(|from| *from != to) {
-                self.copy_records(w, *from, *to)?;
+                match self.copy_records(w, *from, *to) {
+                    Ok(()) => {}
+                    // It lacks what its sibling has and cannot take it: it is no part of the shard until the next start.
+                    Err(error @ (StoreError::Full | StoreError::Stalled)) => {
+                        self.closed(w, StoreId::Replica(*to as u16), error.to_string());
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         }
+        let open: Vec<usize> = open.into_iter().filter(|index| self.open_local(*index).is_some()).collect();
         let one_was_level = open.iter().any(|index| self.open_local(*index).is_some_and(Replica::is_level));
         let all_here = open.len() == members.len();
         let all_marked = open.iter().all(|index| self.open_local(*index).is_some_and(|replica| replica.mark.is_some()));
         if one_was_level || (all_here && all_marked) {
             for index in open {
-                self.set_level(w, index)?;
+                unless_full(self.set_level(w, index))?;
                 if all_here && self.all[index].hints.behind() {
                     let name = self.all[index].name.clone();
-                    self.all[index].hints.clear(w.store(StoreId::Node)?, &name)?;
+                    unless_full(self.all[index].hints.clear(w.store(StoreId::Node)?, &name))?;
                 }
             }
         }
@@ -301,9 +309,25 @@ impl Replicas {
         &self.all[index].name
     }
 
-    /// It missed no write that we know of, and it can be reached.
-    pub fn is_readable(&self, index: usize) -> bool {
-        !self.all[index].hints.behind() && (self.is_remote(index) || self.open_local(index).is_some())
+    /// It missed no write of this AOR that we know of, or its store is here and what it missed is added when it is read.
+    ///
+    /// One write that a full disk refused must not silence the whole replica: "lookups and calls go on" (promise 8).
+    pub fn is_readable(&self, index: usize, imsi: Imsi) -> bool {
+        let hints = &self.all[index].hints;
+        match self.is_remote(index) {
+            true => !hints.overflowed && hints.missed(imsi).is_none(),
+            false => !hints.overflowed && self.open_local(index).is_some(),
+        }
+    }
+
+    /// Its *no* about this AOR may be believed: it is caught up, and missed nothing of it that we know of.
+    pub fn is_believed(&self, index: usize, imsi: Imsi) -> bool {
+        let hints = &self.all[index].hints;
+        let level = match &self.all[index].place {
+            OnePlace::Local { .. } => self.open_local(index).is_some_and(Replica::is_level),
+            OnePlace::Remote { level, .. } => *level,
+        };
+        level && !hints.overflowed && hints.missed(imsi).is_none()
     }
 
     /// It did not answer the last time: asked after the others.
@@ -458,14 +482,28 @@ impl Replicas {
 
     // --- Reading ---
 
-    /// The newest record that the local replicas of a shard have, merged; `None` where there is no open one.
+    /// What a local replica has of an AOR, and what it missed of it; `None` where it is closed or elsewhere.
+    ///
+    /// Errors: a record that cannot be read.
+    pub fn read_one(&self, w: &mut World<'_, '_>, index: usize, imsi: Imsi) -> Result<Option<Record>, StoreError> {
+        let Some(replica) = self.open_local(index) else { return Ok(None) };
+        let record = replica::read(w.ctx.stores.store(replica.store).ok_or(StoreError::Closed)?, imsi)?;
+        Ok(Some(match self.all[index].hints.missed(imsi) {
+            None => record,
+            Some(missed) => merge(record, missed),
+        }))
+    }
+
+    /// The newest record that the local replicas of a shard have, merged; `None` where there is none that may be read.
     ///
     /// Errors: a record that cannot be read.
     pub fn read_local(&self, w: &mut World<'_, '_>, shard: usize, imsi: Imsi) -> Result<Option<Record>, StoreError> {
         let mut newest: Option<Record> = None;
         for index in &w.site.settings.shards[shard].replicas {
-            if let Some(replica) = self.open_local(*index) {
-                let record = replica::read(w.ctx.stores.store(replica.store).ok_or(StoreError::Closed)?, imsi)?;
+            if !self.is_remote(*index)
+                && self.is_readable(*index, imsi)
+                && let Some(record) = self.read_one(w, *index, imsi)?
+            {
                 newest = Some(match newest {
                     None => record,
                     Some(newest) => merge(newest, &record),
@@ -904,6 +942,11 @@ impl Replicas {
     pub fn count(&self) -> usize {
         self.all.len()
     }
+}
+
+/// A full disk leaves a mark or a hint as it is until the next start; nothing is wrong by that.
+fn unless_full(result: Result<(), StoreError>) -> Result<(), StoreError> {
+    if result == Err(StoreError::Full) { Ok(()) } else { result }
 }
 
 /// Gives an empty store its founding mark: what `encamp init` does for the local replicas of a site that is new.

@@ -14,7 +14,6 @@ use crate::event::Event;
 use crate::ident::Imsi;
 use crate::register::front::Front;
 use crate::register::merge::Record;
-use crate::register::replica;
 use crate::register::replicas::Replicas;
 use crate::seam::{After, Inner, ReplyTo, TransactionKey};
 use crate::sip::header::Uri;
@@ -113,8 +112,10 @@ impl Route {
         }
         let shard = &w.site.settings.shards[shard];
         let mut left: Vec<usize> = shard.replicas.clone();
-        // Neither one that is behind, nor one that still owes us the yes for a write of this phone (promise 2).
-        left.retain(|index| replicas.is_readable(*index) && !front.is_owed(imsi, *index));
+        // Neither one that is behind, nor one elsewhere that still owes us the yes for a write of this phone (promise 2).
+        left.retain(|index| {
+            replicas.is_readable(*index, imsi) && !(replicas.is_remote(*index) && front.is_owed(imsi, *index))
+        });
         left.sort_by_key(|index| {
             let rank = match () {
                 () if request.replica == Some(*index) => 0,
@@ -154,14 +155,12 @@ impl Route {
             if replicas.is_remote(index) {
                 return replicas.lookup(w, index, lookup.imsi, id);
             }
-            let Some(replica) = replicas.open_local(index) else { continue };
-            let (store, level) = (StoreId::Replica(index as u16), replica.is_level());
-            let Ok(record) = w.store(store).and_then(|store| replica::read(store, lookup.imsi)) else { continue };
+            let Ok(Some(record)) = replicas.read_one(w, index, lookup.imsi) else { continue };
             match contact_of(&record) {
                 Some(contact) => return self.finish(w, id, Ok(contact)),
-                None if level => {
+                None if replicas.is_believed(index, lookup.imsi) => {
                     lookup.no += 1;
-                    if let Some(commit) = w.unsynced(store) {
+                    if let Some(commit) = w.unsynced(StoreId::Replica(index as u16)) {
                         lookup.after = lookup.after.and(commit);
                     }
                 }

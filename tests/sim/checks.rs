@@ -30,6 +30,7 @@ pub const EQUAL: &str = "3: replicas converge";
 pub const KEPT: &str = "1: what was acknowledged survives";
 pub const ONE_NONCE: &str = "5: one nonce, one subscriber, one use";
 pub const ENDS: &str = "7: every wait ends";
+pub const CALLS_GO_ON: &str = "8: calls go on whatever the disk says";
 pub const BEARABLE: &str = "a base station can bear the answer";
 pub const ADMITTED: &str = "only the right SIM is let in";
 
@@ -98,6 +99,8 @@ pub struct Checks {
     removal_arrived_us: BTreeMap<Imsi, u64>,
     bind_arrived_us: BTreeMap<Imsi, u64>,
     detached: BTreeSet<(usize, Imsi)>,
+    /// Boxes that ever closed a replica.
+    closed_some: BTreeSet<usize>,
     arrivals: Vec<(u64, usize, Imsi)>,
     /// Phones whose replicas may differ until they register again: a front end was lost between telling one replica and the
     /// next, and no other box knows what it knew. Levelling them is repair over the network, a later release.
@@ -128,6 +131,7 @@ impl Checks {
             removal_arrived_us: BTreeMap::new(),
             bind_arrived_us: BTreeMap::new(),
             detached: BTreeSet::new(),
+            closed_some: BTreeSet::new(),
             arrivals: Vec::new(),
             torn: BTreeSet::new(),
             skew_us: plan.skew_ms * 1000 + floor_us,
@@ -180,6 +184,9 @@ impl Checks {
     pub fn event(&mut self, node: usize, event: &Event) {
         if let Event::Detached { imsi } = event {
             self.detached.insert((node, *imsi));
+        }
+        if let Event::ReplicaClosed { .. } = event {
+            self.closed_some.insert(node);
         }
     }
 
@@ -405,6 +412,7 @@ impl Checks {
                 let contact = contact.clone();
                 self.not_from_behind(plan, node, phone, &[contact], arrived_us, "302")
             }
+            (503, _) => self.calls_go_on(plan, node, phone, arrived_us),
             (404, _) => broken(NO_FROM_TOO_FEW, format!("404 for the number of phone {phone}, which is provisioned")),
             _ => Ok(()),
         }
@@ -450,6 +458,25 @@ impl Checks {
             return broken(NO_FROM_TOO_FEW, what);
         }
         Ok(())
+    }
+
+    /// A disk that is full or hangs does not silence calls: where all replicas are on this box and none is closed, the phone that
+    /// was told 200 is found.
+    fn calls_go_on(
+        &mut self,
+        plan: &Plan,
+        node: usize,
+        phone: usize,
+        arrived_us: u64,
+    ) -> Result<(), Violation> {
+        let shard = &plan.shards[plan.phones[phone].shard];
+        let Some(acked) = self.last_acked.get(&plan.phones[phone].imsi).cloned() else { return Ok(()) };
+        let are_here = shard.members.iter().all(|(at, _)| *at == node);
+        if !are_here || self.closed_some.contains(&node) || acked.at_us >= arrived_us || self.may_be_removed(&acked) {
+            return Ok(());
+        }
+        self.count(CALLS_GO_ON);
+        broken(CALLS_GO_ON, format!("503 for phone {phone}, which was told 200 for {}", acked.contact))
     }
 
     /// A removal came, or was still under way when the binding was written, or may have the larger stamp by a clock that is ahead.

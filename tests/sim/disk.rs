@@ -30,6 +30,7 @@ pub struct Disk {
     touched: BTreeSet<Imsi>,
     pub sync_scheduled: bool,
     pub failed: bool,
+    fails_next: bool,
 }
 
 impl Disk {
@@ -41,6 +42,9 @@ impl Disk {
         if self.lie == Lie::SyncIgnored {
             self.claimed = self.inner.written_seq();
             return Ok(self.claimed);
+        }
+        if std::mem::take(&mut self.fails_next) {
+            self.inner.fail_next_sync();
         }
         let result = self.inner.sync();
         self.failed = result.is_err();
@@ -103,8 +107,8 @@ impl Disk {
         self.inner.set_full(full);
     }
 
-    pub fn fail_next_sync(&mut self) {
-        self.inner.fail_next_sync();
+    pub fn set_fails_next(&mut self, fails_next: bool) {
+        self.fails_next = fails_next;
     }
 
     pub fn needs_sync(&self) -> bool {

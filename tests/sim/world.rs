@@ -13,7 +13,7 @@ use encamp::ident::Imsi;
 use encamp::node::Node;
 use encamp::register::replicas;
 use encamp::seam::{Command, CommandAnswer, Ctx, Input, Local, Outbox, Output, Port, Rng, Who};
-use encamp::store::{CommitId, Store, StoreId};
+use encamp::store::{CommitId, Store, StoreError, StoreId};
 use encamp::time::{Instant, WallTime};
 
 use crate::checks::{Checks, Violation};
@@ -411,6 +411,12 @@ impl World {
         tell!(self, "box {node} starts");
         let started = self.with_node(node, |slot, ctx| Node::start(ctx, settings).map(|node| *slot = Some(node)));
         if let Err(error) = started {
+            let founded = self.boxes[node].disks.0[&StoreId::Node].count(b"f") > 0;
+            if error == StoreError::Full && !founded {
+                // A new site needs a disk.
+                tell!(self, "box {node} has no room to begin");
+                return self.at(self.now_us + SECOND, Ev::Start { node });
+            }
             self.broken("a node starts", format!("box {node} does not start: {error}"));
         }
         self.checks.started(node, self.boxes[node].incarnation);
@@ -547,7 +553,7 @@ impl World {
                 "does not answer"
             }
             _ => {
-                disk.fail_next_sync();
+                disk.set_fails_next(true);
                 "will fail its next sync"
             }
         };
@@ -559,6 +565,7 @@ impl World {
         if let Some(disk) = self.boxes[node].disks.0.get_mut(&store) {
             disk.set_full(false);
             disk.set_mute(false);
+            disk.set_fails_next(false);
         }
         tell!(self, "box {node}: {store:?} works again");
         self.settle(node);
