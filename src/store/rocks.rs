@@ -53,7 +53,7 @@ use std::time::{Duration, Instant};
 const MIB: usize = 1024 * 1024;
 
 /// Blocks, indexes, filters and memtables of all stores together.
-const CACHE_BYTES_MAX: usize = 64 * MIB;
+const CACHE_BYTES_MAX: usize = 32 * MIB;
 /// The memtables' part of it: beyond, the store that writes flushes early.
 const MEMTABLES_BYTES_MAX: usize = 16 * MIB;
 const MEMTABLE_BYTES_MAX: usize = 4 * MIB;
@@ -80,7 +80,7 @@ impl Shared {
         let mut env = Env::new().map_err(|error| StoreError::Broken(error.into_string()))?;
         env.set_high_priority_background_threads(1); // flushes
         env.set_low_priority_background_threads(1); // compactions
-        // Four shards of 16 MB rather than the default 64 of 1 MB: what is larger than its shard is never kept, and was
+        // Four shards of 8 MB rather than the default 64 small ones: what is larger than its shard is never kept, and was
         // seen read anew with every get.
         let mut cache = LruCacheOptions::default();
         cache.set_capacity(CACHE_BYTES_MAX);
