@@ -287,7 +287,7 @@ pub struct Outbox {
 impl Outbox {
     /// Happens as soon as every commit of `after` is synced; at once if that is so already.
     pub fn after(&mut self, after: After, what: Inner) {
-        if after.commits().all(|commit| self.is_synced(commit)) {
+        if after.commits().all(|commit| is_synced(&self.synced, commit)) {
             self.ready.push_back(what);
         } else {
             self.held.push((after, what));
@@ -311,8 +311,7 @@ impl Outbox {
         let seq = self.synced.entry(commit.store).or_default();
         *seq = commit.seq.max(*seq);
         let synced = &self.synced;
-        let is_synced = |commit: CommitId| synced.get(&commit.store).is_some_and(|seq| *seq >= commit.seq);
-        for (_, what) in self.held.extract_if(.., |(after, _)| after.commits().all(is_synced)) {
+        for (_, what) in self.held.extract_if(.., |(after, _)| after.commits().all(|commit| is_synced(synced, commit))) {
             self.ready.push_back(what);
         }
     }
@@ -339,10 +338,11 @@ impl Outbox {
     pub fn pop(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
+}
 
-    fn is_synced(&self, commit: CommitId) -> bool {
-        self.synced.get(&commit.store).is_some_and(|seq| *seq >= commit.seq)
-    }
+/// Number 0 is before every write of this run: what a store held when it was opened is on the disk.
+fn is_synced(synced: &BTreeMap<StoreId, Seq>, commit: CommitId) -> bool {
+    synced.get(&commit.store).copied().unwrap_or_default() >= commit.seq
 }
 
 /// Deadlines of the node, in order.
@@ -405,6 +405,8 @@ mod tests {
         assert!(out.next_ready().is_some());
         out.after(after, Inner::NotWritten { write: 2, replica: 0 });
         assert!(out.next_ready().is_some(), "what is synced already does not wait");
+        out.after(After::nothing().and(commit(StoreId::Replica(3), 0)), Inner::NotWritten { write: 3, replica: 3 });
+        assert!(out.next_ready().is_some(), "nor what was there when the store was opened");
     }
 
     #[test]

@@ -311,8 +311,11 @@ impl Front {
                 // What is told was read from stores that may not have synced it yet.
                 let mut after = After::nothing();
                 for index in &w.site.settings.shards[shard].replicas {
-                    if let Some(commit) = w.unsynced(StoreId::Replica(*index as u16)) {
-                        after = after.and(commit);
+                    let hint = replicas.has_missed(*index, imsi).then_some(StoreId::Node);
+                    for store in [Some(StoreId::Replica(*index as u16)), hint].into_iter().flatten() {
+                        if let Some(commit) = w.unsynced(store) {
+                            after = after.and(commit);
+                        }
                     }
                 }
                 let deadline = w.ctx.now + w.site.settings.registrar.write_deadline;

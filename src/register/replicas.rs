@@ -330,6 +330,11 @@ impl Replicas {
         level && !hints.overflowed && hints.missed(imsi).is_none()
     }
 
+    /// A write of this AOR is kept for it.
+    pub fn has_missed(&self, index: usize, imsi: Imsi) -> bool {
+        self.all[index].hints.missed(imsi).is_some()
+    }
+
     /// It did not answer the last time: asked after the others.
     pub fn is_silent(&self, index: usize) -> bool {
         matches!(self.all[index].place, OnePlace::Remote { answering: Some(false), .. })

@@ -98,6 +98,7 @@ pub struct Checks {
     acked_by_front: BTreeMap<(usize, Imsi), Acked>,
     removal_arrived_us: BTreeMap<Imsi, u64>,
     bind_arrived_us: BTreeMap<Imsi, u64>,
+    contact_arrived_us: BTreeMap<(Imsi, String), u64>,
     detached: BTreeSet<(usize, Imsi)>,
     /// Boxes that ever closed a replica.
     closed_some: BTreeSet<usize>,
@@ -130,6 +131,7 @@ impl Checks {
             acked_by_front: BTreeMap::new(),
             removal_arrived_us: BTreeMap::new(),
             bind_arrived_us: BTreeMap::new(),
+            contact_arrived_us: BTreeMap::new(),
             detached: BTreeSet::new(),
             closed_some: BTreeSet::new(),
             arrivals: Vec::new(),
@@ -212,6 +214,9 @@ impl Checks {
         let arrivals =
             if state.leg.kind == Kind::Bind { &mut self.bind_arrived_us } else { &mut self.removal_arrived_us };
         arrivals.insert(state.imsi, now_us);
+        if state.leg.kind == Kind::Bind {
+            self.contact_arrived_us.insert((state.imsi, state.leg.contact.clone()), now_us);
+        }
         self.arrivals.push((now_us, node, state.imsi));
         if state.arrived.is_some() {
             return None;
@@ -495,6 +500,13 @@ impl Checks {
         let imsi = plan.phones[phone].imsi;
         let Some(acked) = self.acked_by_front.get(&(node, imsi)) else { return Ok(()) };
         if acked.at_us >= asked_us || self.incarnations.get(&node) != Some(&acked.incarnation) {
+            return Ok(());
+        }
+        // A REGISTER that came later and was told no may show all the same: a 302 promises nothing.
+        let came_later = |contact: &String| {
+            self.contact_arrived_us.get(&(imsi, contact.clone())).is_some_and(|when| *when >= acked.arrived_us)
+        };
+        if contacts.iter().any(came_later) {
             return Ok(());
         }
         let newest = contacts.iter().filter_map(|contact| self.newest_of_contact.get(&(imsi, contact.clone()))).max();

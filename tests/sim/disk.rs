@@ -137,8 +137,8 @@ impl Disk {
         keys.into_iter().filter(|key| live.get(*key) != durable.get(*key)).cloned().collect()
     }
 
-    pub fn count(&self, prefix: &[u8]) -> usize {
-        self.inner.scan(prefix, None, usize::MAX).map_or(0, |found| found.len())
+    pub fn has(&self, key: &[u8]) -> bool {
+        self.inner.get(key).is_ok_and(|value| value.is_some())
     }
 }
 

@@ -55,6 +55,7 @@ pub struct World {
     /// Answers of the last INVITE to each front and phone, for the checks at rest.
     routed: BTreeMap<(usize, usize), (u16, Option<String>)>,
     looked_up: BTreeMap<u64, Vec<String>>,
+    hints_told: u64,
     /// A digest of all outputs: equal seeds, equal digests.
     pub digest: u64,
     pub trace: Option<Vec<String>>,
@@ -203,6 +204,7 @@ impl World {
             branch_count: 0,
             routed: BTreeMap::new(),
             looked_up: BTreeMap::new(),
+            hints_told: 0,
             digest: 0xcbf2_9ce4_8422_2325,
             trace: traced.then(Vec::new),
             violation: None,
@@ -411,7 +413,7 @@ impl World {
         tell!(self, "box {node} starts");
         let started = self.with_node(node, |slot, ctx| Node::start(ctx, settings).map(|node| *slot = Some(node)));
         if let Err(error) = started {
-            let founded = self.boxes[node].disks.0[&StoreId::Node].count(b"f") > 0;
+            let founded = self.boxes[node].disks.0[&StoreId::Node].has(b"f");
             if error == StoreError::Full && !founded {
                 // A new site needs a disk.
                 tell!(self, "box {node} has no room to begin");
@@ -829,6 +831,9 @@ impl World {
     }
 
     fn command_answered(&mut self, id: u64, answer: &CommandAnswer) {
+        if let CommandAnswer::Replicas(replicas) = answer {
+            self.hints_told = replicas.iter().map(|replica| replica.hints).sum();
+        }
         if let CommandAnswer::Lookup(lookup) = answer {
             let contacts: Vec<String> = lookup.bindings.iter().map(|binding| binding.contact.clone()).collect();
             let sane = lookup.bindings.iter().all(|binding| (-120..=5400).contains(&binding.expires_s));
@@ -867,7 +872,7 @@ impl World {
         self.run_until(quiet_from + QUIET_US_MIN);
         while self.violation.is_none() && !self.is_level() {
             if self.now_us > quiet_from + QUIET_US_MAX {
-                let hints: Vec<usize> = (0..self.boxes.len()).map(|node| self.hints(node)).collect();
+                let hints: Vec<u64> = (0..self.boxes.len()).map(|node| self.hints(node)).collect();
                 let what = format!("hints left after {} s without faults: {hints:?}", QUIET_US_MAX / SECOND);
                 self.broken("hints drain", what);
             }
@@ -875,12 +880,15 @@ impl World {
         }
     }
 
-    fn hints(&self, node: usize) -> usize {
-        self.boxes[node].disks.0.get(&StoreId::Node).map_or(0, |disk| disk.count(b"h/"))
+    /// How many writes a box keeps for replicas that missed them, as it says itself.
+    fn hints(&mut self, node: usize) -> u64 {
+        self.hints_told = 1;
+        self.handle(node, Input::Command { id: 0, command: Command::Replicas });
+        self.hints_told
     }
 
-    fn is_level(&self) -> bool {
-        (0..self.boxes.len()).all(|node| self.hints(node) == 0)
+    fn is_level(&mut self) -> bool {
+        (0..self.boxes.len()).map(|node| self.hints(node)).sum::<u64>() == 0
     }
 
     fn check_rest(&mut self, when: &str) {
