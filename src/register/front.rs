@@ -92,7 +92,7 @@ impl No {
             No::BadRequest(why) => why,
             No::Decided(Refusal::IntervalTooBrief { .. }) => "it asks for an expiry below the minimum",
             No::Decided(Refusal::OutOfOrder) => "it is older than the binding: same Call-ID, smaller CSeq",
-            No::Decided(Refusal::TooManyContacts) => "a base station binds one contact at a time",
+            No::Decided(Refusal::TooManyContacts) => "it names more contacts at once than may be bound",
         }
     }
 }
