@@ -65,6 +65,8 @@ struct Asked {
     what: What,
     bytes: Vec<u8>,
     resend_at: Vec<Instant>,
+    /// What must be on the disk before it may leave, each time.
+    after: After,
     deadline: Instant,
     method: &'static str,
     uri: String,
@@ -620,7 +622,8 @@ impl Replicas {
         w.ctx.out.send_after(after, Output::Datagram { from, to: address, bytes: bytes.clone() });
         let first = resend_at.first().copied().unwrap_or(deadline);
         w.timers.at(first.min(deadline), Timer::Asked(id));
-        let asked = Asked { replica: index, branch, what, bytes, resend_at, deadline, method, uri, to, call_id, cseq };
+        let asked =
+            Asked { replica: index, branch, what, bytes, resend_at, after, deadline, method, uri, to, call_id, cseq };
         self.asked.insert(id, asked);
         true
     }
@@ -663,7 +666,7 @@ impl Replicas {
         if w.ctx.now < asked.deadline {
             asked.resend_at.retain(|at| *at > w.ctx.now);
             if let Some((from, _)) = w.site.own_port() {
-                w.ctx.out.send(Output::Datagram { from, to: address, bytes: asked.bytes.clone() });
+                w.ctx.out.send_after(asked.after, Output::Datagram { from, to: address, bytes: asked.bytes.clone() });
             }
             let next = asked.resend_at.first().copied().unwrap_or(asked.deadline);
             w.timers.at(next.min(asked.deadline), Timer::Asked(id));
@@ -735,8 +738,7 @@ impl Replicas {
                 return Told::Nothing;
             }
         };
-        let wall = w.wall();
-        if w.clock.stamps.observe(header.stamp, wall).is_err() {
+        if w.observe(header.stamp).is_err() {
             w.event(Event::StampAhead { from });
             return Told::Nothing;
         }
