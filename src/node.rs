@@ -554,11 +554,7 @@ impl Node {
                 self.purge_at[index] = self.replicas.purge(w, index, self.purge_at[index], PURGE_PER_SECOND);
             }
         }
-        let wall = w.wall();
-        if let Some(floor_ms) = w.clock.stamps.reserve_early(wall) {
-            // Where it fails, the event has told so, and the next stamp tries again.
-            let _ = w.node_write(Batch::default().put(FLOOR_KEY, floor_ms.to_be_bytes()));
-        }
+        w.reserve_early();
     }
 
     /// A failed sync is fatal to its store: out of the write and the read set; for the node's own store the process ends.

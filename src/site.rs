@@ -91,17 +91,48 @@ impl World<'_, '_> {
         self.clock.wall(self.ctx.now, self.ctx.wall)
     }
 
-    /// The next stamp, and the commit that must be synced before it may leave, where it needs a new reservation.
+    /// The next stamp, and the commit that must be synced before it may leave, where it needs a reservation that is not on disk yet.
     ///
     /// Errors: the node's own store refuses; no stamp may be given then.
     pub fn stamp(&mut self) -> Result<(Stamp, Option<CommitId>), StoreError> {
-        let wall = self.wall();
-        let (stamp, reserve) = self.clock.stamps.next(wall);
-        let commit = match reserve {
-            None => None,
-            Some(floor_ms) => Some(self.node_write(Batch::default().put(FLOOR_KEY, floor_ms.to_be_bytes()))?),
-        };
-        Ok((stamp, commit))
+        let base = self.clock.base(self.ctx.now, self.ctx.wall);
+        let (stamp, reserve) = self.clock.stamps.next(base);
+        if let Some(floor_ms) = reserve {
+            self.reserve(floor_ms)?;
+        }
+        let waits_for = self.clock.stamps.waits_for(stamp).map(|seq| CommitId { store: StoreId::Node, seq });
+        Ok((stamp, waits_for))
+    }
+
+    /// Makes the next reservation before somebody has to wait for it.
+    pub fn reserve_early(&mut self) {
+        let base = self.clock.base(self.ctx.now, self.ctx.wall);
+        // One that is not on the disk yet is none to build on.
+        if self.unsynced(StoreId::Node).is_none()
+            && let Some(floor_ms) = self.clock.stamps.reserve_early(base)
+        {
+            // Where it fails, the event has told so, and the next stamp tries again.
+            let _ = self.reserve(floor_ms);
+        }
+    }
+
+    fn reserve(&mut self, floor_ms: u64) -> Result<(), StoreError> {
+        match self.node_write(Batch::default().put(FLOOR_KEY, floor_ms.to_be_bytes())) {
+            Ok(commit) => {
+                self.clock.stamps.reserved(commit.seq);
+                Ok(())
+            }
+            Err(error) => {
+                self.clock.stamps.not_reserved();
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes note of a stamp seen elsewhere, which must not be too far ahead of this clock.
+    #[allow(clippy::result_unit_err, reason = "there is one reason")]
+    pub fn observe(&mut self, seen: Stamp) -> Result<(), ()> {
+        self.clock.stamps.observe(seen, self.ctx.wall)
     }
 
     pub fn node_write(&mut self, batch: Batch) -> Result<CommitId, StoreError> {

@@ -92,16 +92,28 @@ impl std::str::FromStr for Stamp {
 pub struct StampClock {
     last: Stamp,
     reserved_ms: u64,
+    /// The reservation before the last one.
+    kept_ms: u64,
+    /// The number of the last reservation's write in the node's own store.
+    reserved_by: Option<u64>,
 }
 
 impl StampClock {
     pub const RESERVE_MS: u64 = 10_000;
+    /// The same above a stamp that is ahead of the clock, so that neither a start, which goes on above the floor, nor a neighbour who
+    /// is ahead drives the floor on faster than time passes.
+    pub const RESERVE_AHEAD_MS: u64 = 100;
     /// A stamp further ahead than this of a trusted clock is refused, with an alarm (promise 9).
     pub const AHEAD_MS_MAX: u64 = 300_000;
 
     /// `floor_ms`: the reservation found on disk, 0 where there is none.
     pub fn new(front: u32, floor_ms: u64) -> StampClock {
-        StampClock { last: Stamp { ms: floor_ms, counter: 0, front }, reserved_ms: floor_ms }
+        StampClock {
+            last: Stamp { ms: floor_ms, counter: 0, front },
+            reserved_ms: floor_ms,
+            kept_ms: floor_ms,
+            reserved_by: None,
+        }
     }
 
     pub fn front(&self) -> u32 {
@@ -114,6 +126,8 @@ impl StampClock {
     }
 
     /// The next stamp, and the new reservation that must be synced before the stamp may leave, where one is due.
+    ///
+    /// `wall`: [`Clock::base`], not raised by any stamp.
     pub fn next(&mut self, wall: WallTime) -> (Stamp, Option<u64>) {
         if wall.ms > self.last.ms {
             self.last.ms = wall.ms;
@@ -124,23 +138,39 @@ impl StampClock {
         } else {
             self.last.counter += 1;
         }
-        let reserve = (self.last.ms >= self.reserved_ms).then(|| {
-            self.reserved_ms = self.last.ms + Self::RESERVE_MS;
-            self.reserved_ms
-        });
-        (self.last, reserve)
+        let due = self.last.ms >= self.reserved_ms;
+        (self.last, due.then(|| self.reserve(wall)))
     }
 
     /// A reservation made while there is still half of the last one left, so that no write has to wait for it.
     pub fn reserve_early(&mut self, wall: WallTime) -> Option<u64> {
-        let now_ms = self.wall_ms(wall);
-        (now_ms + Self::RESERVE_MS / 2 >= self.reserved_ms).then(|| {
-            self.reserved_ms = now_ms + Self::RESERVE_MS;
-            self.reserved_ms
-        })
+        (self.wall_ms(wall) + Self::RESERVE_MS / 2 >= self.reserved_ms && wall.ms >= self.last.ms)
+            .then(|| self.reserve(wall))
     }
 
-    /// Raises the clock above a stamp seen elsewhere.
+    fn reserve(&mut self, wall: WallTime) -> u64 {
+        self.kept_ms = self.reserved_ms;
+        self.reserved_ms = (wall.ms + Self::RESERVE_MS).max(self.last.ms + Self::RESERVE_AHEAD_MS);
+        self.reserved_ms
+    }
+
+    /// The last reservation is written, under this number of the node's own store.
+    pub fn reserved(&mut self, seq: u64) {
+        self.reserved_by = Some(seq);
+    }
+
+    /// The last reservation could not be written: the next stamp that needs it asks again.
+    pub fn not_reserved(&mut self) {
+        self.reserved_ms = self.kept_ms;
+    }
+
+    /// The write of the node's own store that a stamp has to wait for, if it is not synced yet.
+    pub fn waits_for(&self, stamp: Stamp) -> Option<u64> {
+        self.reserved_by.filter(|_| stamp.ms >= self.kept_ms)
+    }
+
+    /// Raises the clock above a stamp seen elsewhere. `wall`: the system's clock; one that stamps have raised would let the next
+    /// one be further ahead, and so on.
     ///
     /// Errors: `Err(())` where it is more than [`Self::AHEAD_MS_MAX`] ahead of a trusted clock; the clock stays as it was.
     #[allow(clippy::result_unit_err)]
@@ -200,9 +230,17 @@ impl Clock {
 
     /// The time that counts: the system's, never below the floor plus this node's age, nor below a stamp it has seen.
     pub fn wall(&self, now: Instant, system: WallTime) -> WallTime {
+        WallTime { ms: self.stamps.wall_ms(self.base(now, system)), trusted: system.trusted }
+    }
+
+    /// The time that this node's own clock tells. One that is trusted is taken as it is: the floor may lie ahead of it, by what the
+    /// last run had reserved and not lived. Without one, time goes on from the floor.
+    pub fn base(&self, now: Instant, system: WallTime) -> WallTime {
+        if system.trusted {
+            return system;
+        }
         let age_ms = u64::try_from((now - self.started_at).as_millis()).unwrap_or(u64::MAX);
-        let ms = system.ms.max(self.floor_ms.saturating_add(age_ms));
-        WallTime { ms: self.stamps.wall_ms(WallTime { ms, trusted: system.trusted }), trusted: system.trusted }
+        WallTime { ms: system.ms.max(self.floor_ms.saturating_add(age_ms)), trusted: false }
     }
 
     /// Notices a jump; the era that it ends, which is to be kept on disk by [`Clock::eras`].

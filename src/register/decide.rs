@@ -49,7 +49,7 @@ pub enum Refusal {
     IntervalTooBrief { expires_s_min: u32 },
     /// The same Call-ID with a smaller CSeq than that of the binding.
     OutOfOrder,
-    /// A base station bound more than one contact in one REGISTER, or several at once with `*`.
+    /// A base station named more than one contact in one REGISTER, or a SIP phone more than may be bound at all.
     TooManyContacts,
 }
 
@@ -87,7 +87,7 @@ pub fn decide_register(ask: &Ask, facts: Facts<'_>) -> Result<Outcome, Refusal> 
         }
         Contacts::Some(asked) => asked,
     };
-    if ask.base_station && asked.len() != 1 {
+    if ask.base_station && asked.len() != 1 || asked.len() > limits.contacts_per_aor_max.max(1) {
         return Err(Refusal::TooManyContacts);
     }
     in_order(ask, old)?;

@@ -95,7 +95,7 @@ impl No {
             No::BadRequest(why) => why,
             No::Decided(Refusal::IntervalTooBrief { .. }) => "it asks for an expiry below the minimum",
             No::Decided(Refusal::OutOfOrder) => "it is older than the binding: same Call-ID, smaller CSeq",
-            No::Decided(Refusal::TooManyContacts) => "a base station binds one contact at a time",
+            No::Decided(Refusal::TooManyContacts) => "it names more contacts at once than may be bound",
         }
     }
 }
@@ -294,7 +294,7 @@ impl Front {
         let Some(shard) = w.site.map.shard_of(&imsi) else { return };
         let old = self.with_own_writes(imsi, old);
         let wall = w.wall();
-        if w.clock.stamps.observe(old.stamp(), wall).is_err() {
+        if w.observe(old.stamp()).is_err() {
             w.event(Event::StampAhead { from: registration.from });
         }
         let (stamp, reserved) = match w.stamp() {
@@ -375,6 +375,8 @@ impl Front {
         if let Some(newer) = older_than
             && !writing.restamped
             && writing.answer == Said::Nothing
+            // A later write of our own is newer by right: the phone has moved on.
+            && newer.front != w.clock.stamps.front()
         {
             return self.restamp(w, replicas, id, newer);
         }
@@ -386,8 +388,7 @@ impl Front {
 
     /// A replica knew a newer write, by a front end whose clock is ahead: "a write answered *older* is stamped anew once" (promise 9).
     fn restamp(&mut self, w: &mut World<'_, '_>, replicas: &mut Replicas, id: u64, newer: Stamp) {
-        let wall = w.wall();
-        if w.clock.stamps.observe(newer, wall).is_err() {
+        if w.observe(newer).is_err() {
             w.event(Event::StampAhead { from: self.under_way[&id].from });
         }
         let Ok((stamp, reserved)) = w.stamp() else { return self.tell_no(w, id, &No::Overload) };

@@ -67,6 +67,8 @@ struct Asked {
     what: What,
     bytes: Vec<u8>,
     resend_at: Vec<Instant>,
+    /// What must be on the disk before it may leave, each time.
+    after: After,
     deadline: Instant,
     method: &'static str,
     uri: String,
@@ -210,27 +212,22 @@ impl Replicas {
             }
             return Ok(());
         }
+        let mut lacking = Vec::new();
         for to in &open {
             // The first takes from all others, so the next ones find everything there.
             for from in open.iter().filter(|from| *from != to) {
-                match self.copy_records(w, *from, *to) {
-                    Ok(()) => {}
-                    // It lacks what its sibling has and cannot take it: it is no part of the shard until the next start.
-                    Err(error @ (StoreError::Full | StoreError::Stalled)) => {
-                        self.closed(w, StoreId::Replica(*to as u16), error.to_string());
-                    }
-                    Err(error) => return Err(error),
+                if !self.copy_records(w, *from, *to)? {
+                    lacking.push(*to);
                 }
             }
         }
-        let open: Vec<usize> = open.into_iter().filter(|index| self.open_local(*index).is_some()).collect();
         let one_was_level = open.iter().any(|index| self.open_local(*index).is_some_and(Replica::is_level));
         let all_here = open.len() == members.len();
         let all_marked = open.iter().all(|index| self.open_local(*index).is_some_and(|replica| replica.mark.is_some()));
         if one_was_level || (all_here && all_marked) {
             for index in open {
                 unless_full(self.set_level(w, index))?;
-                if all_here && self.all[index].hints.behind() {
+                if all_here && self.all[index].hints.behind() && !lacking.contains(&index) {
                     let name = self.all[index].name.clone();
                     unless_full(self.all[index].hints.clear(w.store(StoreId::Node)?, &name))?;
                 }
@@ -239,25 +236,33 @@ impl Replicas {
         Ok(())
     }
 
-    fn copy_records(&mut self, w: &mut World<'_, '_>, from: usize, to: usize) -> Result<(), StoreError> {
+    /// Gives one local replica what another has; `false` where its store refused some: it is noted as behind for those.
+    fn copy_records(&mut self, w: &mut World<'_, '_>, from: usize, to: usize) -> Result<bool, StoreError> {
         let mut cursor = None;
         let mut copied = 0;
+        let mut took_all = true;
         loop {
             let records = replica::page(w.store(StoreId::Replica(from as u16))?, cursor, 1000)?;
             let Some((last, _)) = records.last() else { break };
             cursor = Some(*last);
-            let OnePlace::Local { replica: Some(target), .. } = &mut self.all[to].place else { break };
-            let store = w.ctx.stores.store(target.store).ok_or(StoreError::Closed)?;
             for (imsi, record) in records {
-                let written = store.written_seq();
-                target.apply(store, imsi, &record)?;
-                copied += store.written_seq() - written;
+                let written = w.store(StoreId::Replica(to as u16))?.written_seq();
+                match self.apply_local(w, to, imsi, &record) {
+                    Ok(_) => copied += w.store(StoreId::Replica(to as u16))?.written_seq() - written,
+                    Err(StoreError::Full | StoreError::Stalled) => {
+                        took_all = false;
+                        let why = "it cannot take what its sibling has";
+                        // A hint that cannot be kept either is remembered until the next start, which looks again.
+                        let _ = self.missed(w, to, imsi, &record, why);
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         }
         if copied > 0 {
             w.event(Event::ReplicaRefilled { replica: self.all[to].name.clone(), records: copied });
         }
-        Ok(())
+        Ok(took_all)
     }
 
     fn set_level(&mut self, w: &mut World<'_, '_>, index: usize) -> Result<(), StoreError> {
@@ -631,7 +636,8 @@ impl Replicas {
         w.ctx.out.send_after(after, Output::Datagram { from, to: address, bytes: bytes.clone() });
         let first = resend_at.first().copied().unwrap_or(deadline);
         w.timers.at(first.min(deadline), Timer::Asked(id));
-        let asked = Asked { replica: index, branch, what, bytes, resend_at, deadline, method, uri, to, call_id, cseq };
+        let asked =
+            Asked { replica: index, branch, what, bytes, resend_at, after, deadline, method, uri, to, call_id, cseq };
         self.asked.insert(id, asked);
         true
     }
@@ -674,7 +680,7 @@ impl Replicas {
         if w.ctx.now < asked.deadline {
             asked.resend_at.retain(|at| *at > w.ctx.now);
             if let Some((from, _)) = w.site.own_port() {
-                w.ctx.out.send(Output::Datagram { from, to: address, bytes: asked.bytes.clone() });
+                w.ctx.out.send_after(asked.after, Output::Datagram { from, to: address, bytes: asked.bytes.clone() });
             }
             let next = asked.resend_at.first().copied().unwrap_or(asked.deadline);
             w.timers.at(next.min(asked.deadline), Timer::Asked(id));
@@ -746,8 +752,7 @@ impl Replicas {
                 return Told::Nothing;
             }
         };
-        let wall = w.wall();
-        if w.clock.stamps.observe(header.stamp, wall).is_err() {
+        if w.observe(header.stamp).is_err() {
             w.event(Event::StampAhead { from });
             return Told::Nothing;
         }

@@ -93,9 +93,8 @@ pub fn serve(w: &mut World<'_, '_>, replicas: &mut Replicas, request: &Request<'
             return;
         }
     };
-    let wall = w.wall();
     let user = Uri::parse(to).ok().and_then(|uri| uri.user);
-    let reply = if w.clock.stamps.observe(header.stamp, wall).is_err() {
+    let reply = if w.observe(header.stamp).is_err() {
         w.event(Event::StampAhead { from: request.from });
         Reply::plain(500, "Stamp Ahead Of The Clock")
     } else if method == "OPTIONS" {

@@ -5,6 +5,7 @@
 mod checks;
 mod coverage;
 mod disk;
+mod limits;
 mod plan;
 mod wire;
 mod world;
@@ -113,4 +114,20 @@ fn a_stale_read_is_caught() {
 #[test]
 fn a_replayed_nonce_is_caught() {
     is_caught(Breaker::ReplayedNonce, checks::ONE_NONCE);
+}
+
+#[test]
+fn merge_knows_no_limit() {
+    for seed in 0..2_000 {
+        if let Err(what) = limits::run(seed, limits::real_merge) {
+            panic!("seed {seed}: {what}");
+        }
+    }
+}
+
+#[test]
+fn a_limit_inside_merge_is_caught() {
+    let caught = (0..BREAKER_SEEDS).find_map(|seed| limits::run(seed, limits::merge_that_cuts).err().map(|what| (seed, what)));
+    let (seed, _) = caught.expect("a merge that cuts to the limit is not caught");
+    println!("a limit inside merge: caught by seed {seed}");
 }

@@ -1,0 +1,228 @@
+//! A node on a desk: one box, one shard of two replicas, disks that sync at once, a clock that the test sets.
+
+#![allow(dead_code, reason = "each test crate uses some of it")]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use encamp::config::{
+    ClusterKey, Dialplan, Front, Listener, Place, Registrar, Replica, Settings, Shard, Subscriber, Subscribers,
+    Transport, Unlisted, ZoneSettings,
+};
+use encamp::event::Event;
+use encamp::gsm::auc::Auth;
+use encamp::ident::{Imsi, Network, Suffix};
+use encamp::node::Node;
+use encamp::seam::{BindingAnswer, Command, CommandAnswer, Ctx, Input, Local, Outbox, Output, Port, Rng, Who};
+use encamp::store::memory::{MemoryStore, MemoryStores};
+use encamp::store::{CommitId, StoreId};
+use encamp::time::{Instant, WallTime};
+
+pub const TODAY_MS: u64 = 1_790_000_000_000;
+pub const KEY: ClusterKey = ClusterKey([7; 32]);
+
+pub struct Desk {
+    node: Node,
+    out: Outbox,
+    pub stores: MemoryStores,
+    rng: Rng,
+    settings: Arc<Settings>,
+    pub now_us: u64,
+    pub wall: WallTime,
+    pub events: Vec<Event>,
+    sent: Vec<Vec<u8>>,
+    answers: Vec<CommandAnswer>,
+    count: u64,
+}
+
+pub fn imsi(phone: u64) -> Imsi {
+    Imsi::parse(&format!("00101000000{phone:04}")).expect("fifteen digits")
+}
+
+impl Desk {
+    pub fn today() -> Desk {
+        Desk::at(WallTime { ms: TODAY_MS, trusted: true })
+    }
+
+    pub fn at(wall: WallTime) -> Desk {
+        let mut stores = MemoryStores::default();
+        for id in [StoreId::Node, StoreId::Replica(0), StoreId::Replica(1)] {
+            stores.stores.insert(id, MemoryStore::new());
+        }
+        let settings = Arc::new(settings());
+        let mut rng = Rng::from_seed([3; 32]);
+        let mut out = Outbox::default();
+        let ctx = &mut Ctx { now: Instant(0), wall, rng: &mut rng, stores: &mut stores, out: &mut out };
+        let node = Node::start(ctx, Arc::clone(&settings)).expect("a node starts on empty disks");
+        let (events, sent, answers) = (Vec::new(), Vec::new(), Vec::new());
+        let mut desk =
+            Desk { node, out, stores, rng, settings, now_us: 0, wall, events, sent, answers, count: 0 };
+        desk.settle();
+        desk
+    }
+
+    /// The process ends and starts again; the disks have synced everything.
+    pub fn restart(&mut self) {
+        self.stores.stores.values_mut().for_each(MemoryStore::power_cut);
+        self.out = Outbox::default();
+        let ctx = &mut Ctx {
+            now: Instant(self.now_us),
+            wall: self.wall,
+            rng: &mut self.rng,
+            stores: &mut self.stores,
+            out: &mut self.out,
+        };
+        self.node = Node::start(ctx, Arc::clone(&self.settings)).expect("a node starts again");
+        self.settle();
+    }
+
+    /// Time passes, on both clocks.
+    pub fn wait_s(&mut self, seconds: u64) {
+        for _ in 0..seconds {
+            self.now_us += 1_000_000;
+            self.wall.ms += 1_000;
+            self.handle(Input::Timeout);
+        }
+    }
+
+    pub fn handle(&mut self, input: Input<'_>) {
+        let ctx = &mut Ctx {
+            now: Instant(self.now_us),
+            wall: self.wall,
+            rng: &mut self.rng,
+            stores: &mut self.stores,
+            out: &mut self.out,
+        };
+        self.node.handle(ctx, input);
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        loop {
+            while let Some(output) = self.out.pop() {
+                match output {
+                    Output::Datagram { bytes, .. } => self.sent.push(bytes),
+                    Output::Event(event) => self.events.push(event),
+                    Output::Answer { answer, .. } => self.answers.push(answer),
+                    _ => {}
+                }
+            }
+            let Some((store, seq)) = self.sync_one() else { return };
+            let ctx = &mut Ctx {
+                now: Instant(self.now_us),
+                wall: self.wall,
+                rng: &mut self.rng,
+                stores: &mut self.stores,
+                out: &mut self.out,
+            };
+            self.node.handle(ctx, Input::Synced(CommitId { store, seq }));
+        }
+    }
+
+    fn sync_one(&mut self) -> Option<(StoreId, u64)> {
+        use encamp::store::Store as _;
+        let (id, store) = self.stores.stores.iter_mut().find(|(_, store)| store.written_seq() > store.synced_seq())?;
+        Some((*id, store.sync().expect("this disk works")))
+    }
+
+    /// Sends a datagram to a port; the bytes of all that is sent at once.
+    pub fn send(&mut self, from: &str, port: Port, text: &str) -> Vec<String> {
+        self.sent.clear();
+        let from: SocketAddr = from.parse().expect("an address");
+        self.handle(Input::Datagram { from, to: Local { port, address: None }, bytes: text.as_bytes() });
+        self.sent.iter().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect()
+    }
+
+    /// A base station's REGISTER of an open SIM; the code of the answer.
+    pub fn cell(&mut self, phone: u64, call_id: &str, cseq: u32, expires_s: u32) -> u16 {
+        self.count += 1;
+        let (imsi, count) = (imsi(phone), self.count);
+        let text = format!(
+            "REGISTER sip:192.0.2.1 SIP/2.0\r\nTo:  <sip:IMSI{imsi}@192.0.2.1:5064>\r\nFrom:  <sip:IMSI{imsi}@192.0.2.1:5064>;tag=OBTS{count}\r\n\
+             Via: SIP/2.0/UDP 192.0.2.11:5062;branch=z9hG4bKOBTS{count}\r\nCall-ID: {call_id}\r\nCSeq: {cseq} REGISTER\r\n\
+             Contact: <sip:IMSI{imsi}@192.0.2.11:5062>;expires={expires_s}\r\nMax-Forwards: 70\r\n\
+             User-Agent: OpenBTS 5.0-master Build Date 2026-11-21T11:58:28\r\nContent-Length: 0\r\n\r\n"
+        );
+        self.code_of("192.0.2.11:5062", &text)
+    }
+
+    /// A SIP phone's REGISTER; the code of the answer.
+    pub fn soft(&mut self, phone: u64, contact: &str, expires: &str) -> u16 {
+        self.count += 1;
+        let (imsi, count) = (imsi(phone), self.count);
+        let text = format!(
+            "REGISTER sip:192.0.2.1 SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.11:5080;branch=z9hG4bK{count}\r\nMax-Forwards: 70\r\n\
+             From: <sip:IMSI{imsi}@gsm.test>;tag=t{count}\r\nTo: <sip:IMSI{imsi}@gsm.test>\r\nCall-ID: soft{phone}\r\n\
+             CSeq: {count} REGISTER\r\nContact: {contact}\r\nExpires: {expires}\r\nContent-Length: 0\r\n\r\n"
+        );
+        self.code_of("192.0.2.11:5080", &text)
+    }
+
+    fn code_of(&mut self, from: &str, text: &str) -> u16 {
+        let sent = self.send(from, Port::Front(0), text);
+        let answer = sent.first().expect("an answer");
+        answer.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status line")
+    }
+
+    pub fn bound(&mut self, phone: u64) -> Vec<BindingAnswer> {
+        self.answers.clear();
+        self.handle(Input::Command { id: 1, command: Command::Lookup(Who::Imsi(imsi(phone))) });
+        match self.answers.pop() {
+            Some(CommandAnswer::Lookup(lookup)) => lookup.bindings,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn settings() -> Settings {
+    let udp = |address: &str| Listener {
+        transport: Transport::Udp,
+        address: address.parse().expect("an address"),
+        advertise: None,
+    };
+    let subscribers = (0..4).map(|phone| Subscriber {
+        imsi: imsi(phone),
+        msisdn: Vec::new(),
+        name: "somebody".into(),
+        auth: Auth::None,
+        barred: false,
+        file: "desk".into(),
+        line: 1,
+    });
+    let subscribers = Arc::new(Subscribers::new(subscribers));
+    let replica = |n: usize| Replica {
+        name: format!("r{n}"),
+        shard: 0,
+        place: Place::Local {
+            path: format!("/r{n}").into(),
+            listen: vec![udp(&format!("192.0.2.1:{}", 5070 + n))],
+        },
+    };
+    Settings {
+        domain: "gsm.test".into(),
+        data_dir: "/".into(),
+        control: "/control".into(),
+        cluster_key: Some(KEY),
+        front: Front {
+            listen: vec![udp("192.0.2.1:5064")],
+            base_stations: vec![Network::parse("192.0.2.11").expect("a network")],
+            peers: Vec::new(),
+            unlisted: Unlisted::Silence,
+        },
+        base_stations: Vec::new(),
+        trunks: Vec::new(),
+        zone: ZoneSettings { apex: "gsm.test".into(), listen: Vec::new(), allow: Vec::new(), ttl_s: 60 },
+        shards: vec![Shard {
+            name: "all".into(),
+            suffixes: (0..10).map(|digit| Suffix::parse(&digit.to_string()).expect("a digit")).collect(),
+            replicas: vec![0, 1],
+            write_quorum: 2,
+        }],
+        replicas: vec![replica(0), replica(1)],
+        registrar: Registrar::default(),
+        dialplan: Dialplan::default(),
+        disk_reserve_bytes: 0,
+        rehearsal: None,
+        subscribers,
+    }
+}
