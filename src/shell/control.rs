@@ -262,7 +262,6 @@ fn what_can_change(old: &Settings, mut new: Settings) -> Settings {
     new.zone.listen.clone_from(&old.zone.listen);
     new.shards.clone_from(&old.shards);
     new.replicas.clone_from(&old.replicas);
-    new.disk_reserve_bytes = old.disk_reserve_bytes;
     new
 }
 

@@ -123,7 +123,7 @@ struct Core {
     db: DB,
     id: StoreId,
     path: PathBuf,
-    disk_reserve_bytes: u64,
+    disk_reserve_bytes: AtomicU64,
     /// Dropped after `db`: the lock is given back when nobody writes any more.
     floor: Floor,
     synced_seq: AtomicU64,
@@ -196,7 +196,7 @@ impl RocksStore {
             db,
             id,
             path: path.to_owned(),
-            disk_reserve_bytes,
+            disk_reserve_bytes: AtomicU64::new(disk_reserve_bytes),
             floor,
             synced_seq: AtomicU64::new(0),
             full: AtomicBool::new(false),
@@ -227,6 +227,14 @@ impl RocksStore {
             syncer: Some(syncer),
             syncer_ended,
         })
+    }
+}
+
+impl RocksStore {
+    /// Another reserve than the one it was opened with; holds from the next write on.
+    pub fn set_disk_reserve(&self, bytes: u64) {
+        self.core.disk_reserve_bytes.store(bytes, Ordering::Release);
+        self.core.look_for_space();
     }
 }
 
@@ -462,7 +470,8 @@ impl Core {
     fn look_for_space(&self) {
         // Where the system does not tell, what it told last holds.
         if let Ok(free_bytes) = free_bytes(&self.path) {
-            let full = is_full(self.full.load(Ordering::Acquire), free_bytes, self.disk_reserve_bytes);
+            let full =
+                is_full(self.full.load(Ordering::Acquire), free_bytes, self.disk_reserve_bytes.load(Ordering::Acquire));
             self.full.store(full, Ordering::Release);
         }
     }
