@@ -198,6 +198,9 @@ impl Node {
                     self.front.not_written(world!(self, ctx), &mut self.replicas, write, replica, STORE_REFUSED);
                 }
                 Inner::Promised { register } => self.front.promised(world!(self, ctx), register),
+                Inner::HintsWritten { replica, told } => {
+                    self.replicas.hints_written(world!(self, ctx), replica, &told);
+                }
             }
         }
         let health = self.replicas.health();
@@ -573,6 +576,8 @@ impl Node {
                 Inner::Promised { register } => self.front.not_promised(world!(self, ctx), register),
                 // Another node is not answered and takes it for missed; a trunk asks again.
                 Inner::Output(_) | Inner::Answer { .. } | Inner::NotWritten { .. } => {}
+                // The hints stay; the replica is closed until the next start.
+                Inner::HintsWritten { .. } => {}
             }
         }
     }

@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::config::Settings;
 use crate::event::Event;
 use crate::ident::{Imsi, Msisdn};
+use crate::register::merge::Record;
 use crate::store::{CommitId, Seq, StoreId, Stores};
 use crate::time::{Instant, Stamp, WallTime};
 use crate::zone::Zone;
@@ -262,6 +263,8 @@ pub enum Inner {
     Written { write: u64, replica: usize, older_than: Option<Stamp> },
     /// A local replica will not have it: its store refused or failed.
     NotWritten { write: u64, replica: usize },
+    /// A local replica has these hints on disk.
+    HintsWritten { replica: usize, told: Vec<(Imsi, Record)> },
     /// Everything that the yes to a REGISTER waits for is on the disk.
     Promised { register: u64 },
 }
@@ -320,6 +323,11 @@ impl Outbox {
     /// What waited for this store will never be true: it is given back, to be answered otherwise.
     pub fn failed(&mut self, store: StoreId) -> Vec<Inner> {
         self.held.extract_if(.., |(after, _)| after.waits_for(store)).map(|(_, what)| what).collect()
+    }
+
+    /// Nobody waits for this write any more: a disk that does not answer must not pile up what it would say.
+    pub fn withdraw(&mut self, write: u64) {
+        self.held.retain(|(_, what)| !matches!(what, Inner::Written { write: held, .. } if *held == write));
     }
 
     pub fn held_count(&self) -> usize {

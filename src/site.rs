@@ -132,7 +132,7 @@ impl World<'_, '_> {
     /// Takes note of a stamp seen elsewhere, which must not be too far ahead of this clock.
     #[allow(clippy::result_unit_err, reason = "there is one reason")]
     pub fn observe(&mut self, seen: Stamp) -> Result<(), ()> {
-        self.clock.stamps.observe(seen, self.ctx.wall)
+        self.clock.observe(self.ctx.now, seen, self.ctx.wall)
     }
 
     pub fn node_write(&mut self, batch: Batch) -> Result<CommitId, StoreError> {

@@ -243,6 +243,19 @@ impl Clock {
         WallTime { ms: system.ms.max(self.floor_ms.saturating_add(age_ms)), trusted: false }
     }
 
+    /// Raises the clock above a stamp seen elsewhere; a clock that nobody has set goes on from there.
+    ///
+    /// Errors: as [`StampClock::observe`].
+    #[allow(clippy::result_unit_err)]
+    pub fn observe(&mut self, now: Instant, seen: Stamp, system: WallTime) -> Result<(), ()> {
+        self.stamps.observe(seen, system)?;
+        if !system.trusted && seen.ms > self.base(now, system).ms {
+            self.floor_ms = seen.ms;
+            self.started_at = now;
+        }
+        Ok(())
+    }
+
     /// Notices a jump; the era that it ends, which is to be kept on disk by [`Clock::eras`].
     ///
     /// A clock may be put right while this program does not run: then the last run's era ends at the floor that it had reserved.

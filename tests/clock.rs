@@ -120,6 +120,8 @@ fn a_box_that_has_not_been_told_the_date_believes_its_neighbour() {
     assert!(write(&mut desk, 1, Stamp { ms: TODAY_MS, counter: 0, front: 9 }).starts_with("SIP/2.0 200"));
     assert_eq!(desk.cell(0, "x", 1, 5400), 200);
     check_bound_for(&mut desk, 5_390..=5_400);
+    desk.wait_s(100);
+    check_bound_for(&mut desk, 5_290..=5_300);
 }
 
 /// Each start goes on above the floor that the last run had reserved; that must not add up.

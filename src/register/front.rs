@@ -511,6 +511,7 @@ impl Front {
         }
         self.tell_no(w, id, &No::TooFewReplicas);
         self.forget(id);
+        w.ctx.out.withdraw(id);
     }
 
     /// Challenge, or verify, or believe.

@@ -81,7 +81,11 @@ impl Hints {
 
     /// The next write to tell it again.
     pub fn next(&self) -> Option<(Imsi, &Record)> {
-        self.missed.iter().next().map(|(imsi, record)| (*imsi, record))
+        self.iter().next()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (Imsi, &Record)> {
+        self.missed.iter().map(|(imsi, record)| (*imsi, record))
     }
 
     /// What it missed of this AOR.

@@ -860,28 +860,46 @@ impl Replicas {
     }
 
     fn replay(&mut self, w: &mut World<'_, '_>, index: usize) {
-        let remote = self.is_remote(index);
-        for _ in 0..LOCAL_HINTS_PER_TRY {
-            let Some((imsi, record)) = self.all[index].hints.next().map(|(imsi, record)| (imsi, record.clone())) else {
-                break;
-            };
-            if remote {
-                if !self.all[index].busy {
-                    let deadline = w.ctx.now + w.site.settings.registrar.write_deadline;
-                    let what = What::Hint { imsi, record: record.clone() };
-                    self.all[index].busy =
-                        self.tell(w, index, imsi, &record, what, Vec::new(), deadline, After::nothing());
-                }
-                return;
-            }
-            if self.apply_local(w, index, imsi, &record).is_err() {
-                break;
-            }
-            self.hint_done(w, index, imsi, &record);
+        if self.all[index].busy {
+            return;
         }
-        if self.all[index].hints.next().is_some() && self.open_local(index).is_some() {
-            self.arm(w, index);
+        if !self.is_remote(index) {
+            return self.replay_here(w, index);
         }
+        let Some((imsi, record)) = self.all[index].hints.next().map(|(imsi, record)| (imsi, record.clone())) else {
+            return;
+        };
+        let deadline = w.ctx.now + w.site.settings.registrar.write_deadline;
+        let what = What::Hint { imsi, record: record.clone() };
+        self.all[index].busy = self.tell(w, index, imsi, &record, what, Vec::new(), deadline, After::nothing());
+    }
+
+    /// Tells a replica of this box some of what it missed; the hints are forgotten when its disk has it.
+    fn replay_here(&mut self, w: &mut World<'_, '_>, index: usize) {
+        let hints = &self.all[index].hints;
+        let told: Vec<(Imsi, Record)> =
+            hints.iter().take(LOCAL_HINTS_PER_TRY).map(|(imsi, record)| (imsi, record.clone())).collect();
+        let mut after = After::nothing();
+        for (imsi, record) in &told {
+            match self.apply_local(w, index, *imsi, record) {
+                Ok(applied) => after = after.and(applied.commit),
+                Err(_) if self.open_local(index).is_none() => return,
+                Err(_) => return self.arm(w, index),
+            }
+        }
+        if !told.is_empty() {
+            self.all[index].busy = true;
+            w.ctx.out.after(after, Inner::HintsWritten { replica: index, told });
+        }
+    }
+
+    /// A local replica has these hints on disk.
+    pub fn hints_written(&mut self, w: &mut World<'_, '_>, index: usize, told: &[(Imsi, Record)]) {
+        self.all[index].busy = false;
+        for (imsi, record) in told {
+            self.hint_done(w, index, *imsi, record);
+        }
+        self.replay(w, index);
     }
 
     fn hint_done(&mut self, w: &mut World<'_, '_>, index: usize, imsi: Imsi, record: &Record) {

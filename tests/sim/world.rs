@@ -270,6 +270,12 @@ impl World {
                 self.at(when, Ev::Crash { node, power_cut });
             }
         }
+        if power_cuts > 0 && self.rng.below(3) == 0 {
+            // The plug is pulled before the first start is on the disk.
+            let node = self.rng.below(node_count) as usize;
+            let when = self.now_us + self.rng.below(SECOND / 20);
+            self.at(when, Ev::Crash { node, power_cut: true });
+        }
         for _ in 0..disk_faults {
             let node = self.rng.below(node_count) as usize;
             let stores: Vec<StoreId> = self.boxes[node].disks.0.keys().copied().collect();
