@@ -342,7 +342,8 @@ impl Node {
 
     fn register(&mut self, ctx: &mut Ctx<'_>, came: &Came<'_>, message: &Message<'_>) {
         let Some(key) = self.first_copy(ctx, came, message) else { return };
-        // "the registrar MUST … 420 (Bad Extension)" (RFC 3261 §8.2.2.3): we support no extension that can be required.
+        // "If a UAS does not understand an option-tag listed in a Require header field, it MUST respond by generating a response with
+        // status code 420 (Bad Extension)." (RFC 3261 §8.2.2.3): we support no extension that can be required.
         if let Some(required) = message.header(HeaderName::Require) {
             let mut writer = Writer::response_to(message, 420, "Bad Extension", Some("encamp"), None);
             let bytes = writer.header("Unsupported", required).finish();

@@ -645,7 +645,7 @@ fn read_ask(request: &Request<'_>, dialect: Dialect) -> Result<Ask, &'static str
     let message = request.message;
     let header_expires = match message.expires() {
         None => None,
-        // "…malformed Expires… SHOULD be treated as equivalent to 3600" (RFC 3261 §10.2.1.1): that is our default, too.
+        // A malformed value counts as if there were none (RFC 3261 §20.19 and §20.10 take 3600 then, our default).
         Some(Err(_)) => None,
         Some(Ok(expires_s)) => Some(expires_s),
     };

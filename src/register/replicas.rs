@@ -815,7 +815,7 @@ impl Replicas {
         }
     }
 
-    /// "…the UAC MUST generate an ACK" to a final response of INVITE (RFC 3261 §17.1.1.3).
+    /// A final response of 300 to 699 to INVITE is acknowledged in the same transaction (RFC 3261 §17.1.1.2).
     fn acknowledge(&self, w: &mut World<'_, '_>, asked: &Asked, address: SocketAddr, message: &Message<'_>) {
         let Some((from, own)) = w.site.own_port() else { return };
         let (Some(sender), Some(to)) = (message.header(HeaderName::From), message.header(HeaderName::To)) else {
