@@ -14,7 +14,7 @@ use crate::event::{Drop, Event};
 use crate::ident::Imsi;
 use crate::register::front::{self, Front};
 use crate::register::merge::Record;
-use crate::register::replicas::{Asker, Replicas, Told};
+use crate::register::replicas::{self, Asker, Replicas, Told};
 use crate::register::serve;
 use crate::route::{self, Route};
 use crate::seam::{
@@ -44,6 +44,8 @@ const PURGE_PER_SECOND: usize = 500;
 /// Keys of the node's own store, beside [`FLOOR_KEY`] and the hints.
 const FRONT_KEY: &[u8] = b"f";
 const SERIAL_KEY: &[u8] = b"z";
+/// Present from the first start until the founding marks are on disk.
+const FOUNDING_KEY: &[u8] = b"n";
 const EPOCH_KEY: &[u8] = b"e";
 const ERAS_KEY: &[u8] = b"j";
 /// Since when the clock has not been trusted; absent while it is.
@@ -62,6 +64,8 @@ pub struct Node {
     commands: BTreeMap<u64, LookupCommand>,
     purge_at: Vec<Option<Imsi>>,
     zone: Arc<Zone>,
+    /// The replicas have their marks, and not all of them on disk.
+    founding: bool,
 }
 
 /// A stream connection.
@@ -108,14 +112,16 @@ impl Node {
         let fresh_front = u32::from_be_bytes(ctx.rng.bytes());
         let map = Arc::new(Map::new(&settings));
         let store = ctx.stores.store(StoreId::Node).ok_or(StoreError::Closed)?;
-        let first_run = store.get(FRONT_KEY)?.is_none();
-        let front_id = match get_array::<4>(store, FRONT_KEY)? {
-            Some(bytes) => u32::from_be_bytes(bytes),
-            None => {
-                store.write(Batch::default().put(FRONT_KEY, fresh_front.to_be_bytes()))?;
-                fresh_front
-            }
-        };
+        let kept_front = get_array::<4>(store, FRONT_KEY)?.map(u32::from_be_bytes);
+        let front_id = kept_front.unwrap_or(fresh_front);
+        let mut founding = store.get(FOUNDING_KEY)?.is_some();
+        if kept_front.is_none() {
+            founding = replicas::is_new(ctx, &settings);
+            let batch = Batch::default().put(FRONT_KEY, front_id.to_be_bytes());
+            let batch = if founding { batch.put(FOUNDING_KEY, [1u8]) } else { batch };
+            ctx.stores.store(StoreId::Node).ok_or(StoreError::Closed)?.write(batch)?;
+        }
+        let store = ctx.stores.store(StoreId::Node).ok_or(StoreError::Closed)?;
         let floor_ms = get_array::<8>(store, FLOOR_KEY)?.map_or(0, u64::from_be_bytes);
         let eras = decode_eras(&store.get(ERAS_KEY)?.unwrap_or_default());
         let epoch = next_epoch(store, &map)?;
@@ -135,7 +141,7 @@ impl Node {
         {
             return Err(error);
         }
-        replicas.start(w, first_run)?;
+        replicas.start(w, founding)?;
         let zone = make_zone(w, &replicas)?;
         ctx.out.send(Output::Zone(Arc::clone(&zone)));
         let purge_at = vec![None; replicas.count()];
@@ -151,6 +157,7 @@ impl Node {
             commands: BTreeMap::new(),
             purge_at,
             zone,
+            founding,
         };
         node.settle(ctx);
         Ok(node)
@@ -199,6 +206,7 @@ impl Node {
                     self.front.not_written(world!(self, ctx), &mut self.replicas, write, replica, why);
                 }
                 Inner::Promised { register } => self.front.promised(world!(self, ctx), register),
+                Inner::Found => self.replicas.found(world!(self, ctx)),
                 Inner::HintsWritten { replica, told } => {
                     self.replicas.hints_written(world!(self, ctx), replica, &told);
                 }
@@ -559,6 +567,9 @@ impl Node {
             }
         }
         w.reserve_early();
+        if self.founding && self.replicas.is_founded(w) {
+            self.founding = w.node_write(Batch::default().delete(FOUNDING_KEY)).is_err();
+        }
     }
 
     /// A failed sync is fatal to its store: out of the write and the read set; for the node's own store the process ends.
@@ -578,7 +589,7 @@ impl Node {
                 // Another node is not answered and takes it for missed; a trunk asks again.
                 Inner::Output(_) | Inner::Answer { .. } | Inner::NotWritten { .. } => {}
                 // The hints stay; the replica is closed until the next start.
-                Inner::HintsWritten { .. } => {}
+                Inner::HintsWritten { .. } | Inner::Found => {}
             }
         }
     }
