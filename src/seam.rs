@@ -316,7 +316,8 @@ impl Outbox {
         let seq = self.synced.entry(commit.store).or_default();
         *seq = commit.seq.max(*seq);
         let synced = &self.synced;
-        for (_, what) in self.held.extract_if(.., |(after, _)| after.commits().all(|commit| is_synced(synced, commit))) {
+        for (_, what) in self.held.extract_if(.., |(after, _)| after.commits().all(|commit| is_synced(synced, commit)))
+        {
             self.ready.push_back(what);
         }
     }

@@ -126,7 +126,9 @@ fn a_wildcard_removes_all_and_each_is_remembered() {
     assert_eq!(record.bindings().count(), 0);
     assert_eq!(record.clear_stamp, stamp(3));
     // A write that was decided before and comes late stays dead.
-    let Ok(Outcome::Write { delta, .. }) = decide(&Record::default(), 1, &soft("a", "x", 1, Some(600))) else { panic!() };
+    let Ok(Outcome::Write { delta, .. }) = decide(&Record::default(), 1, &soft("a", "x", 1, Some(600))) else {
+        panic!()
+    };
     assert_eq!(merge(record.clone(), &delta), record);
 }
 
@@ -162,12 +164,17 @@ fn an_expiry_below_the_minimum_is_423_for_phones_and_none_for_base_stations() {
     check(&[cell("a", "x", 1, 1)], &["a"]);
     // One that is too brief stores none of the others either.
     let both = Contacts::Some(vec![("a".into(), Some(600), None), ("b".into(), Some(59), None)]);
-    check_refused(&[], &Ask { contacts: both, ..soft("a", "x", 1, None) }, Refusal::IntervalTooBrief { expires_s_min: 60 });
+    check_refused(
+        &[],
+        &Ask { contacts: both, ..soft("a", "x", 1, None) },
+        Refusal::IntervalTooBrief { expires_s_min: 60 },
+    );
 }
 
 #[test]
 fn an_expiry_is_clamped_and_has_a_default() {
-    for (asked_s, granted_s) in [(Some(100_000), 86_400), (None, 3_600), (Some(5_400), 5_400), (Some(u32::MAX), 86_400)] {
+    for (asked_s, granted_s) in [(Some(100_000), 86_400), (None, 3_600), (Some(5_400), 5_400), (Some(u32::MAX), 86_400)]
+    {
         let record = after(&[soft("a", "x", 1, asked_s)]);
         let (_, _, binding) = record.newest().unwrap();
         assert_eq!(binding.expires_at_ms, NOW_MS + 1 + granted_s * 1000, "{asked_s:?}");

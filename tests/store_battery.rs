@@ -1,5 +1,9 @@
 //! One battery for every store: what the memory store promises in a test, the disk keeps in the field.
-#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the disk is tested with files, threads and a clock")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the disk is tested with files, threads and a clock"
+)]
 
 use encamp::store::memory::MemoryStore;
 use encamp::store::{Batch, Record, Seq, Store, StoreError, VALUE_BYTES_MAX};

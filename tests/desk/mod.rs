@@ -55,8 +55,7 @@ impl Desk {
         let ctx = &mut Ctx { now: Instant(0), wall, rng: &mut rng, stores: &mut stores, out: &mut out };
         let node = Node::start(ctx, Arc::clone(&settings)).expect("a node starts on empty disks");
         let (events, sent, answers) = (Vec::new(), Vec::new(), Vec::new());
-        let mut desk =
-            Desk { node, out, stores, rng, settings, now_us: 0, wall, events, sent, answers, count: 0 };
+        let mut desk = Desk { node, out, stores, rng, settings, now_us: 0, wall, events, sent, answers, count: 0 };
         desk.settle();
         desk
     }
@@ -193,10 +192,7 @@ fn settings() -> Settings {
     let replica = |n: usize| Replica {
         name: format!("r{n}"),
         shard: 0,
-        place: Place::Local {
-            path: format!("/r{n}").into(),
-            listen: vec![udp(&format!("192.0.2.1:{}", 5070 + n))],
-        },
+        place: Place::Local { path: format!("/r{n}").into(), listen: vec![udp(&format!("192.0.2.1:{}", 5070 + n))] },
     };
     Settings {
         domain: "gsm.test".into(),

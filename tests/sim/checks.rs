@@ -315,7 +315,7 @@ impl Checks {
         self.admitted(plan, &leg)?;
         let phone = &plan.phones[leg.phone];
         if leg.kind == Kind::Bind {
-            let stamp = self.w_copies(plan, boxes, phone, &leg)?;
+            let Some(stamp) = self.w_copies(plan, boxes, phone, &leg, arrived_us)? else { return Ok(()) };
             let contact = leg.contact.clone();
             let acked = Acked { imsi, contact, stamp, arrived_us, at_us: now_us, incarnation };
             self.last_acked.insert(imsi, acked.clone());
@@ -345,16 +345,30 @@ impl Checks {
         }
     }
 
-    /// "W times for a binding": at the moment of the 200 so many replicas have this write, or a newer one, on disk.
-    fn w_copies(&mut self, plan: &Plan, boxes: &[&Disks], phone: &PhonePlan, leg: &Leg) -> Result<Stamp, Violation> {
+    /// "W times for a binding": at the moment of the 200 so many replicas have this write, or a newer one, on disk. Its stamp, where
+    /// any replica has ever held it: one that came later may have overtaken it on the way to all of them.
+    fn w_copies(
+        &mut self,
+        plan: &Plan,
+        boxes: &[&Disks],
+        phone: &PhonePlan,
+        leg: &Leg,
+        arrived_us: u64,
+    ) -> Result<Option<Stamp>, Violation> {
         self.count(W_COPIES);
         let write = (phone.imsi, leg.contact.clone(), leg.call_id.clone(), leg.cseq);
-        let Some(stamp) = self.stamps.get(&write).copied() else {
-            return broken(W_COPIES, format!("200 to phone {} and no replica has the binding", leg.phone));
-        };
+        let stamp = self.stamps.get(&write).copied();
         let shard = &plan.shards[phone.shard];
-        let durable = records(boxes, &shard.members, phone.imsi);
-        let copies = durable.filter(|record| covers(record, &leg.contact, stamp)).count();
+        let came_later = |record: &Record| {
+            record.bindings().any(|(contact, ..)| {
+                self.contact_arrived_us.get(&(phone.imsi, contact.to_owned())).is_some_and(|when| *when >= arrived_us)
+            })
+        };
+        let is_copy = |record: &Record| match stamp {
+            Some(stamp) => covers(record, &leg.contact, stamp),
+            None => came_later(record),
+        };
+        let copies = records(boxes, &shard.members, phone.imsi).filter(is_copy).count();
         if copies < shard.write_quorum {
             let what = format!("200 to phone {} with {copies} copies on disk, not {}", leg.phone, shard.write_quorum);
             return broken(W_COPIES, what);
@@ -467,13 +481,7 @@ impl Checks {
 
     /// A disk that is full or hangs does not silence calls: where all replicas are on this box and none is closed, the phone that
     /// was told 200 is found.
-    fn calls_go_on(
-        &mut self,
-        plan: &Plan,
-        node: usize,
-        phone: usize,
-        arrived_us: u64,
-    ) -> Result<(), Violation> {
+    fn calls_go_on(&mut self, plan: &Plan, node: usize, phone: usize, arrived_us: u64) -> Result<(), Violation> {
         let shard = &plan.shards[plan.phones[phone].shard];
         let Some(acked) = self.last_acked.get(&plan.phones[phone].imsi).cloned() else { return Ok(()) };
         let are_here = shard.members.iter().all(|(at, _)| *at == node);

@@ -127,7 +127,8 @@ fn merge_knows_no_limit() {
 
 #[test]
 fn a_limit_inside_merge_is_caught() {
-    let caught = (0..BREAKER_SEEDS).find_map(|seed| limits::run(seed, limits::merge_that_cuts).err().map(|what| (seed, what)));
+    let caught =
+        (0..BREAKER_SEEDS).find_map(|seed| limits::run(seed, limits::merge_that_cuts).err().map(|what| (seed, what)));
     let (seed, _) = caught.expect("a merge that cuts to the limit is not caught");
     println!("a limit inside merge: caught by seed {seed}");
 }
