@@ -567,8 +567,11 @@ impl Node {
             }
         }
         w.reserve_early();
-        if self.founding && self.replicas.is_founded(w) {
-            self.founding = w.node_write(Batch::default().delete(FOUNDING_KEY)).is_err();
+        if self.founding && w.unsynced(StoreId::Node).is_none() {
+            self.replicas.found(w);
+            if self.replicas.is_founded(w) {
+                self.founding = w.node_write(Batch::default().delete(FOUNDING_KEY)).is_err();
+            }
         }
     }
 

@@ -197,10 +197,9 @@ impl Replicas {
             }
             let Some(store) = w.ctx.stores.store(replica.store) else { continue };
             let replica_name = one.name.clone();
-            match replica.set_mark(store, Mark { name, founded_ms, level: true }) {
-                Ok(()) => w.event(Event::ReplicaFounded { replica: replica_name }),
-                // The next start tries again.
-                Err(_) => w.event(Event::ReplicaNotFounded { replica: replica_name }),
+            // One whose disk is full is tried again each second; until then it stands among the alarms.
+            if replica.set_mark(store, Mark { name, founded_ms, level: true }).is_ok() {
+                w.event(Event::ReplicaFounded { replica: replica_name });
             }
         }
     }
