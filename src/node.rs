@@ -26,7 +26,7 @@ use crate::sip::parse::{Malformed, MalformedKind, Message, parse};
 use crate::sip::stream::{Frame, Framer};
 use crate::sip::transaction::{self, Seen, Server};
 use crate::sip::write::{DATAGRAM_BYTES_MAX, ECHO_BYTES_MAX, Writer, echo_bytes, reply_target};
-use crate::site::{FLOOR_KEY, Site, World};
+use crate::site::{ERAS_KEY, FLOOR_KEY, Site, UNTRUSTED_KEY, World};
 use crate::store::{Batch, Store, StoreError, StoreId};
 use crate::time::{Clock, Era, Instant};
 use crate::zone::{Health, Map, Zone};
@@ -47,9 +47,6 @@ const SERIAL_KEY: &[u8] = b"z";
 /// Present from the first start until the founding marks are on disk.
 const FOUNDING_KEY: &[u8] = b"n";
 const EPOCH_KEY: &[u8] = b"e";
-const ERAS_KEY: &[u8] = b"j";
-/// Since when the clock has not been trusted; absent while it is.
-const UNTRUSTED_KEY: &[u8] = b"u";
 
 /// One node: every role of one process.
 pub struct Node {
@@ -736,20 +733,12 @@ impl Node {
 fn notice_clock(w: &mut World<'_, '_>) {
     let before = w.clock.untrusted_since_ms();
     let era = w.clock.notice(w.ctx.now, w.ctx.wall);
-    let after = w.clock.untrusted_since_ms();
-    if era.is_none() && before == after {
-        return;
-    }
-    let mut batch = match after {
-        Some(since_ms) => Batch::default().put(UNTRUSTED_KEY, since_ms.to_be_bytes()),
-        None => Batch::default().delete(UNTRUSTED_KEY),
-    };
     if let Some(era) = era {
         w.event(Event::ClockJumped { shift_s: era.shift_ms / 1000 });
-        batch = batch.put(ERAS_KEY, encode_eras(w.clock.eras()));
     }
-    // Where the store refuses, the event says so; it is remembered until the next start.
-    let _ = w.node_write(batch);
+    if era.is_some() || before != w.clock.untrusted_since_ms() {
+        w.keep_clock();
+    }
 }
 
 fn error(error: &str, cause: &str, hint: &str) -> CommandAnswer {
@@ -834,11 +823,6 @@ fn get_array<const N: usize>(store: &dyn Store, key: &[u8]) -> Result<Option<[u8
     let wrong =
         |_| StoreError::Broken(format!("the node's record {:?} has a wrong length", String::from_utf8_lossy(key)));
     store.get(key)?.map(|bytes| <[u8; N]>::try_from(bytes).map_err(wrong)).transpose()
-}
-
-fn encode_eras(eras: &[Era]) -> Vec<u8> {
-    let numbers = eras.iter().flat_map(|era| [era.from_ms, era.to_ms, era.shift_ms]);
-    numbers.flat_map(u64::to_be_bytes).collect()
 }
 
 fn decode_eras(bytes: &[u8]) -> Vec<Era> {
