@@ -96,7 +96,7 @@ impl Server {
         let program = env!("CARGO_BIN_EXE_encamp");
         let log = fs::File::create(folder.join("log")).expect("a log");
         let mut run = Command::new(program);
-        run.args(["run", "--config"]).arg(&config).env("RUST_LOG", "warn");
+        run.args(["run", "--config"]).arg(&config);
         let child = run.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("encamp starts");
         let server = Server { child };
         let ready = Command::new(program)

@@ -58,6 +58,8 @@ pub enum Event {
     ReplicaNotFounded { replica: String },
     ReplicaRefilled { replica: String, records: u64 },
     HintsOverflowed { replica: String },
+    DiskFull { replica: String },
+    DiskFreed { replica: String },
     SignatureRefused { from: SocketAddr, why: &'static str },
     StampAhead { from: SocketAddr },
     WrongShard { imsi: Imsi, from: SocketAddr },
@@ -86,6 +88,7 @@ impl Event {
             | Event::RouteRefused { .. }
             | Event::WriteRestamped { .. }
             | Event::ReplicaLevel { .. }
+            | Event::DiskFreed { .. }
             | Event::ReplicaFounded { .. }
             | Event::ReplicaRefilled { .. }
             | Event::Purged { .. } => Level::Info,
@@ -97,6 +100,7 @@ impl Event {
             Event::ReplicaClosed { .. }
             | Event::ReplicaNotFounded { .. }
             | Event::HintsOverflowed { .. }
+            | Event::DiskFull { .. }
             | Event::StampAhead { .. }
             | Event::RecordUnreadable { .. }
             | Event::NodeStoreRefused { .. } => Level::Alarm,
@@ -135,6 +139,8 @@ impl Event {
             Event::ReplicaNotFounded { .. } => "replica_not_founded",
             Event::ReplicaRefilled { .. } => "replica_refilled",
             Event::HintsOverflowed { .. } => "hints_overflowed",
+            Event::DiskFull { .. } => "disk_full",
+            Event::DiskFreed { .. } => "disk_freed",
             Event::SignatureRefused { .. } => "signature_refused",
             Event::StampAhead { .. } => "stamp_ahead",
             Event::WrongShard { .. } => "wrong_shard",
@@ -199,6 +205,10 @@ impl fmt::Display for Event {
             Event::HintsOverflowed { replica } => {
                 write!(f, "replica {replica} missed more writes than are kept for it: it needs repair")
             }
+            Event::DiskFull { replica } => {
+                write!(f, "the disk of replica {replica} is full up to its reserve: writes are refused, reads go on")
+            }
+            Event::DiskFreed { replica } => write!(f, "the disk of replica {replica} has room again"),
             Event::SignatureRefused { from, why } => write!(f, "refused a stamped request of {from}: {why}"),
             Event::StampAhead { from } => write!(f, "{from} stamps more than 5 minutes ahead of this clock"),
             Event::WrongShard { imsi, from } => {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::config::Settings;
 use crate::event::{Drop, Event};
 use crate::ident::Imsi;
-use crate::register::front::{self, Front};
+use crate::register::front::{self, Front, STORE_REFUSED};
 use crate::register::merge::Record;
 use crate::register::replicas::{self, Asker, Replicas, Told};
 use crate::register::serve;
@@ -199,8 +199,7 @@ impl Node {
                     self.front.written(world!(self, ctx), &mut self.replicas, write, replica, older_than);
                 }
                 Inner::NotWritten { write, replica } => {
-                    let why = "its store refused";
-                    self.front.not_written(world!(self, ctx), &mut self.replicas, write, replica, why);
+                    self.front.not_written(world!(self, ctx), &mut self.replicas, write, replica, STORE_REFUSED);
                 }
                 Inner::Promised { register } => self.front.promised(world!(self, ctx), register),
                 Inner::Found => self.replicas.found(world!(self, ctx)),
@@ -289,12 +288,15 @@ impl Node {
             return self.stamped(ctx, came, message, usize::from(replica));
         }
         let is_trunk = self.is_trunk(came.from, message);
+        // "A replica's own port takes INVITE from trunks, replicas' addresses and peers, and is silent to all others, base stations
+        // included; an unsigned REGISTER there, from whomever, binds nothing" (DESIGN section 9).
+        if matches!(came.port, Port::Replica(..)) && !is_trunk && !self.site.is_peer(address) {
+            return ctx.out.event(Event::DatagramDropped { from: came.from, why: Drop::Unlisted });
+        }
         match (method, came.port) {
             ("REGISTER", Port::Front(_)) if self.site.settings.is_base_station(address) => {
                 self.register(ctx, came, message)
             }
-            // "A replica's own port is silent to all others, base stations included; an unsigned REGISTER there, from whomever,
-            // binds nothing" (DESIGN section 9).
             ("REGISTER", Port::Replica(..)) => {
                 self.refuse(ctx, came, message, 403, "Forbidden", "an unsigned REGISTER at a replica's port")
             }
@@ -307,9 +309,6 @@ impl Node {
                     "Forbidden",
                     "a REGISTER from an address that is no base station's",
                 );
-            }
-            (_, Port::Replica(..)) if !is_trunk && !self.site.is_peer(address) => {
-                ctx.out.event(Event::DatagramDropped { from: came.from, why: Drop::Unlisted });
             }
             ("INVITE" | "CANCEL", port) if is_trunk || self.site.is_peer(address) => {
                 self.route(ctx, came, message, port)
@@ -702,7 +701,7 @@ impl Node {
         let settings = &self.site.settings;
         let binding = |(contact, stamp, binding): (&str, _, &crate::register::merge::Binding)| {
             let shift_ms = self.clock.shift_ms(stamp);
-            let left_ms = i128::from(binding.expires_at_ms + shift_ms) - now_ms;
+            let left_ms = i128::from(binding.expires_at_ms.saturating_add(shift_ms)) - now_ms;
             let station = settings.base_station_at(binding.source.ip());
             BindingAnswer {
                 contact: contact.to_owned(),
@@ -711,7 +710,7 @@ impl Node {
                 cell: binding.cell.map(|cell| cell.to_string()),
                 expires_s: i64::try_from(left_ms.div_euclid(1000)).unwrap_or(i64::MAX),
                 stale: left_ms <= 0,
-                since: binding.since_ms + shift_ms,
+                since: binding.since_ms.saturating_add(shift_ms),
             }
         };
         let answer = LookupAnswer {

@@ -199,7 +199,7 @@ impl Default for Registrar {
             challenge_count_max: 50_000,
             hint_count_max: 10_000,
             contacts_per_aor_max: 10,
-            transaction_count_max: 20_000,
+            transaction_count_max: 10_000,
             unknown_cause_by_plmn: Vec::new(),
             clock_trusted: false,
         }

@@ -106,6 +106,13 @@ pub fn cluster_key_path(main: &str) -> Option<PathBuf> {
     text.strip_prefix("file:").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
+/// Where the control socket is, as far as the text tells: a command must reach the running process also where the file has become
+/// wrong since.
+pub fn control_path(main: &str) -> Option<PathBuf> {
+    let given = top_text(main, "control").filter(|path| !path.is_empty()).map(PathBuf::from);
+    given.or_else(|| data_dir_path(main).map(|data_dir| data_dir.join("control.sock")))
+}
+
 /// `data_dir`, for the shell that looks for `subscribers.d/90-local.toml` in it before the whole is read.
 pub fn data_dir_path(main: &str) -> Option<PathBuf> {
     top_text(main, "data_dir").filter(|path| !path.is_empty()).map(PathBuf::from)

@@ -1,6 +1,5 @@
 //! Who is provisioned: the table of subscribers, found by IMSI and by number.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::gsm::auc::Auth;
@@ -22,50 +21,58 @@ pub struct Subscriber {
 }
 
 /// All subscribers; immutable, shared by the node and DNS.
+///
+/// Shape: two sorted tables without slack, so that 100 000 SIMs fit a small box: about 180 bytes each.
 #[derive(Clone, Debug, Default)]
 pub struct Subscribers {
-    by_imsi: HashMap<Imsi, Subscriber>,
-    by_number: HashMap<Msisdn, Imsi>,
+    /// By IMSI.
+    all: Box<[Subscriber]>,
+    /// By number; an index into `all`.
+    numbers: Box<[(Msisdn, u32)]>,
 }
 
 impl Subscribers {
     /// Later ones with an IMSI or number that is taken are ignored: the reader has refused them before.
     pub fn new(all: impl IntoIterator<Item = Subscriber>) -> Subscribers {
-        let mut table = Subscribers::default();
-        for subscriber in all {
-            for number in &subscriber.msisdn {
-                table.by_number.entry(*number).or_insert(subscriber.imsi);
-            }
-            table.by_imsi.entry(subscriber.imsi).or_insert(subscriber);
-        }
-        table.by_imsi.shrink_to_fit();
-        table.by_number.shrink_to_fit();
-        table
+        let mut all: Vec<Subscriber> = all.into_iter().collect();
+        // Both sorts are stable: of two that are equal the first one stays.
+        all.sort_by_key(|subscriber| subscriber.imsi);
+        all.dedup_by_key(|subscriber| subscriber.imsi);
+        let numbers = all
+            .iter()
+            .zip(0u32..)
+            .flat_map(|(subscriber, at)| subscriber.msisdn.iter().map(move |number| (*number, at)));
+        let mut numbers: Vec<(Msisdn, u32)> = numbers.collect();
+        numbers.sort_by_key(|(number, _)| *number);
+        numbers.dedup_by_key(|(number, _)| *number);
+        Subscribers { all: all.into_boxed_slice(), numbers: numbers.into_boxed_slice() }
     }
 
     pub fn get(&self, imsi: &Imsi) -> Option<&Subscriber> {
-        self.by_imsi.get(imsi)
+        let at = self.all.binary_search_by_key(imsi, |subscriber| subscriber.imsi).ok()?;
+        self.all.get(at)
     }
 
     pub fn by_number(&self, number: &Msisdn) -> Option<&Subscriber> {
-        self.by_number.get(number).and_then(|imsi| self.by_imsi.get(imsi))
+        let at = self.numbers.binary_search_by_key(number, |(number, _)| *number).ok()?;
+        self.all.get(self.numbers.get(at)?.1 as usize)
     }
 
-    /// In no order.
+    /// In order of IMSI.
     pub fn iter(&self) -> impl Iterator<Item = &Subscriber> {
-        self.by_imsi.values()
+        self.all.iter()
     }
 
-    /// Every number with its subscriber's IMSI, in no order.
+    /// Every number with its subscriber's IMSI, in order of number.
     pub fn numbers(&self) -> impl Iterator<Item = (&Msisdn, &Imsi)> {
-        self.by_number.iter()
+        self.numbers.iter().filter_map(|(number, at)| Some((number, &self.all.get(*at as usize)?.imsi)))
     }
 
     pub fn len(&self) -> usize {
-        self.by_imsi.len()
+        self.all.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.by_imsi.is_empty()
+        self.all.is_empty()
     }
 }

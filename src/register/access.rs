@@ -20,6 +20,9 @@ use crate::seam::Rng;
 use crate::sip::header::AuthParams;
 use crate::time::Instant;
 
+/// How many answered challenges may stand in the order of issue before they are taken out.
+const ORDER_SLACK: usize = 1024;
+
 /// The challenges under way.
 #[derive(Default)]
 pub struct Challenges {
@@ -67,6 +70,12 @@ impl Challenges {
         let Some(vector) = auth.vector(rand) else { return Ok(None) };
         self.live.insert((imsi, source), Challenge { vector, issued_at: now });
         self.order.push_back((now, imsi, source));
+        if self.order.len() > 2 * self.live.len() + ORDER_SLACK {
+            // Those answered since are still in the order: it is kept as short as what lives.
+            let live = &self.live;
+            self.order
+                .retain(|(at, imsi, source)| live.get(&(*imsi, *source)).is_some_and(|held| held.issued_at == *at));
+        }
         Ok(Some(rand))
     }
 

@@ -96,9 +96,11 @@ pub fn decide_register(ask: &Ask, facts: Facts<'_>) -> Result<Outcome, Refusal> 
     for (contact, expires_s, instance) in asked {
         let expires_s = expires(ask, *expires_s, limits)?;
         if expires_s == 0 {
-            // "obey expires=0 only if its Contact equals the stored one": a detach from the old cell, arriving after the
-            // registration at the new one, must not remove the new binding (wire.md 8).
-            if old.contacts.get(contact).is_some_and(|entry| entry.binding.is_some()) {
+            // A detach from the old cell, arriving after the registration at the new one, must not remove the new binding: it is
+            // obeyed only if its Contact equals the stored one (wire.md 8). A base station's is not authenticated, so it also
+            // has to come from the one that the phone registered at (wire.md 10, point 8).
+            let bound = old.contacts.get(contact).and_then(|entry| entry.binding.as_ref());
+            if bound.is_some_and(|bound| !ask.base_station || bound.source.ip() == ask.source.ip()) {
                 delta.contacts.insert(contact.clone(), Entry { stamp, binding: None });
             }
             continue;

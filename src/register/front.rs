@@ -32,6 +32,9 @@ pub enum Dialect {
     SipPhone,
 }
 
+/// Why a replica of ours does not have a write.
+pub const STORE_REFUSED: &str = "its store refused";
+
 /// Our *no* to a REGISTER; it knows its answer in each dialect (DESIGN section 6).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum No {
@@ -174,6 +177,8 @@ struct Writing {
     said: BTreeMap<usize, Option<bool>>,
     quorum: usize,
     answer: Said,
+    /// A store of ours would not take it: the disk is full, or it would have had to wait.
+    refused: bool,
     restamped: bool,
     deadline: Instant,
     /// Commits of the node's own store that the yes waits for: a new reservation of the clock, hints.
@@ -331,6 +336,7 @@ impl Front {
                     said: members.iter().map(|index| (*index, None)).collect(),
                     quorum: w.site.settings.shards[shard].write_quorum,
                     answer: Said::Nothing,
+                    refused: false,
                     restamped: false,
                     deadline,
                     after,
@@ -431,6 +437,7 @@ impl Front {
             return;
         }
         *said = Some(false);
+        writing.refused |= why == STORE_REFUSED;
         if let Ok(commit) = replicas.missed(w, replica, registration.imsi, &writing.delta, why) {
             writing.after = writing.after.and(commit);
         }
@@ -450,7 +457,9 @@ impl Front {
             writing.answer = Said::Promised;
             w.ctx.out.after(writing.after, Inner::Promised { register: id });
         } else if answer == Said::Nothing && yes + open < quorum {
-            self.tell_no(w, id, &No::TooFewReplicas);
+            // Disks that are full, rather than replicas that are silent: 503, and the phone tries again (DESIGN section 6).
+            let no = if writing.refused { No::Overload } else { No::TooFewReplicas };
+            self.tell_no(w, id, &no);
         }
         self.forget_if_done(id);
     }
@@ -723,7 +732,7 @@ fn send_yes(w: &mut World<'_, '_>, registration: &Registration, record: &Record)
     let now_ms = w.wall().ms;
     let mut expires_s_most = 0;
     for (contact, stamp, binding) in record.bindings() {
-        let expires_at_ms = binding.expires_at_ms + w.clock.shift_ms(stamp);
+        let expires_at_ms = binding.expires_at_ms.saturating_add(w.clock.shift_ms(stamp));
         let left_s = expires_at_ms.saturating_sub(now_ms).div_ceil(1000);
         expires_s_most = left_s.max(expires_s_most);
         writer.header_fmt("Contact", format_args!("<{contact}>;expires={left_s}"));

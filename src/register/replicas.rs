@@ -48,9 +48,12 @@ struct One {
     place: OnePlace,
     hints: Hints,
     retry: u32,
-    retry_armed: bool,
+    /// When it is tried again; a timer that comes earlier or later than this is an old one.
+    retry_at: Option<Instant>,
     /// A hint or a probe is under way.
     busy: bool,
+    /// Its disk is full up to the reserve.
+    full: bool,
 }
 
 enum OnePlace {
@@ -134,8 +137,9 @@ impl Replicas {
             },
             hints: Hints::default(),
             retry: 0,
-            retry_armed: false,
+            retry_at: None,
             busy: false,
+            full: false,
         });
         Replicas { all: all.collect(), asked: BTreeMap::new(), asked_count: 0 }
     }
@@ -402,6 +406,9 @@ impl Replicas {
             OnePlace::Local { replica: Some(replica), .. } if replica.mark.is_none() => {
                 Some(format!("replica {} has no founding mark", one.name))
             }
+            _ if one.full => {
+                Some(format!("replica {}: the disk is full up to its reserve, writes are refused", one.name))
+            }
             _ if one.hints.overflowed => Some(format!("replica {} needs repair", one.name)),
             _ => None,
         };
@@ -442,7 +449,15 @@ impl Replicas {
             return Err(StoreError::Closed);
         };
         let store = w.ctx.stores.store(replica.store).ok_or(StoreError::Closed)?;
-        replica.apply(store, imsi, delta)
+        let applied = replica.apply(store, imsi, delta);
+        let full = applied == Err(StoreError::Full);
+        let one = &mut self.all[index];
+        if full != one.full {
+            one.full = full;
+            let replica = one.name.clone();
+            w.ctx.out.event(if full { Event::DiskFull { replica } } else { Event::DiskFreed { replica } });
+        }
+        applied
     }
 
     /// For a request from another node that writes to a replica of ours.
@@ -470,6 +485,9 @@ impl Replicas {
         let count_max = w.site.settings.registrar.hint_count_max;
         let one = &mut self.all[index];
         let overflowed = one.hints.overflowed;
+        if !one.hints.behind() {
+            one.retry = 0;
+        }
         let store = w.ctx.stores.store(StoreId::Node).ok_or(StoreError::Closed)?;
         let commit = one.hints.add(store, &one.name, imsi, delta, count_max);
         w.ctx.out.event(Event::ReplicaMissedWrite { replica: one.name.clone(), imsi, why });
@@ -694,6 +712,7 @@ impl Replicas {
             && *answering != Some(false)
         {
             *answering = Some(false);
+            one.retry = 0;
             w.ctx.out.event(Event::ReplicaSilent { replica: one.name.clone() });
         }
         self.arm(w, asked.replica);
@@ -795,9 +814,11 @@ impl Replicas {
                 if code == 200 && sibling_is_no_older {
                     self.sibling_compared(w, index);
                 }
-                if self.all[index].hints.behind() || self.some_sibling_waits(w, index) {
-                    self.arm(w, index);
+                if level && !self.all[index].hints.behind() && !self.some_sibling_waits(w, index) {
+                    // All is well: asked again after the longest pause, so that one which dies unnoticed is told in the zone.
+                    self.all[index].retry = u32::MAX;
                 }
+                self.arm(w, index);
                 Told::Nothing
             }
             _ => {
@@ -828,25 +849,28 @@ impl Replicas {
 
     // --- Those who are behind ---
 
-    /// Arms the next try, after a pause that grows and is jittered.
+    /// Arms the next try, after a pause that grows and is jittered; one that is armed for later is brought forward.
     fn arm(&mut self, w: &mut World<'_, '_>, index: usize) {
         let one = &mut self.all[index];
-        if one.retry_armed {
-            return;
-        }
-        one.retry_armed = true;
         let pause_ms = 1000 * (1u64 << one.retry.min(5)).min(RETRY_S_MAX);
-        one.retry = one.retry.saturating_add(1);
         let jittered_ms = pause_ms / 2 + w.ctx.rng.below(pause_ms / 2 + 1);
-        w.timers.at(w.ctx.now + Duration::from_millis(jittered_ms), Timer::Replica(index));
+        let at = w.ctx.now + Duration::from_millis(jittered_ms);
+        if one.retry_at.is_none_or(|armed| at < armed) {
+            one.retry = one.retry.saturating_add(1);
+            one.retry_at = Some(at);
+            w.timers.at(at, Timer::Replica(index));
+        }
     }
 
     /// The pause is over: tells a replica what it missed, or asks a silent one how it is.
     pub fn retry(&mut self, w: &mut World<'_, '_>, index: usize) {
-        self.all[index].retry_armed = false;
+        if self.all[index].retry_at.is_none_or(|at| w.ctx.now < at) {
+            return;
+        }
+        self.all[index].retry_at = None;
         if self.all[index].hints.next().is_some() {
             self.replay(w, index);
-        } else if self.is_remote(index) && (self.is_silent(index) || self.some_sibling_waits(w, index)) {
+        } else if self.is_remote(index) {
             self.probe(w, index);
         }
     }

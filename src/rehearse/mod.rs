@@ -43,7 +43,7 @@ pub const CHANNEL_COUNT: usize = 4;
 /// How long the box may take until a phone that switched itself off is off; nobody waits for the answer to a detach.
 const DETACH_WAIT: Duration = Duration::from_secs(3);
 /// So many silences, one after the other, and the box is taken for dead; one is enough where it never said anything.
-const SILENCE_COUNT_MAX: u32 = 8;
+const SILENCE_COUNT_MAX: u32 = 4;
 
 /// What to rehearse, with whom.
 #[derive(Clone, Debug)]
@@ -205,7 +205,8 @@ impl Stage<'_> {
     fn cast(&self, sims: &[Sim]) -> Vec<Part> {
         let count = self.stations.len();
         let part = |place: usize, sim: &Sim, role: Role| {
-            let home = if role == Role::Restarted { 0 } else { place % count };
+            // The same role is played in every cell in turn.
+            let home = if role == Role::Restarted { 0 } else { (place + place / 10) % count };
             let next = (home + 1) % count;
             let phone = match role {
                 Role::Forged => Phone::forged(sim, &[0x66; 32]),
@@ -474,13 +475,13 @@ impl Stage<'_> {
             }
         }
         patience.note(told != Told::NoAnswer);
-        let name_of = |address: &SocketAddr| self.stations.iter().find(|station| station.address() == *address);
-        part.row.redirect = match &told {
-            Told::Redirect { to, .. } => {
-                name_of(to).map_or_else(|| to.to_string(), |station| format!("{} {to}", station.name))
-            }
-            other => other.text(),
-        };
+        part.row.redirect = told.text();
+        part.row.redirect_name = match &told {
+            Told::Redirect { to, .. } => self.stations.iter().find(|station| station.address() == *to),
+            _ => None,
+        }
+        .map(|station| station.name.clone())
+        .unwrap_or_default();
         if told != right {
             let why = match &told {
                 Told::Unreadable(why) => why.clone(),
@@ -500,6 +501,7 @@ impl Stage<'_> {
         act: impl Fn(&Station, &mut Part) + Sync,
     ) {
         let count = jobs.len();
+        progress(&format!("{what} 0 of {count}"));
         let mut queues: Vec<VecDeque<&mut Part>> = self.stations.iter().map(|_| VecDeque::new()).collect();
         for (station, part) in jobs {
             queues[station].push_back(part);

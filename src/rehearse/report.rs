@@ -20,7 +20,10 @@ pub struct Row {
     /// What it did afterwards.
     pub moved: String,
     pub dns: String,
+    /// The address that a caller was sent to, or what he was told in its place.
     pub redirect: String,
+    /// The base station at that address; empty where there is none.
+    pub redirect_name: String,
     /// The first location updating, both legs.
     pub took: Option<Duration>,
     /// What was wrong; empty: as it should be.
@@ -30,14 +33,6 @@ pub struct Row {
 impl Row {
     pub fn ok(&self) -> bool {
         self.faults.is_empty()
-    }
-
-    fn verdict(&self) -> String {
-        match &self.faults[..] {
-            [] => "ok".into(),
-            [one] => format!("FAILED: {one}"),
-            [first, rest @ ..] => format!("FAILED: {first} (and {} more)", rest.len()),
-        }
     }
 }
 
@@ -82,7 +77,7 @@ impl Report {
         self.registrations.iter().max().map_or(0.0, |took| ms(*took))
     }
 
-    /// The table for people. No line of it is longer than a terminal is wide but those that tell what failed.
+    /// The table for people; below it the figures, and what failed in words.
     pub fn table(&self) -> String {
         let head = ["phone", "number", "station", "registered", "then", "found by DNS", "302 to", "verdict"];
         let rows: Vec<[String; 8]> = self
@@ -97,8 +92,8 @@ impl Report {
                     or_dash(&row.registered),
                     or_dash(&row.moved),
                     or_dash(&row.dns),
-                    or_dash(&row.redirect),
-                    row.verdict(),
+                    or_dash(if row.redirect_name.is_empty() { &row.redirect } else { &row.redirect_name }),
+                    if row.ok() { "ok" } else { "FAILED" }.to_owned(),
                 ]
             })
             .collect();
@@ -123,10 +118,10 @@ impl Report {
         if !self.registrations.is_empty() {
             let _ = writeln!(
                 text,
-                "{} phones at {} base stations; {} registrations: {:.0} a second, median {:.1} ms, slowest {:.1} ms.",
-                self.phones,
-                self.stations,
-                self.registrations.len(),
+                "{} at {}; {}: {:.0} a second, median {:.1} ms, slowest {:.1} ms.",
+                counted(self.phones as usize, "phone"),
+                counted(self.stations as usize, "base station"),
+                counted(self.registrations.len(), "registration"),
                 self.registrations_per_s(),
                 self.median_ms(),
                 self.slowest_ms(),
@@ -169,6 +164,10 @@ impl Report {
     }
 }
 
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 fn some(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
 }
@@ -187,19 +186,21 @@ mod tests {
 
     #[test]
     fn the_columns_of_the_table_stand_below_one_another() {
-        let row = |number: &str, faults: &[&str]| Row {
+        let row = |number: &str, faults: &[String]| Row {
             imsi: Some("001019990000000".into()),
             msisdn: Some(number.into()),
             station: "hill".into(),
-            faults: faults.iter().map(|fault| fault.to_string()).collect(),
+            redirect: "127.0.0.17:5062".into(),
+            redirect_name: "hill".into(),
+            faults: faults.to_vec(),
             ..Row::default()
         };
-        let report = Report { rows: vec![row("7000", &[]), row("+9997000003", &["cold", "wet"])], ..Report::default() };
+        let report = Report { rows: vec![row("7000", &[]), row("+9997000003", &["cold".into()])], ..Report::default() };
         let table = report.table();
         let lines: Vec<&str> = table.lines().collect();
         assert_eq!(lines[0].find("station"), lines[1].find("hill"));
         assert_eq!(lines[1].find("hill"), lines[2].find("hill"));
-        assert!(lines[1].ends_with(" ok") && lines[2].ends_with("FAILED: cold (and 1 more)"), "{table}");
+        assert!(lines[1].ends_with("  hill    ok") && lines[2].ends_with("  hill    FAILED"), "{table}");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::files::{self, DEFAULT_CONFIG, Fault};
 use super::print::{cell, problems_json, problems_text, table};
 use super::{init, run, trial};
 use crate::config::edit::{SubscriberFields, add_subscriber, remove_subscriber};
-use crate::config::read::{Problem, Source};
+use crate::config::read::{Problem, Source, control_path};
 use crate::config::{Settings, Subscriber};
 use crate::ident::Imsi;
 
@@ -227,26 +227,27 @@ fn check(config: &Path, as_json: bool) -> u8 {
 }
 
 /// Asks the running process; where none runs, says so with exit code 1.
-pub fn ask_running(settings: &Settings, command: &str, argument: &str) -> Result<Answer, Failure> {
+pub fn ask_running(control: &Path, command: &str, argument: &str) -> Result<Answer, Failure> {
     let request = Request { command: command.into(), argument: argument.into() };
-    ask(&settings.control, &request).map_err(|error| {
+    ask(control, &request).map_err(|error| {
         let hint = "start it with encamp run, or name its configuration with --config";
         match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Failure::new(
-                1,
-                "no encamp is running here",
-                format!("nobody answers at {}", settings.control.display()),
-                hint,
-            ),
-            io::ErrorKind::PermissionDenied => Failure::new(
-                2,
-                "not allowed",
-                format!("{} belongs to another user", settings.control.display()),
-                "use sudo",
-            ),
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                Failure::new(1, "no encamp is running here", format!("nobody answers at {}", control.display()), hint)
+            }
+            io::ErrorKind::PermissionDenied => {
+                Failure::new(2, "not allowed", format!("{} belongs to another user", control.display()), "use sudo")
+            }
             _ => Failure::new(2, "no answer", error.to_string(), hint),
         }
     })
+}
+
+/// The control socket of the process that runs with this file, whether or not the file is right by now.
+fn control(config: &Path) -> Result<PathBuf, Failure> {
+    let text =
+        std::fs::read_to_string(config).map_err(|error| failure(&Fault::Unreadable(config.to_owned(), error)))?;
+    control_path(&text).ok_or_else(|| Failure::new(2, "no data_dir", "the configuration names none", "encamp check"))
 }
 
 fn answered(answer: Answer) -> Result<Answer, Failure> {
@@ -266,7 +267,7 @@ fn apply(config: &Path, as_json: bool) -> Result<u8, Failure> {
         }
         Err(fault) => return Err(failure(&fault)),
     };
-    let answer = answered(ask_running(&settings, "apply", "")?)?;
+    let answer = answered(ask_running(&settings.control, "apply", "")?)?;
     let lines = |name: &str, head: &str| -> String {
         let all = answer.answer[name].as_array().into_iter().flatten();
         all.map(|line| format!("{head}: {}\n", cell(line))).collect()
@@ -278,10 +279,10 @@ fn apply(config: &Path, as_json: bool) -> Result<u8, Failure> {
 }
 
 fn status(config: &Path, as_json: bool, wait: Option<u64>) -> Result<u8, Failure> {
-    let settings = load(config)?;
+    let control = control(config)?;
     let until = Instant::now() + Duration::from_secs(wait.unwrap_or(0));
     let answer = loop {
-        match ask_running(&settings, "status", "") {
+        match ask_running(&control, "status", "") {
             Ok(answer) if answer.exit == 0 || Instant::now() >= until => break answer,
             Err(failure) if Instant::now() >= until => return Err(failure),
             _ => std::thread::sleep(Duration::from_millis(50)),
@@ -309,8 +310,7 @@ fn status(config: &Path, as_json: bool, wait: Option<u64>) -> Result<u8, Failure
 }
 
 fn lookup(config: &Path, as_json: bool, who: &str) -> Result<u8, Failure> {
-    let settings = load(config)?;
-    let answer = answered(ask_running(&settings, "lookup", who)?)?;
+    let answer = answered(ask_running(&control(config)?, "lookup", who)?)?;
     let value = &answer.answer;
     let mut text = format!("IMSI {}  {}  {}\n", cell(&value["imsi"]), cell(&value["msisdn"]), cell(&value["name"]));
     let rows: Vec<Vec<String>> = value["bindings"]
@@ -332,8 +332,7 @@ fn lookup(config: &Path, as_json: bool, who: &str) -> Result<u8, Failure> {
 }
 
 fn replica(config: &Path, as_json: bool) -> Result<u8, Failure> {
-    let settings = load(config)?;
-    let answer = answered(ask_running(&settings, "replica", "")?)?;
+    let answer = answered(ask_running(&control(config)?, "replica", "")?)?;
     let rows: Vec<Vec<String>> = answer
         .answer
         .as_array()
@@ -349,11 +348,10 @@ fn replica(config: &Path, as_json: bool) -> Result<u8, Failure> {
 
 /// The zone as the running process answers it; without one, as the files make it, every replica healthy.
 fn zone(config: &Path, as_json: bool) -> Result<u8, Failure> {
-    let settings = load(config)?;
-    let (records, text) = match ask_running(&settings, "zone", "") {
+    let (records, text) = match ask_running(&control(config)?, "zone", "") {
         Ok(answer) => (answer.answer["records"].clone(), cell(&answer.answer["text"])),
         Err(failure) if failure.exit == 1 => {
-            let zone = run::first_zone(&std::sync::Arc::new(settings));
+            let zone = run::first_zone(&std::sync::Arc::new(load(config)?));
             (json!(zone.dump()), zone.dump_text())
         }
         Err(failure) => return Err(failure),
@@ -475,7 +473,7 @@ fn change_local(
     };
     files::write_durably(&path, &new)
         .map_err(|error| Failure::new(2, format!("cannot write {name}"), error.to_string(), ""))?;
-    let applied = match ask_running(&settings, "apply", "") {
+    let applied = match ask_running(&settings.control, "apply", "") {
         Ok(answer) => answer.exit == 0,
         Err(failure) if failure.exit == 1 => false,
         Err(failure) => return Err(failure),

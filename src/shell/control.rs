@@ -94,7 +94,13 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    let listener = UnixListener::bind(path)?;
+    // Nobody else may connect, not even in the moment before the permissions are set.
+    // SAFETY: the call takes no pointer.
+    let mask = unsafe { libc::umask(0o177) };
+    let listener = UnixListener::bind(path);
+    // SAFETY: as above.
+    unsafe { libc::umask(mask) };
+    let listener = listener?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
     Ok(listener)
 }
@@ -256,7 +262,6 @@ fn what_can_change(old: &Settings, mut new: Settings) -> Settings {
     new.zone.listen.clone_from(&old.zone.listen);
     new.shards.clone_from(&old.shards);
     new.replicas.clone_from(&old.replicas);
-    new.disk_reserve_bytes = old.disk_reserve_bytes;
     new
 }
 

@@ -315,7 +315,12 @@ impl Running {
                 self.writers.remove(&conn);
                 self.input(Input::Stream { conn, what: StreamEvent::Closed });
             }
-            Told::Settings(settings) => self.input(Input::Settings(settings)),
+            Told::Settings(settings) => {
+                for store in self.stores.0.values() {
+                    store.set_disk_reserve(settings.disk_reserve_bytes);
+                }
+                self.input(Input::Settings(settings));
+            }
             Told::Command { command, answer } => {
                 self.command_count += 1;
                 self.commands.insert(self.command_count, answer);

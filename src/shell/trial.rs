@@ -28,7 +28,7 @@ pub fn rehearse(config: Option<&Path>, phones: u32, as_json: bool) -> Result<u8,
 
 fn with_running(config: &Path, phones: u32, as_json: bool) -> Result<u8, Failure> {
     let settings = load(config)?;
-    ask_running(&settings, "status", "")?;
+    ask_running(&settings.control, "status", "")?;
     let plan = plan(&settings, phones)?;
     let live = std::io::stderr().is_terminal() && !as_json;
     let mut progress = |what: &str| {
@@ -142,7 +142,7 @@ impl Private {
     fn wait(&mut self) -> Result<(), Failure> {
         let settings = load(&self.config)?;
         for _ in 0..200 {
-            if ask_running(&settings, "status", "").is_ok_and(|answer| answer.exit == 0) {
+            if ask_running(&settings.control, "status", "").is_ok_and(|answer| answer.exit == 0) {
                 return Ok(());
             }
             if matches!(self.child.try_wait(), Ok(Some(_))) {

@@ -295,8 +295,14 @@ class Box:
         return code
 
     def freeze(self):
-        """SIGSTOP: it hears nothing and says nothing, and its ports stay taken."""
+        """SIGSTOP: it hears nothing and says nothing, and its ports stay taken. Returns once every thread stands still."""
         self.process.send_signal(signal.SIGSTOP)
+        for _ in range(1000):
+            threads = Path(f"/proc/{self.process.pid}/task").iterdir()
+            if all((thread / "stat").read_text().rpartition(")")[2].split()[0] in "Tt" for thread in threads):
+                return
+            time.sleep(0.005)
+        raise AssertionError("it does not stop")
 
     def thaw(self):
         self.process.send_signal(signal.SIGCONT)

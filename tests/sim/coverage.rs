@@ -93,11 +93,8 @@ impl Coverage {
         let Some(imsi) = said.imsi.filter(|_| said.method == "REGISTER") else { return };
         let key = (node, imsi);
         match (said.code, said.stamped) {
-            (0, true) if said.has_record => {
-                if self.state.get(&key) != Some(&State::Answered) {
-                    self.state.insert(key, State::Writing);
-                }
-            }
+            (0, true) if said.has_record && self.state.get(&key) == Some(&State::Answered) => {}
+            (0, true) if said.has_record => drop(self.state.insert(key, State::Writing)),
             (0, true) => drop(self.state.insert(key, State::Asking)),
             (401, false) if said.has_challenge => drop(self.state.insert(key, State::Challenged)),
             (_, false) if said.code >= 300 => drop(self.state.remove(&key)),
