@@ -169,9 +169,9 @@ impl Checks {
                 }
             }
         }
-        let levelled = |phone: &&PhonePlan| !plan.shards[phone.shard].is_in_one_box();
+        let not_levelled = |phone: &&PhonePlan| !plan.shards[phone.shard].is_on(node);
         self.torn
-            .extend(plan.phones.iter().filter(levelled).map(|phone| phone.imsi).filter(|imsi| torn.contains(imsi)));
+            .extend(plan.phones.iter().filter(not_levelled).map(|phone| phone.imsi).filter(|imsi| torn.contains(imsi)));
         for call in self.calls.values_mut().filter(|call| call.node == node) {
             call.arrived_us.clear();
         }
