@@ -10,7 +10,6 @@ use encamp::event::Event;
 use encamp::gsm::auc::Auth;
 use encamp::ident::Imsi;
 use encamp::register::merge::Record;
-use encamp::register::replica::Replica;
 use encamp::store::StoreId;
 use encamp::time::Stamp;
 
@@ -456,7 +455,7 @@ impl Checks {
             let key = (imsi, *index);
             let was_none =
                 !self.bound.contains(&key) || self.none_until_us.get(&key).is_some_and(|until| *until >= arrived_us);
-            was_none && Replica::open(disk, id).is_ok_and(|replica| replica.is_level())
+            was_none && disk.is_level(id)
         };
         let found = shard.members.iter().filter(says_no).count();
         if found < needed {
