@@ -14,7 +14,7 @@ use crate::event::{Drop, Event};
 use crate::ident::Imsi;
 use crate::register::front::{self, Front, STORE_REFUSED};
 use crate::register::merge::Record;
-use crate::register::replicas::{Asker, Replicas, Told};
+use crate::register::replicas::{self, Asker, Replicas, Told};
 use crate::register::serve;
 use crate::route::{self, Route};
 use crate::seam::{
@@ -26,7 +26,7 @@ use crate::sip::parse::{Malformed, MalformedKind, Message, parse};
 use crate::sip::stream::{Frame, Framer};
 use crate::sip::transaction::{self, Seen, Server};
 use crate::sip::write::{DATAGRAM_BYTES_MAX, ECHO_BYTES_MAX, Writer, echo_bytes, reply_target};
-use crate::site::{FLOOR_KEY, Site, World};
+use crate::site::{ERAS_KEY, FLOOR_KEY, Site, UNTRUSTED_KEY, World};
 use crate::store::{Batch, Store, StoreError, StoreId};
 use crate::time::{Clock, Era, Instant};
 use crate::zone::{Health, Map, Zone};
@@ -44,10 +44,9 @@ const PURGE_PER_SECOND: usize = 500;
 /// Keys of the node's own store, beside [`FLOOR_KEY`] and the hints.
 const FRONT_KEY: &[u8] = b"f";
 const SERIAL_KEY: &[u8] = b"z";
+/// Present from the first start until the founding marks are on disk.
+const FOUNDING_KEY: &[u8] = b"n";
 const EPOCH_KEY: &[u8] = b"e";
-const ERAS_KEY: &[u8] = b"j";
-/// Since when the clock has not been trusted; absent while it is.
-const UNTRUSTED_KEY: &[u8] = b"u";
 
 /// One node: every role of one process.
 pub struct Node {
@@ -62,6 +61,8 @@ pub struct Node {
     commands: BTreeMap<u64, LookupCommand>,
     purge_at: Vec<Option<Imsi>>,
     zone: Arc<Zone>,
+    /// The replicas have their marks, and not all of them on disk.
+    founding: bool,
 }
 
 /// A stream connection.
@@ -108,14 +109,16 @@ impl Node {
         let fresh_front = u32::from_be_bytes(ctx.rng.bytes());
         let map = Arc::new(Map::new(&settings));
         let store = ctx.stores.store(StoreId::Node).ok_or(StoreError::Closed)?;
-        let first_run = store.get(FRONT_KEY)?.is_none();
-        let front_id = match get_array::<4>(store, FRONT_KEY)? {
-            Some(bytes) => u32::from_be_bytes(bytes),
-            None => {
-                store.write(Batch::default().put(FRONT_KEY, fresh_front.to_be_bytes()))?;
-                fresh_front
-            }
-        };
+        let kept_front = get_array::<4>(store, FRONT_KEY)?.map(u32::from_be_bytes);
+        let front_id = kept_front.unwrap_or(fresh_front);
+        let mut founding = store.get(FOUNDING_KEY)?.is_some();
+        if kept_front.is_none() {
+            founding = replicas::is_new(ctx, &settings);
+            let batch = Batch::default().put(FRONT_KEY, front_id.to_be_bytes());
+            let batch = if founding { batch.put(FOUNDING_KEY, [1u8]) } else { batch };
+            ctx.stores.store(StoreId::Node).ok_or(StoreError::Closed)?.write(batch)?;
+        }
+        let store = ctx.stores.store(StoreId::Node).ok_or(StoreError::Closed)?;
         let floor_ms = get_array::<8>(store, FLOOR_KEY)?.map_or(0, u64::from_be_bytes);
         let eras = decode_eras(&store.get(ERAS_KEY)?.unwrap_or_default());
         let epoch = next_epoch(store, &map)?;
@@ -135,7 +138,7 @@ impl Node {
         {
             return Err(error);
         }
-        replicas.start(w, first_run)?;
+        replicas.start(w, founding)?;
         let zone = make_zone(w, &replicas)?;
         ctx.out.send(Output::Zone(Arc::clone(&zone)));
         let purge_at = vec![None; replicas.count()];
@@ -151,6 +154,7 @@ impl Node {
             commands: BTreeMap::new(),
             purge_at,
             zone,
+            founding,
         };
         node.settle(ctx);
         Ok(node)
@@ -198,6 +202,7 @@ impl Node {
                     self.front.not_written(world!(self, ctx), &mut self.replicas, write, replica, STORE_REFUSED);
                 }
                 Inner::Promised { register } => self.front.promised(world!(self, ctx), register),
+                Inner::Found => self.replicas.found(world!(self, ctx)),
                 Inner::HintsWritten { replica, told } => {
                     self.replicas.hints_written(world!(self, ctx), replica, &told);
                 }
@@ -559,6 +564,12 @@ impl Node {
             }
         }
         w.reserve_early();
+        if self.founding && w.unsynced(StoreId::Node).is_none() {
+            self.replicas.found(w);
+            if self.replicas.is_founded(w) {
+                self.founding = w.node_write(Batch::default().delete(FOUNDING_KEY)).is_err();
+            }
+        }
     }
 
     /// A failed sync is fatal to its store: out of the write and the read set; for the node's own store the process ends.
@@ -578,7 +589,7 @@ impl Node {
                 // Another node is not answered and takes it for missed; a trunk asks again.
                 Inner::Output(_) | Inner::Answer { .. } | Inner::NotWritten { .. } => {}
                 // The hints stay; the replica is closed until the next start.
-                Inner::HintsWritten { .. } => {}
+                Inner::HintsWritten { .. } | Inner::Found => {}
             }
         }
     }
@@ -722,20 +733,12 @@ impl Node {
 fn notice_clock(w: &mut World<'_, '_>) {
     let before = w.clock.untrusted_since_ms();
     let era = w.clock.notice(w.ctx.now, w.ctx.wall);
-    let after = w.clock.untrusted_since_ms();
-    if era.is_none() && before == after {
-        return;
-    }
-    let mut batch = match after {
-        Some(since_ms) => Batch::default().put(UNTRUSTED_KEY, since_ms.to_be_bytes()),
-        None => Batch::default().delete(UNTRUSTED_KEY),
-    };
     if let Some(era) = era {
         w.event(Event::ClockJumped { shift_s: era.shift_ms / 1000 });
-        batch = batch.put(ERAS_KEY, encode_eras(w.clock.eras()));
     }
-    // Where the store refuses, the event says so; it is remembered until the next start.
-    let _ = w.node_write(batch);
+    if era.is_some() || before != w.clock.untrusted_since_ms() {
+        w.keep_clock();
+    }
 }
 
 fn error(error: &str, cause: &str, hint: &str) -> CommandAnswer {
@@ -820,11 +823,6 @@ fn get_array<const N: usize>(store: &dyn Store, key: &[u8]) -> Result<Option<[u8
     let wrong =
         |_| StoreError::Broken(format!("the node's record {:?} has a wrong length", String::from_utf8_lossy(key)));
     store.get(key)?.map(|bytes| <[u8; N]>::try_from(bytes).map_err(wrong)).transpose()
-}
-
-fn encode_eras(eras: &[Era]) -> Vec<u8> {
-    let numbers = eras.iter().flat_map(|era| [era.from_ms, era.to_ms, era.shift_ms]);
-    numbers.flat_map(u64::to_be_bytes).collect()
 }
 
 fn decode_eras(bytes: &[u8]) -> Vec<Era> {

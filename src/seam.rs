@@ -263,6 +263,8 @@ pub enum Inner {
     Written { write: u64, replica: usize, older_than: Option<Stamp> },
     /// A local replica will not have it: its store refused or failed.
     NotWritten { write: u64, replica: usize },
+    /// The node's own store remembers that the replicas of a new site are to be given their marks.
+    Found,
     /// A local replica has these hints on disk.
     HintsWritten { replica: usize, told: Vec<(Imsi, Record)> },
     /// Everything that the yes to a REGISTER waits for is on the disk.

@@ -8,7 +8,7 @@ use crate::event::Event;
 use crate::ident::{Imsi, Msisdn};
 use crate::seam::{Ctx, Local, Port, Timers};
 use crate::store::{Batch, CommitId, Store, StoreError, StoreId};
-use crate::time::{Clock, Stamp, WallTime};
+use crate::time::{Clock, Era, Stamp, WallTime};
 use crate::zone::Map;
 
 /// Shared by all roles of a node; replaced in part when the settings change.
@@ -117,8 +117,14 @@ impl World<'_, '_> {
     }
 
     fn reserve(&mut self, floor_ms: u64) -> Result<(), StoreError> {
-        match self.node_write(Batch::default().put(FLOOR_KEY, floor_ms.to_be_bytes())) {
+        let mut batch = Batch::default().put(FLOOR_KEY, floor_ms.to_be_bytes());
+        if !self.clock.is_kept {
+            // A floor of today without the word that the clock had been wrong would make old bindings of new ones.
+            batch.changes.extend(clock_batch(self.clock).changes);
+        }
+        match self.node_write(batch) {
             Ok(commit) => {
+                self.clock.is_kept = true;
                 self.clock.stamps.reserved(commit.seq);
                 Ok(())
             }
@@ -127,6 +133,12 @@ impl World<'_, '_> {
                 Err(error)
             }
         }
+    }
+
+    /// Keeps on disk what is known of a clock that was wrong; where the store refuses, the next reservation takes it along.
+    pub fn keep_clock(&mut self) {
+        let batch = clock_batch(self.clock);
+        self.clock.is_kept = self.node_write(batch).is_ok();
     }
 
     /// Takes note of a stamp seen elsewhere, which must not be too far ahead of this clock.
@@ -159,3 +171,20 @@ impl World<'_, '_> {
 
 /// The clock's floor in the node's own store: milliseconds, big endian.
 pub const FLOOR_KEY: &[u8] = b"c";
+/// The stretches of time that were lived by a wrong clock.
+pub const ERAS_KEY: &[u8] = b"j";
+/// Since when the clock has not been trusted; absent while it is.
+pub const UNTRUSTED_KEY: &[u8] = b"u";
+
+fn clock_batch(clock: &Clock) -> Batch {
+    let batch = Batch::default().put(ERAS_KEY, encode_eras(clock.eras()));
+    match clock.untrusted_since_ms() {
+        Some(since_ms) => batch.put(UNTRUSTED_KEY, since_ms.to_be_bytes()),
+        None => batch.delete(UNTRUSTED_KEY),
+    }
+}
+
+fn encode_eras(eras: &[Era]) -> Vec<u8> {
+    let numbers = eras.iter().flat_map(|era| [era.from_ms, era.to_ms, era.shift_ms]);
+    numbers.flat_map(u64::to_be_bytes).collect()
+}

@@ -208,6 +208,8 @@ pub struct Clock {
     /// Since when the clock has not been trusted; `None` while it is.
     untrusted_since_ms: Option<u64>,
     eras: Vec<Era>,
+    /// What is known of a wrong clock is in the node's own store.
+    pub is_kept: bool,
 }
 
 impl Clock {
@@ -225,7 +227,7 @@ impl Clock {
         started_at: Instant,
     ) -> Clock {
         let stamps = StampClock::new(front, floor_ms);
-        Clock { stamps, started_at, floor_ms, last: None, untrusted_since_ms, eras }
+        Clock { stamps, started_at, floor_ms, last: None, untrusted_since_ms, eras, is_kept: true }
     }
 
     /// The time that counts: the system's, never below the floor plus this node's age, nor below a stamp it has seen.

@@ -20,7 +20,7 @@ use super::replica::{self, Mark, Replica};
 use crate::config::{Place, Settings};
 use crate::event::{Drop, Event};
 use crate::ident::Imsi;
-use crate::seam::{After, Inner, Output, ReplicaAnswer, Timer};
+use crate::seam::{After, Ctx, Inner, Output, ReplicaAnswer, Timer};
 use crate::sip::header::HeaderName;
 use crate::sip::parse::{Contacts, Message};
 use crate::sip::write::Writer;
@@ -146,8 +146,9 @@ impl Replicas {
 
     /// Opens the local replicas, levels siblings on this box, founds where nothing existed, and asks the remote ones how they are.
     ///
-    /// `first_run`: the node's own store was empty. Errors: a store that cannot be read.
-    pub fn start(&mut self, w: &mut World<'_, '_>, first_run: bool) -> Result<(), StoreError> {
+    /// `founding`: this is the first start of a new site (see [`is_new`]), or the first whose marks reached the disk.
+    /// Errors: a store that cannot be read.
+    pub fn start(&mut self, w: &mut World<'_, '_>, founding: bool) -> Result<(), StoreError> {
         for index in 0..self.all.len() {
             let name = self.all[index].name.clone();
             self.all[index].hints = Hints::load(w.store(StoreId::Node)?, &name)?;
@@ -162,10 +163,11 @@ impl Replicas {
                 }
             }
         }
-        let all_local = self.all.iter().all(|one| matches!(one.place, OnePlace::Local { .. }));
-        let untouched = self.local().all(|(_, replica)| replica.mark.is_none() && replica.bindings == 0);
-        if first_run && all_local && untouched {
-            self.found(w)?;
+        if founding {
+            // A mark may only be on disk after the word that this is the first start: else a power cut between the two leaves a
+            // site of which nobody knows whether it is new.
+            let after = w.unsynced(StoreId::Node).map_or(After::nothing(), |commit| After::nothing().and(commit));
+            w.ctx.out.after(after, Inner::Found);
         }
         for shard in 0..w.site.settings.shards.len() {
             self.level_siblings(w, shard)?;
@@ -174,7 +176,7 @@ impl Replicas {
             match &self.all[index].place {
                 OnePlace::Remote { .. } => self.probe(w, index),
                 OnePlace::Local { replica: Some(replica), .. } if !replica.is_level() => {
-                    if replica.mark.is_none() {
+                    if replica.mark.is_none() && !founding {
                         w.event(Event::ReplicaNotFounded { replica: self.all[index].name.clone() });
                     }
                 }
@@ -188,16 +190,30 @@ impl Replicas {
     }
 
     /// Gives every local replica its mark: nothing existed before, so nothing is missing.
-    fn found(&mut self, w: &mut World<'_, '_>) -> Result<(), StoreError> {
+    pub fn found(&mut self, w: &mut World<'_, '_>) {
         let founded_ms = w.wall().ms;
         for index in 0..self.all.len() {
             let name = mark_name(&w.site.settings, self.all[index].shard);
-            let OnePlace::Local { replica: Some(replica), .. } = &mut self.all[index].place else { continue };
-            let store = w.ctx.stores.store(replica.store).ok_or(StoreError::Closed)?;
-            replica.set_mark(store, Mark { name, founded_ms, level: true })?;
-            w.event(Event::ReplicaFounded { replica: self.all[index].name.clone() });
+            let one = &mut self.all[index];
+            let OnePlace::Local { replica: Some(replica), closed: None } = &mut one.place else { continue };
+            if replica.mark.is_some() {
+                continue;
+            }
+            let Some(store) = w.ctx.stores.store(replica.store) else { continue };
+            let replica_name = one.name.clone();
+            // One whose disk is full is tried again each second; until then it stands among the alarms.
+            if replica.set_mark(store, Mark { name, founded_ms, level: true }).is_ok() {
+                w.event(Event::ReplicaFounded { replica: replica_name });
+            }
         }
-        Ok(())
+    }
+
+    /// All local replicas have their marks on disk.
+    pub fn is_founded(&self, w: &mut World<'_, '_>) -> bool {
+        (0..self.all.len()).filter(|index| !self.is_remote(*index)).all(|index| {
+            let is_marked = self.open_local(index).is_some_and(|replica| replica.mark.is_some());
+            is_marked && w.unsynced(StoreId::Replica(index as u16)).is_none()
+        })
     }
 
     /// Makes the local replicas of one shard equal: after a power cut one may have a write on disk that its sibling has not, and
@@ -985,6 +1001,16 @@ impl Replicas {
 /// A full disk leaves a mark or a hint as it is until the next start; nothing is wrong by that.
 fn unless_full(result: Result<(), StoreError>) -> Result<(), StoreError> {
     if result == Err(StoreError::Full) { Ok(()) } else { result }
+}
+
+/// Nothing exists yet: all replicas of the map are on this box, and each is empty. Then `run` founds them by itself.
+/// One that cannot be opened may hold anything.
+pub fn is_new(ctx: &mut Ctx<'_>, settings: &Settings) -> bool {
+    settings.replicas.iter().enumerate().all(|(index, replica)| {
+        let id = StoreId::Replica(index as u16);
+        let opened = ctx.stores.store(id).filter(|_| replica.is_local()).map(|store| Replica::open(store, id));
+        matches!(opened, Some(Ok(Replica { mark: None, bindings: 0, .. })))
+    })
 }
 
 /// Gives an empty store its founding mark: what `encamp init` does for the local replicas of a site that is new.

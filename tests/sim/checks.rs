@@ -10,7 +10,6 @@ use encamp::event::Event;
 use encamp::gsm::auc::Auth;
 use encamp::ident::Imsi;
 use encamp::register::merge::Record;
-use encamp::register::replica::Replica;
 use encamp::store::StoreId;
 use encamp::time::Stamp;
 
@@ -169,9 +168,9 @@ impl Checks {
                 }
             }
         }
-        let levelled = |phone: &&PhonePlan| !plan.shards[phone.shard].is_in_one_box();
+        let not_levelled = |phone: &&PhonePlan| !plan.shards[phone.shard].is_on(node);
         self.torn
-            .extend(plan.phones.iter().filter(levelled).map(|phone| phone.imsi).filter(|imsi| torn.contains(imsi)));
+            .extend(plan.phones.iter().filter(not_levelled).map(|phone| phone.imsi).filter(|imsi| torn.contains(imsi)));
         for call in self.calls.values_mut().filter(|call| call.node == node) {
             call.arrived_us.clear();
         }
@@ -315,7 +314,7 @@ impl Checks {
         self.admitted(plan, &leg)?;
         let phone = &plan.phones[leg.phone];
         if leg.kind == Kind::Bind {
-            let stamp = self.w_copies(plan, boxes, phone, &leg)?;
+            let Some(stamp) = self.w_copies(plan, boxes, phone, &leg, arrived_us)? else { return Ok(()) };
             let contact = leg.contact.clone();
             let acked = Acked { imsi, contact, stamp, arrived_us, at_us: now_us, incarnation };
             self.last_acked.insert(imsi, acked.clone());
@@ -345,16 +344,30 @@ impl Checks {
         }
     }
 
-    /// "W times for a binding": at the moment of the 200 so many replicas have this write, or a newer one, on disk.
-    fn w_copies(&mut self, plan: &Plan, boxes: &[&Disks], phone: &PhonePlan, leg: &Leg) -> Result<Stamp, Violation> {
+    /// "W times for a binding": at the moment of the 200 so many replicas have this write, or a newer one, on disk. Its stamp, where
+    /// any replica has ever held it: one that came later may have overtaken it on the way to all of them.
+    fn w_copies(
+        &mut self,
+        plan: &Plan,
+        boxes: &[&Disks],
+        phone: &PhonePlan,
+        leg: &Leg,
+        arrived_us: u64,
+    ) -> Result<Option<Stamp>, Violation> {
         self.count(W_COPIES);
         let write = (phone.imsi, leg.contact.clone(), leg.call_id.clone(), leg.cseq);
-        let Some(stamp) = self.stamps.get(&write).copied() else {
-            return broken(W_COPIES, format!("200 to phone {} and no replica has the binding", leg.phone));
-        };
+        let stamp = self.stamps.get(&write).copied();
         let shard = &plan.shards[phone.shard];
-        let durable = records(boxes, &shard.members, phone.imsi);
-        let copies = durable.filter(|record| covers(record, &leg.contact, stamp)).count();
+        let came_later = |record: &Record| {
+            record.bindings().any(|(contact, ..)| {
+                self.contact_arrived_us.get(&(phone.imsi, contact.to_owned())).is_some_and(|when| *when >= arrived_us)
+            })
+        };
+        let is_copy = |record: &Record| match stamp {
+            Some(stamp) => covers(record, &leg.contact, stamp),
+            None => came_later(record),
+        };
+        let copies = records(boxes, &shard.members, phone.imsi).filter(is_copy).count();
         if copies < shard.write_quorum {
             let what = format!("200 to phone {} with {copies} copies on disk, not {}", leg.phone, shard.write_quorum);
             return broken(W_COPIES, what);
@@ -442,7 +455,7 @@ impl Checks {
             let key = (imsi, *index);
             let was_none =
                 !self.bound.contains(&key) || self.none_until_us.get(&key).is_some_and(|until| *until >= arrived_us);
-            was_none && Replica::open(disk, id).is_ok_and(|replica| replica.is_level())
+            was_none && disk.is_level(id)
         };
         let found = shard.members.iter().filter(says_no).count();
         if found < needed {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use encamp::ident::Imsi;
 use encamp::register::merge::{Record, decode};
+use encamp::register::replica::Replica;
 use encamp::store::memory::MemoryStore;
 use encamp::store::{Batch, Seq, Store, StoreError, StoreId, Stores};
 
@@ -135,6 +136,18 @@ impl Disk {
         let keys: BTreeSet<&Vec<u8>> =
             live.keys().chain(durable.keys().filter(|key| key.starts_with(prefix))).collect();
         keys.into_iter().filter(|key| live.get(*key) != durable.get(*key)).cloned().collect()
+    }
+
+    /// Its *no* may be believed; of one that was closed while the no was on its way, what its disk says.
+    pub fn is_level(&self, id: StoreId) -> bool {
+        let mut reopened;
+        let mut store: &dyn Store = self;
+        if self.failed {
+            reopened = self.inner.clone();
+            reopened.power_cut();
+            store = &reopened;
+        }
+        Replica::open(store, id).is_ok_and(|replica| replica.is_level())
     }
 
     pub fn has(&self, key: &[u8]) -> bool {

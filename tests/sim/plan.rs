@@ -61,9 +61,9 @@ pub struct ShardTruth {
 }
 
 impl ShardTruth {
-    /// All replicas are on one box, which levels them at each start.
-    pub fn is_in_one_box(&self) -> bool {
-        self.members.iter().all(|(node, _)| *node == self.members[0].0)
+    /// All replicas are on this box, which levels them at each start.
+    pub fn is_on(&self, node: usize) -> bool {
+        self.members.iter().all(|(at, _)| *at == node)
     }
 }
 
