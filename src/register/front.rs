@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::access::{Challenges, TooMany, Verdict, nonce_base64, nonce_hex};
+use super::asking::Asker;
 use super::decide::{Ask, Contacts, Facts, Kind, Outcome, Refusal, decide_register};
 use super::merge::{Record, merge};
-use super::replicas::{Asker, Replicas};
+use super::replicas::Replicas;
 use crate::event::Event;
 use crate::gsm::auc::{Auth, Kc};
 use crate::ident::{CellId, Imsi, Msisdn};
