@@ -357,6 +357,9 @@ impl Checks {
         self.count(W_COPIES);
         let write = (phone.imsi, leg.contact.clone(), leg.call_id.clone(), leg.cseq);
         let stamp = self.stamps.get(&write).copied();
+        if stamp.is_none() && self.removal_arrived_us.get(&phone.imsi).is_some_and(|when| *when >= arrived_us) {
+            return Ok(None);
+        }
         let shard = &plan.shards[phone.shard];
         let came_later = |record: &Record| {
             record.bindings().any(|(contact, ..)| {
