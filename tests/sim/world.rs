@@ -575,6 +575,9 @@ impl World {
             disk.set_mute(false);
             disk.set_fails_next(false);
         }
+        if store == StoreId::Node {
+            self.checks.has_room(node, self.now_us);
+        }
         tell!(self, "box {node}: {store:?} works again");
         self.settle(node);
     }
@@ -1002,7 +1005,8 @@ impl World {
 
     fn event(&mut self, node: usize, event: &Event) {
         self.coverage.event(node, event);
-        self.checks.event(node, event);
+        let is_full = self.boxes[node].disks.0.get(&StoreId::Node).is_some_and(Disk::is_full);
+        self.checks.event(node, event, is_full);
     }
 }
 
