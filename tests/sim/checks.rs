@@ -504,13 +504,13 @@ impl Checks {
     /// A disk that is full or hangs does not silence calls: where all replicas are on this box and none is closed, the phone that
     /// was told 200 is found.
     fn calls_go_on(&mut self, plan: &Plan, node: usize, phone: usize, arrived_us: u64) -> Result<(), Violation> {
+        self.count(CALLS_GO_ON);
         let shard = &plan.shards[plan.phones[phone].shard];
         let Some(acked) = self.last_acked.get(&plan.phones[phone].imsi).cloned() else { return Ok(()) };
         let are_here = shard.members.iter().all(|(at, _)| *at == node);
         if !are_here || self.closed_some.contains(&node) || acked.at_us >= arrived_us || self.may_be_removed(&acked) {
             return Ok(());
         }
-        self.count(CALLS_GO_ON);
         broken(CALLS_GO_ON, format!("503 for phone {phone}, which was told 200 for {}", acked.contact))
     }
 
