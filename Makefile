@@ -100,7 +100,7 @@ deb: build
 	@if ! command -v cargo-deb >/dev/null && [ ! -x "$(CARGO_TARGET_DIR)/tools/bin/cargo-deb" ]; then
 	    cargo install --locked --root "$(CARGO_TARGET_DIR)/tools" cargo-deb
 	fi
-	PATH="$(CARGO_TARGET_DIR)/tools/bin:$$PATH" cargo deb --no-build
+	PATH="$(CARGO_TARGET_DIR)/tools/bin:$$PATH" cargo deb --no-build --strip
 	ls -l "$(CARGO_TARGET_DIR)"/debian/*.deb
 
 check: toolchain build-packages

@@ -12,18 +12,14 @@ use std::time::Duration;
 use crate::config::Settings;
 use crate::event::{Drop, Event};
 use crate::ident::Imsi;
+use crate::register::asking::Asker;
 use crate::register::front::{self, Front, STORE_REFUSED};
-use crate::register::merge::Record;
-use crate::register::replicas::{self, Asker, Replicas, Told};
+use crate::register::replicas::{self, Replicas, Told};
 use crate::register::serve;
 use crate::route::{self, Route};
-use crate::seam::{
-    BindingAnswer, Command, CommandAnswer, ConnId, Ctx, ErrorAnswer, Inner, Input, Local, LookupAnswer, Output, Port,
-    ReplyTo, StatusAnswer, StreamEvent, Timer, Timers, Who,
-};
+use crate::seam::{ConnId, Ctx, Inner, Input, Local, Output, Port, ReplyTo, Timer, Timers};
 use crate::sip::header::{HeaderName, Via};
 use crate::sip::parse::{Malformed, MalformedKind, Message, parse};
-use crate::sip::stream::{Frame, Framer};
 use crate::sip::transaction::{self, Seen, Server};
 use crate::sip::write::{DATAGRAM_BYTES_MAX, ECHO_BYTES_MAX, Writer, echo_bytes, reply_target};
 use crate::site::{ERAS_KEY, FLOOR_KEY, Site, UNTRUSTED_KEY, World};
@@ -31,13 +27,18 @@ use crate::store::{Batch, Store, StoreError, StoreId};
 use crate::time::{Clock, Era, Instant};
 use crate::zone::{Health, Map, Zone};
 
+/// The hands of a role, made of this node's parts and of what the shell handed in.
+macro_rules! world {
+    ($node:ident, $ctx:ident) => {
+        &mut World { ctx: &mut *$ctx, site: &$node.site, clock: &mut $node.clock, timers: &mut $node.timers }
+    };
+}
+
+mod commands;
+mod streams;
+
 /// The methods that we answer otherwise than by 405.
 const ALLOW: &str = "REGISTER, INVITE, ACK, CANCEL, OPTIONS";
-/// TCP (DESIGN section 9): a started message, an idle connection, connections of a source, in all.
-const STREAM_MESSAGE_S: u64 = 30;
-const STREAM_IDLE_S: u64 = 120;
-const STREAMS_PER_SOURCE_MAX: usize = 100;
-const STREAMS_MAX: usize = 2000;
 /// Records looked at for purging, per replica and second.
 const PURGE_PER_SECOND: usize = 500;
 
@@ -57,33 +58,12 @@ pub struct Node {
     replicas: Replicas,
     front: Front,
     route: Route,
-    streams: BTreeMap<ConnId, Stream>,
-    commands: BTreeMap<u64, LookupCommand>,
+    streams: BTreeMap<ConnId, streams::Stream>,
+    commands: BTreeMap<u64, commands::LookupCommand>,
     purge_at: Vec<Option<Imsi>>,
     zone: Arc<Zone>,
     /// The replicas have their marks, and not all of them on disk.
     founding: bool,
-}
-
-/// A stream connection.
-struct Stream {
-    from: SocketAddr,
-    to: Local,
-    framer: Framer,
-    listed: bool,
-    heard_at: Instant,
-    message_since: Option<Instant>,
-}
-
-/// `encamp lookup` of a phone whose replicas are elsewhere.
-struct LookupCommand {
-    imsi: Imsi,
-    /// Not asked yet, the next one last.
-    left: Vec<usize>,
-    asked: Option<usize>,
-    /// How many caught-up replicas hold nothing, and how many must: an empty list is a *no*, too (promise 2).
-    no: usize,
-    no_needed: usize,
 }
 
 /// A message with where it came from and where its answer goes.
@@ -92,12 +72,6 @@ struct Came<'a> {
     port: Port,
     to: ReplyTo,
     bytes: &'a [u8],
-}
-
-macro_rules! world {
-    ($node:ident, $ctx:ident) => {
-        &mut World { ctx: &mut *$ctx, site: &$node.site, clock: &mut $node.clock, timers: &mut $node.timers }
-    };
 }
 
 impl Node {
@@ -347,7 +321,8 @@ impl Node {
 
     fn register(&mut self, ctx: &mut Ctx<'_>, came: &Came<'_>, message: &Message<'_>) {
         let Some(key) = self.first_copy(ctx, came, message) else { return };
-        // "the registrar MUST … 420 (Bad Extension)" (RFC 3261 §8.2.2.3): we support no extension that can be required.
+        // "If a UAS does not understand an option-tag listed in a Require header field, it MUST respond by generating a response with
+        // status code 420 (Bad Extension)." (RFC 3261 §8.2.2.3): we support no extension that can be required.
         if let Some(required) = message.header(HeaderName::Require) {
             let mut writer = Writer::response_to(message, 420, "Bad Extension", Some("encamp"), None);
             let bytes = writer.header("Unsupported", required).finish();
@@ -461,81 +436,6 @@ impl Node {
         }
     }
 
-    // --- Streams ---
-
-    fn stream(&mut self, ctx: &mut Ctx<'_>, conn: ConnId, what: StreamEvent<'_>) {
-        match what {
-            StreamEvent::Opened { from, to } => {
-                let of_source = self.streams.values().filter(|stream| stream.from.ip() == from.ip()).count();
-                if self.streams.len() >= STREAMS_MAX || of_source >= STREAMS_PER_SOURCE_MAX {
-                    ctx.out.event(Event::ConnectionRefused { from, why: "too many connections" });
-                    return ctx.out.send(Output::StreamClose { conn });
-                }
-                let listed = self.site.is_listed(from.ip()) || matches!(to.port, Port::Replica(..));
-                if !listed {
-                    ctx.out.event(Event::ConnectionRefused { from, why: "its address is in no list" });
-                }
-                let stream = Stream { from, to, framer: Framer::new(), listed, heard_at: ctx.now, message_since: None };
-                self.streams.insert(conn, stream);
-                self.timers.at(ctx.now + Duration::from_secs(STREAM_MESSAGE_S), Timer::Stream(conn));
-            }
-            StreamEvent::Closed => drop(self.streams.remove(&conn)),
-            StreamEvent::Data(bytes) => self.stream_data(ctx, conn, bytes),
-        }
-    }
-
-    fn stream_data(&mut self, ctx: &mut Ctx<'_>, conn: ConnId, bytes: &[u8]) {
-        let Some(stream) = self.streams.get_mut(&conn) else { return };
-        if !stream.listed {
-            // Accepted, not answered, closed after 30 s (DESIGN section 9).
-            return ctx.out.event(Event::DatagramDropped { from: stream.from, why: Drop::Unlisted });
-        }
-        stream.heard_at = ctx.now;
-        stream.framer.push(bytes);
-        loop {
-            let Some(stream) = self.streams.get_mut(&conn) else { return };
-            let (from, port) = (stream.from, stream.to.port);
-            match stream.framer.next() {
-                None => {
-                    let within = stream.framer.is_within_message();
-                    stream.message_since = if within { stream.message_since.or(Some(ctx.now)) } else { None };
-                    return;
-                }
-                Some(Ok(Frame::Ping)) => ctx.out.send(Output::Stream { conn, bytes: b"\r\n".to_vec() }),
-                Some(Ok(Frame::Message(bytes))) => {
-                    stream.message_since = None;
-                    let to = ReplyTo::Stream(conn);
-                    match parse(&bytes) {
-                        Err(malformed) => self.malformed(ctx, from, malformed, true, |_| to),
-                        Ok(message) if message.is_request() => {
-                            self.request(ctx, &Came { from, port, to, bytes: &bytes }, &message);
-                        }
-                        Ok(message) => self.response(ctx, from, &message),
-                    }
-                }
-                Some(Err(_)) => {
-                    ctx.out.event(Event::ConnectionRefused { from, why: "nobody knows where its next message begins" });
-                    self.streams.remove(&conn);
-                    return ctx.out.send(Output::StreamClose { conn });
-                }
-            }
-        }
-    }
-
-    fn stream_timeout(&mut self, ctx: &mut Ctx<'_>, conn: ConnId) {
-        let Some(stream) = self.streams.get(&conn) else { return };
-        let message_ends = stream.message_since.map(|since| since + Duration::from_secs(STREAM_MESSAGE_S));
-        let idle_s = if stream.listed { STREAM_IDLE_S } else { STREAM_MESSAGE_S };
-        let ends = message_ends.unwrap_or(stream.heard_at + Duration::from_secs(idle_s));
-        if ctx.now < ends {
-            return self.timers.at(ends.min(ctx.now + Duration::from_secs(STREAM_MESSAGE_S)), Timer::Stream(conn));
-        }
-        let why = if message_ends.is_some() { "a message that does not end" } else { "idle" };
-        ctx.out.event(Event::ConnectionRefused { from: stream.from, why });
-        self.streams.remove(&conn);
-        ctx.out.send(Output::StreamClose { conn });
-    }
-
     // --- Time and disk ---
 
     fn timeout(&mut self, ctx: &mut Ctx<'_>, timer: Timer) {
@@ -624,105 +524,6 @@ impl Node {
         }
     }
 
-    fn command(&mut self, ctx: &mut Ctx<'_>, id: u64, command: Command) {
-        let answer = match command {
-            Command::Replicas => {
-                let now_ms = self.clock.wall(ctx.now, ctx.wall).ms;
-                CommandAnswer::Replicas(self.replicas.describe(&self.site.settings, now_ms))
-            }
-            Command::Status => CommandAnswer::Status(StatusAnswer {
-                registrations_under_way: self.front.under_way() as u64,
-                challenges: self.front.challenge_count() as u64,
-                epoch: self.site.epoch,
-                zone_serial: self.zone.serial,
-                clock_trusted: ctx.wall.trusted,
-                alarms: self.replicas.alarms(),
-            }),
-            Command::Lookup(who) => return self.lookup(ctx, id, who),
-        };
-        ctx.out.send(Output::Answer { id, answer });
-    }
-
-    fn lookup(&mut self, ctx: &mut Ctx<'_>, id: u64, who: Who) {
-        let imsi = match who {
-            Who::Imsi(imsi) => Some(imsi),
-            Who::Number(number) => self.site.resolve(&number.to_string()).map(|subscriber| subscriber.imsi),
-        };
-        let Some(imsi) = imsi else {
-            let answer =
-                error("not provisioned", "no subscriber has this number", "encamp subscriber list shows all numbers");
-            return ctx.out.send(Output::Answer { id, answer });
-        };
-        let Some(shard) = self.site.map.shard_of(&imsi) else { return };
-        match self.replicas.read_local(world!(self, ctx), shard, imsi) {
-            Ok(Some(record)) if record.newest().is_some() => self.lookup_answer(ctx, id, imsi, &record),
-            Ok(_) => {
-                let shard = &self.site.settings.shards[shard];
-                let no_needed = shard.replicas.len() + 1 - shard.write_quorum;
-                let (mut left, here): (Vec<usize>, Vec<usize>) =
-                    shard.replicas.iter().partition(|index| self.replicas.is_remote(**index));
-                left.retain(|index| self.replicas.is_readable(*index, imsi) && !self.front.is_owed(imsi, *index));
-                left.sort_by_key(|index| !self.replicas.is_silent(*index));
-                let no = here.iter().filter(|index| self.replicas.is_believed(**index, imsi)).count();
-                let command = LookupCommand { imsi, left, asked: None, no, no_needed };
-                self.commands.insert(id, command);
-                self.lookup_told(ctx, id, None);
-            }
-            Err(store) => {
-                let answer = error("cannot read the record", &store.to_string(), "see encamp replica status");
-                ctx.out.send(Output::Answer { id, answer });
-            }
-        }
-    }
-
-    fn lookup_told(&mut self, ctx: &mut Ctx<'_>, id: u64, record: Option<Record>) {
-        let Some(mut command) = self.commands.remove(&id) else { return };
-        let imsi = command.imsi;
-        if let (Some(record), Some(asked)) = (record, command.asked) {
-            if record.newest().is_some() {
-                return self.lookup_answer(ctx, id, imsi, &record);
-            }
-            command.no += usize::from(self.replicas.is_believed(asked, imsi));
-        }
-        if command.no >= command.no_needed {
-            return self.lookup_answer(ctx, id, imsi, &Record::default());
-        }
-        command.asked = command.left.pop();
-        let Some(index) = command.asked else {
-            let answer = error("nobody can say", "too few replicas of its shard answered", "see encamp replica status");
-            return ctx.out.send(Output::Answer { id, answer });
-        };
-        self.replicas.query(world!(self, ctx), index, imsi, Asker::Command(id));
-        self.commands.insert(id, command);
-    }
-
-    fn lookup_answer(&mut self, ctx: &mut Ctx<'_>, id: u64, imsi: Imsi, record: &Record) {
-        let now_ms = i128::from(self.clock.wall(ctx.now, ctx.wall).ms);
-        let subscriber = self.site.subscribers.get(&imsi);
-        let settings = &self.site.settings;
-        let binding = |(contact, stamp, binding): (&str, _, &crate::register::merge::Binding)| {
-            let shift_ms = self.clock.shift_ms(stamp);
-            let left_ms = i128::from(binding.expires_at_ms.saturating_add(shift_ms)) - now_ms;
-            let station = settings.base_station_at(binding.source.ip());
-            BindingAnswer {
-                contact: contact.to_owned(),
-                base_station: station.map(|station| station.name.clone()),
-                location_area: station.and_then(|station| station.location_area.clone()),
-                cell: binding.cell.map(|cell| cell.to_string()),
-                expires_s: i64::try_from(left_ms.div_euclid(1000)).unwrap_or(i64::MAX),
-                stale: left_ms <= 0,
-                since: binding.since_ms.saturating_add(shift_ms),
-            }
-        };
-        let answer = LookupAnswer {
-            imsi: imsi.to_string(),
-            msisdn: subscriber.map(|s| s.msisdn.iter().map(ToString::to_string).collect()).unwrap_or_default(),
-            name: subscriber.map(|subscriber| subscriber.name.to_string()).unwrap_or_default(),
-            bindings: record.bindings().map(binding).collect(),
-        };
-        ctx.out.send(Output::Answer { id, answer: CommandAnswer::Lookup(answer) });
-    }
-
     /// How much is under way: all 0 when a node is at rest.
     pub fn under_way(&self) -> usize {
         self.front.under_way() + self.route.under_way() + self.commands.len()
@@ -739,10 +540,6 @@ fn notice_clock(w: &mut World<'_, '_>) {
     if era.is_some() || before != w.clock.untrusted_since_ms() {
         w.keep_clock();
     }
-}
-
-fn error(error: &str, cause: &str, hint: &str) -> CommandAnswer {
-    CommandAnswer::Error(ErrorAnswer { error: error.into(), cause: cause.into(), hint: hint.into() })
 }
 
 /// "…to the source address and the port of the top Via's sent-by" (DESIGN section 6; RFC 3261 §18.2.2), from where it came to.

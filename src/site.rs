@@ -40,7 +40,7 @@ impl Site {
         {
             return Some(subscriber);
         }
-        // RFC 3966 §5.1.1: visual separators "MUST NOT" matter.
+        // Visual separators do not count (RFC 3966 §4).
         let digits: String = user.chars().filter(|c| !matches!(c, '-' | '.' | '(' | ')')).collect();
         let other = digits.strip_prefix('+').map_or_else(|| format!("+{digits}"), str::to_owned);
         [digits.as_str(), &other]

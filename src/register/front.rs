@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::access::{Challenges, TooMany, Verdict, nonce_base64, nonce_hex};
+use super::asking::Asker;
 use super::decide::{Ask, Contacts, Facts, Kind, Outcome, Refusal, decide_register};
 use super::merge::{Record, merge};
-use super::replicas::{Asker, Replicas};
+use super::replicas::Replicas;
 use crate::event::Event;
 use crate::gsm::auc::{Auth, Kc};
 use crate::ident::{CellId, Imsi, Msisdn};
@@ -647,7 +648,7 @@ fn read_ask(request: &Request<'_>, dialect: Dialect) -> Result<Ask, &'static str
     let message = request.message;
     let header_expires = match message.expires() {
         None => None,
-        // "…malformed Expires… SHOULD be treated as equivalent to 3600" (RFC 3261 §10.2.1.1): that is our default, too.
+        // A malformed value counts as if there were none (RFC 3261 §20.19 and §20.10 take 3600 then, our default).
         Some(Err(_)) => None,
         Some(Ok(expires_s)) => Some(expires_s),
     };

@@ -2,9 +2,11 @@
 //!
 //! [`front`] carries a REGISTER from the base station to every replica and back; [`access`] challenges and verifies;
 //! [`decide`] is the pure decision; [`replica`] applies an outcome to one store by [`merge`], the one rule of convergence;
-//! [`cluster`] is how nodes sign what they tell each other.
+//! [`replicas`] knows all of them, near and far, [`asking`] speaks to those on other boxes, [`serve`] answers for ours, [`hints`] keeps what
+//! one has missed; [`cluster`] is how nodes sign what they tell each other.
 
 pub mod access;
+pub mod asking;
 pub mod cluster;
 pub mod decide;
 pub mod front;

@@ -1,29 +1,22 @@
 //! All replicas that this node knows, local and remote alike: telling them a write, asking them for a record, and knowing which
 //! of them may be believed.
 //!
-//! Knows: who is behind (hints), who is silent, what was asked of whom until when. Does not know: quorums; they are counted by
-//! those who asked. A remote replica is spoken to in SIP: REGISTER with a stamp (a write), REGISTER without Contact (a query),
-//! INVITE (a lookup), OPTIONS (how are you).
-//! Limits: one hint under way per replica; every request ends by its deadline.
+//! Knows: who is behind (hints), who is silent, who is level. Does not know: quorums, which are counted by those who asked; or how one
+//! elsewhere is spoken to ([`super::asking`]).
+//! Limits: one hint under way per replica; a pause that grows up to [`RETRY_S_MAX`] between tries.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
-
-use super::cluster::{self, Signed};
+use super::asking::{Asker, Asking, Question, What};
 use super::hints::Hints;
-use super::merge::{Record, decode, encode, merge};
+use super::merge::{Record, merge};
 use super::replica::{self, Mark, Replica};
 use crate::config::{Place, Settings};
-use crate::event::{Drop, Event};
+use crate::event::Event;
 use crate::ident::Imsi;
-use crate::seam::{After, Ctx, Inner, Output, ReplicaAnswer, Timer};
-use crate::sip::header::HeaderName;
-use crate::sip::parse::{Contacts, Message};
-use crate::sip::write::Writer;
+use crate::seam::{After, Ctx, Inner, ReplicaAnswer, Timer};
+use crate::sip::parse::Message;
 use crate::site::World;
 use crate::store::{Store, StoreError, StoreId};
 use crate::time::{Instant, Stamp};
@@ -38,8 +31,7 @@ const LOCAL_HINTS_PER_TRY: usize = 64;
 
 pub struct Replicas {
     all: Vec<One>,
-    asked: BTreeMap<u64, Asked>,
-    asked_count: u64,
+    asking: Asking,
 }
 
 struct One {
@@ -59,39 +51,6 @@ struct One {
 enum OnePlace {
     Local { replica: Option<Replica>, closed: Option<String> },
     Remote { address: SocketAddr, level: bool, answering: Option<bool> },
-}
-
-/// A request to a remote replica.
-struct Asked {
-    replica: usize,
-    branch: String,
-    what: What,
-    bytes: Vec<u8>,
-    resend_at: Vec<Instant>,
-    /// What must be on the disk before it may leave, each time.
-    after: After,
-    deadline: Instant,
-    method: &'static str,
-    uri: String,
-    to: String,
-    call_id: String,
-    cseq: u32,
-}
-
-#[derive(Clone, Debug)]
-enum What {
-    Write { write: u64 },
-    Query { asker: Asker },
-    Lookup { lookup: u64 },
-    Hint { imsi: Imsi, record: Record },
-    Probe,
-}
-
-/// Who asked for a record.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Asker {
-    Register(u64),
-    Command(u64),
 }
 
 /// What a remote replica said, or that it said nothing in time.
@@ -141,7 +100,7 @@ impl Replicas {
             busy: false,
             full: false,
         });
-        Replicas { all: all.collect(), asked: BTreeMap::new(), asked_count: 0 }
+        Replicas { all: all.collect(), asking: Asking::default() }
     }
 
     /// Opens the local replicas, levels siblings on this box, founds where nothing existed, and asks the remote ones how they are.
@@ -420,9 +379,8 @@ impl Replicas {
     /// Tells one replica a write; its yes or no comes as [`Inner::Written`], [`Inner::NotWritten`] or [`Told`].
     pub fn write(&mut self, w: &mut World<'_, '_>, index: usize, imsi: Imsi, delta: &Record, write: u64, after: After) {
         if self.is_remote(index) {
-            let deadline = w.ctx.now + w.site.settings.registrar.write_deadline;
-            let resend = WRITE_RESEND.iter().map(|pause| w.ctx.now + *pause).collect();
-            if !self.tell(w, index, imsi, delta, What::Write { write }, resend, deadline, after) {
+            let deadline = w.site.settings.registrar.write_deadline;
+            if !self.ask(w, index, What::Write { write }, Some(imsi), Some(delta), deadline, after) {
                 w.ctx.out.after(After::nothing(), Inner::NotWritten { write, replica: index });
             }
             return;
@@ -555,169 +513,60 @@ impl Replicas {
 
     /// Asks a remote replica for a record; it comes as [`Told::Record`].
     pub fn query(&mut self, w: &mut World<'_, '_>, index: usize, imsi: Imsi, asker: Asker) {
-        let deadline = w.ctx.now + w.site.settings.registrar.read_deadline;
-        let to = format!("sip:IMSI{imsi}@{}", w.site.settings.domain);
-        self.ask(
-            w,
-            index,
-            "REGISTER",
-            to,
-            What::Query { asker },
-            Vec::new(),
-            deadline,
-            After::nothing(),
-            "",
-            Stamp::ZERO,
-            |_| {},
-        );
+        let deadline = w.site.settings.registrar.read_deadline;
+        self.ask(w, index, What::Query { asker }, Some(imsi), None, deadline, After::nothing());
     }
 
     /// Asks a remote replica where a phone is; it comes as [`Told::Found`], [`Told::Absent`] or [`Told::NoAnswer`].
     pub fn lookup(&mut self, w: &mut World<'_, '_>, index: usize, imsi: Imsi, lookup: u64) {
-        let deadline = w.ctx.now + w.site.settings.registrar.read_deadline;
-        let to = format!("sip:IMSI{imsi}@{}", w.site.settings.domain);
-        self.ask(
-            w,
-            index,
-            "INVITE",
-            to,
-            What::Lookup { lookup },
-            Vec::new(),
-            deadline,
-            After::nothing(),
-            "",
-            Stamp::ZERO,
-            |_| {},
-        );
+        let deadline = w.site.settings.registrar.read_deadline;
+        self.ask(w, index, What::Lookup { lookup }, Some(imsi), None, deadline, After::nothing());
     }
 
-    // --- Speaking SIP to a remote replica ---
+    // --- Asking replicas elsewhere ---
 
-    #[allow(clippy::too_many_arguments, reason = "each is a part of one request; a struct would name them once more")]
-    fn tell(
-        &mut self,
-        w: &mut World<'_, '_>,
-        index: usize,
-        imsi: Imsi,
-        record: &Record,
-        what: What,
-        resend: Vec<Instant>,
-        deadline: Instant,
-        after: After,
-    ) -> bool {
-        let to = format!("sip:IMSI{imsi}@{}", w.site.settings.domain);
-        let now_ms = w.wall().ms;
-        let text = BASE64.encode(encode(record));
-        let contacts = |writer: &mut Writer| {
-            for (contact, entry) in &record.contacts {
-                let left_ms = entry.binding.as_ref().map_or(0, |binding| binding.expires_at_ms.saturating_sub(now_ms));
-                writer.header_fmt("Contact", format_args!("<{contact}>;expires={}", left_ms.div_ceil(1000)));
-            }
-            if record.contacts.is_empty() {
-                writer.header("Contact", "*").header("Expires", "0");
-            }
-        };
-        self.ask(w, index, "REGISTER", to, what, resend, deadline, after, &text, record.stamp(), contacts)
-    }
-
-    /// Sends a signed request; `false` where there is no port to send it from.
-    #[allow(clippy::too_many_arguments, reason = "each is a part of one request; a struct would name them once more")]
+    /// Asks about an IMSI, or how the replica is; `false` where it cannot be asked.
+    #[allow(clippy::too_many_arguments, reason = "what varies between the five things that are asked")]
     fn ask(
         &mut self,
         w: &mut World<'_, '_>,
         index: usize,
-        method: &'static str,
-        to: String,
         what: What,
-        resend_at: Vec<Instant>,
-        deadline: Instant,
+        imsi: Option<Imsi>,
+        record: Option<&Record>,
+        deadline: Duration,
         after: After,
-        record: &str,
-        stamp: Stamp,
-        contacts: impl FnOnce(&mut Writer),
     ) -> bool {
         let OnePlace::Remote { address, .. } = self.all[index].place else { return false };
-        let (Some((from, own)), Some(key)) = (w.site.own_port(), &w.site.settings.cluster_key) else { return false };
-        self.asked_count += 1;
-        let id = self.asked_count;
-        let branch = format!("z9hG4bK{id:x}.{:016x}", w.ctx.rng.u64());
-        let call_id = format!("{:016x}@{}", w.ctx.rng.u64(), own.ip());
-        let cseq = 1;
-        let uri = format!("sip:{}@{address}", to.trim_start_matches("sip:").split('@').next().unwrap_or_default());
-        let signed = Signed { method, uri: &uri, to: &to, call_id: &call_id, cseq, status: 0, record };
-        let fields = self.probe_fields(&what, index, &w.site.settings).unwrap_or_default();
-        let header = cluster::sign(key, &signed, stamp, w.site.epoch, &fields);
-        let mut writer = Writer::request(method, &uri);
-        writer
-            .header_fmt("Via", format_args!("SIP/2.0/UDP {own};branch={branch}"))
-            .header_fmt("From", format_args!("<sip:front@{}>;tag={:016x}", w.site.settings.domain, w.ctx.rng.u64()))
-            .header_fmt("To", format_args!("<{to}>"))
-            .header("Call-ID", &call_id)
-            .header_fmt("CSeq", format_args!("{cseq} {method}"));
-        contacts(&mut writer);
-        if method == "INVITE" {
-            writer.header_fmt("Contact", format_args!("<sip:front@{own}>"));
-        }
-        writer.header("Max-Forwards", "70").header(cluster::HEADER, &header);
-        if !record.is_empty() {
-            writer.header(cluster::RECORD_HEADER, record);
-        }
-        let bytes = writer.finish();
-        w.ctx.out.send_after(after, Output::Datagram { from, to: address, bytes: bytes.clone() });
-        let first = resend_at.first().copied().unwrap_or(deadline);
-        w.timers.at(first.min(deadline), Timer::Asked(id));
-        let asked =
-            Asked { replica: index, branch, what, bytes, resend_at, after, deadline, method, uri, to, call_id, cseq };
-        self.asked.insert(id, asked);
-        true
+        let resend: &[Duration] = if matches!(what, What::Write { .. }) { &WRITE_RESEND } else { &[] };
+        let fields = match what {
+            What::Probe => self.probe_fields(index, &w.site.settings).unwrap_or_default(),
+            _ => String::new(),
+        };
+        let user = imsi.map_or_else(|| self.all[index].name.clone(), |imsi| format!("IMSI{imsi}"));
+        let question = Question { replica: index, address, what, user, record, resend, deadline, after, fields };
+        self.asking.ask(w, question)
     }
 
     /// A replica of ours that was founded but not compared asks its siblings whether they are older than it.
-    fn probe_fields(&self, what: &What, index: usize, settings: &Settings) -> Option<String> {
-        let What::Probe = what else { return None };
-        let shard = self.all[index].shard;
-        let members = &settings.shards[shard].replicas;
+    fn probe_fields(&self, index: usize, settings: &Settings) -> Option<String> {
+        let members = &settings.shards[self.all[index].shard].replicas;
         let (_, waiting) = self.local().find(|(index, replica)| members.contains(index) && !replica.is_level())?;
         let mark = waiting.mark.as_ref()?;
         Some(format!(";mark={};before={:x}", mark.name, mark.founded_ms))
     }
 
     fn probe(&mut self, w: &mut World<'_, '_>, index: usize) {
-        if self.all[index].busy {
-            return;
+        if !self.all[index].busy {
+            let deadline = w.site.settings.registrar.write_deadline;
+            self.all[index].busy = self.ask(w, index, What::Probe, None, None, deadline, After::nothing());
         }
-        let deadline = w.ctx.now + w.site.settings.registrar.write_deadline;
-        let to = format!("sip:{}@{}", self.all[index].name, w.site.settings.domain);
-        self.all[index].busy = self.ask(
-            w,
-            index,
-            "OPTIONS",
-            to,
-            What::Probe,
-            Vec::new(),
-            deadline,
-            After::nothing(),
-            "",
-            Stamp::ZERO,
-            |_| {},
-        );
     }
 
-    /// The deadline of a request came: again, or no more.
+    /// A timer of a request came: it is sent again, or given up.
     pub fn asked_timeout(&mut self, w: &mut World<'_, '_>, id: u64) -> Told {
-        let Some(asked) = self.asked.get_mut(&id) else { return Told::Nothing };
-        let OnePlace::Remote { address, .. } = self.all[asked.replica].place else { return Told::Nothing };
-        if w.ctx.now < asked.deadline {
-            asked.resend_at.retain(|at| *at > w.ctx.now);
-            if let Some((from, _)) = w.site.own_port() {
-                w.ctx.out.send_after(asked.after, Output::Datagram { from, to: address, bytes: asked.bytes.clone() });
-            }
-            let next = asked.resend_at.first().copied().unwrap_or(asked.deadline);
-            w.timers.at(next.min(asked.deadline), Timer::Asked(id));
-            return Told::Nothing;
-        }
-        let Some(asked) = self.asked.remove(&id) else { return Told::Nothing };
-        let one = &mut self.all[asked.replica];
+        let Some((index, what)) = self.asking.timeout(w, id) else { return Told::Nothing };
+        let one = &mut self.all[index];
         if let OnePlace::Remote { answering, .. } = &mut one.place
             && *answering != Some(false)
         {
@@ -725,14 +574,13 @@ impl Replicas {
             one.retry = 0;
             w.ctx.out.event(Event::ReplicaSilent { replica: one.name.clone() });
         }
-        self.arm(w, asked.replica);
-        self.gone(asked, "no answer in time")
+        self.arm(w, index);
+        self.gone(index, what, "no answer in time")
     }
 
     /// Says of a request that it came to nothing.
-    fn gone(&mut self, asked: Asked, why: &'static str) -> Told {
-        let replica = asked.replica;
-        match asked.what {
+    fn gone(&mut self, replica: usize, what: What, why: &'static str) -> Told {
+        match what {
             What::Write { write } => Told::NotWritten { write, replica, why },
             What::Query { asker } => Told::Record { asker, record: None },
             What::Lookup { lookup } => Told::NoAnswer { lookup },
@@ -743,77 +591,27 @@ impl Replicas {
         }
     }
 
-    /// A response came: which of our requests it answers, and what it says.
+    /// A response came: what it says.
     pub fn response(&mut self, w: &mut World<'_, '_>, from: SocketAddr, message: &Message<'_>) -> Told {
-        let unknown = |w: &mut World<'_, '_>| {
-            w.event(Event::DatagramDropped { from, why: Drop::ResponseUnknown });
-            Told::Nothing
-        };
-        let branch = message.via().ok().and_then(|via| via.branch).unwrap_or_default();
-        let id = branch.strip_prefix("z9hG4bK").and_then(|rest| rest.split_once('.'));
-        let id = id.and_then(|(id, _)| u64::from_str_radix(id, 16).ok()).unwrap_or_default();
-        let Some(asked) = self.asked.get(&id) else { return unknown(w) };
-        let code = message.code().unwrap_or_default();
-        if asked.branch != branch || code < 200 {
-            return if code < 200 { Told::Nothing } else { unknown(w) };
-        }
-        let OnePlace::Remote { address, .. } = self.all[asked.replica].place else { return unknown(w) };
-        if asked.method == "INVITE" {
-            self.acknowledge(w, asked, address, message);
-        }
-        let record = message.header_named(cluster::RECORD_HEADER).unwrap_or_default();
-        let signed = Signed {
-            method: asked.method,
-            uri: &asked.uri,
-            to: &asked.to,
-            call_id: &asked.call_id,
-            cseq: asked.cseq,
-            status: code,
-            record,
-        };
-        let header = match (&w.site.settings.cluster_key, message.header_named(cluster::HEADER)) {
-            (Some(key), Some(value)) => cluster::verify(key, &signed, value),
-            _ => Err("its answer is not signed"),
-        };
-        let header = match header {
-            Ok(header) => header,
-            Err(why) => {
-                // What is not signed is not an answer: the deadline decides.
-                w.event(Event::SignatureRefused { from, why });
-                return Told::Nothing;
-            }
-        };
-        if w.observe(header.stamp).is_err() {
-            w.event(Event::StampAhead { from });
-            return Told::Nothing;
-        }
-        let (stamp, level) = (header.stamp, header.field("state") == Some("level"));
-        let older = header.field("result") == Some("older");
-        let sibling_is_no_older = header.field("older") == Some("0") && header.field("mark").is_some();
-        let Some(asked) = self.asked.remove(&id) else { return Told::Nothing };
-        let index = asked.replica;
-        if let OnePlace::Remote { level: known, answering, .. } = &mut self.all[index].place {
-            *known = level;
+        let Some((index, what, reply)) = self.asking.answered(w, from, message) else { return Told::Nothing };
+        if let OnePlace::Remote { level, answering, .. } = &mut self.all[index].place {
+            *level = reply.level;
             *answering = Some(true);
         }
-        if code < 500 {
+        if reply.code < 500 {
             self.all[index].retry = 0;
         }
-        let record = if record.is_empty() { Some(Record::default()) } else { decode_text(record) };
-        match asked.what {
-            What::Write { write } if code == 200 => {
-                Told::Written { write, replica: index, older_than: older.then_some(stamp) }
+        match what {
+            What::Write { write } if reply.code == 200 => {
+                Told::Written { write, replica: index, older_than: reply.older.then_some(reply.stamp) }
             }
-            What::Query { asker } if code == 200 => Told::Record { asker, record },
-            What::Lookup { lookup } => match (code, message.contacts()) {
-                (302, Ok(Contacts::List(mut list))) => match list.next() {
-                    Some(contact) => Told::Found { lookup, contact: contact.uri.to_owned() },
-                    None => Told::NoAnswer { lookup },
-                },
-                (480, _) if level => Told::Absent { lookup },
+            What::Query { asker } if reply.code == 200 => Told::Record { asker, record: reply.record },
+            What::Lookup { lookup } => match (reply.code, reply.contact) {
+                (302, Some(contact)) => Told::Found { lookup, contact },
+                (480, _) if reply.level => Told::Absent { lookup },
                 _ => Told::NoAnswer { lookup },
             },
-            What::Hint { imsi, record } if code == 200 => {
+            What::Hint { imsi, record } if reply.code == 200 => {
                 self.all[index].busy = false;
                 self.hint_done(w, index, imsi, &record);
                 self.replay(w, index);
@@ -821,40 +619,24 @@ impl Replicas {
             }
             What::Probe => {
                 self.all[index].busy = false;
-                if code == 200 && sibling_is_no_older {
+                if reply.code == 200 && reply.is_no_older {
                     self.sibling_compared(w, index);
                 }
-                if level && !self.all[index].hints.behind() && !self.some_sibling_waits(w, index) {
+                if reply.level && !self.all[index].hints.behind() && !self.some_sibling_waits(w, index) {
                     // All is well: asked again after the longest pause, so that one which dies unnoticed is told in the zone.
                     self.all[index].retry = u32::MAX;
                 }
                 self.arm(w, index);
                 Told::Nothing
             }
-            _ => {
-                let why = if code == 301 { "it says that another shard owns the IMSI" } else { "it refused" };
+            what => {
                 if self.all[index].hints.behind() {
                     self.arm(w, index);
                 }
-                self.gone(asked, why)
+                let why = if reply.code == 301 { "it says that another shard owns the IMSI" } else { "it refused" };
+                self.gone(index, what, why)
             }
         }
-    }
-
-    /// "…the UAC MUST generate an ACK" to a final response of INVITE (RFC 3261 §17.1.1.3).
-    fn acknowledge(&self, w: &mut World<'_, '_>, asked: &Asked, address: SocketAddr, message: &Message<'_>) {
-        let Some((from, own)) = w.site.own_port() else { return };
-        let (Some(sender), Some(to)) = (message.header(HeaderName::From), message.header(HeaderName::To)) else {
-            return;
-        };
-        let mut ack = Writer::request("ACK", &asked.uri);
-        ack.header_fmt("Via", format_args!("SIP/2.0/UDP {own};branch={}", asked.branch))
-            .header("From", sender)
-            .header("To", to)
-            .header("Call-ID", &asked.call_id)
-            .header_fmt("CSeq", format_args!("{} ACK", asked.cseq))
-            .header("Max-Forwards", "70");
-        w.ctx.out.send(Output::Datagram { from, to: address, bytes: ack.finish() });
     }
 
     // --- Those who are behind ---
@@ -895,9 +677,9 @@ impl Replicas {
         let Some((imsi, record)) = self.all[index].hints.next().map(|(imsi, record)| (imsi, record.clone())) else {
             return;
         };
-        let deadline = w.ctx.now + w.site.settings.registrar.write_deadline;
+        let deadline = w.site.settings.registrar.write_deadline;
         let what = What::Hint { imsi, record: record.clone() };
-        self.all[index].busy = self.tell(w, index, imsi, &record, what, Vec::new(), deadline, After::nothing());
+        self.all[index].busy = self.ask(w, index, what, Some(imsi), Some(&record), deadline, After::nothing());
     }
 
     /// Tells a replica of this box some of what it missed; the hints are forgotten when its disk has it.
@@ -1041,8 +823,4 @@ pub fn found(
 /// Siblings found each other under this name.
 pub fn mark_name(settings: &Settings, shard: usize) -> String {
     format!("{}/{}", settings.domain, settings.shards[shard].name)
-}
-
-pub fn decode_text(text: &str) -> Option<Record> {
-    BASE64.decode(text).ok().and_then(|bytes| decode(&bytes).ok())
 }

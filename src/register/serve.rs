@@ -8,10 +8,11 @@ use std::net::SocketAddr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
+use super::asking::decode_text;
 use super::cluster::{self, Signed};
 use super::merge::{Record, encode};
 use super::replica;
-use super::replicas::{Replicas, decode_text, mark_name};
+use super::replicas::{Replicas, mark_name};
 use crate::event::Event;
 use crate::ident::Imsi;
 use crate::seam::{After, Inner, ReplyTo, TransactionKey};

@@ -323,7 +323,7 @@ fn in_angles(text: &str) -> Result<(&str, &str), HeaderError> {
 /// Seconds of an Expires header or parameter.
 ///
 /// "The value of this field is an integral number of seconds (in decimal) between 0 and (2**32)-1" (RFC 3261 §20.19):
-/// a larger one is as malformed as a word, and "malformed values SHOULD be treated as equivalent to 3600" (§10.2.1.1);
+/// a larger one is as malformed as a word, and a malformed value counts as 3600 (§20.10);
 /// that choice is the caller's, so both are errors here.
 pub fn delta_seconds(text: &str) -> Result<u32, HeaderError> {
     decimal(trim(text)).ok_or(HeaderError("seconds that are no number below 2^32"))

@@ -1,0 +1,124 @@
+//! What an operator asks of a running node, and what he is told.
+
+use super::Node;
+use crate::ident::Imsi;
+use crate::register::asking::Asker;
+use crate::register::merge::{Binding, Record};
+use crate::seam::{BindingAnswer, Command, CommandAnswer, Ctx, ErrorAnswer, LookupAnswer, Output, StatusAnswer, Who};
+use crate::site::World;
+
+/// `encamp lookup` of a phone whose replicas are elsewhere.
+pub(super) struct LookupCommand {
+    imsi: Imsi,
+    /// Not asked yet, the next one last.
+    left: Vec<usize>,
+    asked: Option<usize>,
+    /// How many caught-up replicas hold nothing, and how many must: an empty list is a *no*, too (promise 2).
+    no: usize,
+    no_needed: usize,
+}
+
+impl Node {
+    pub(super) fn command(&mut self, ctx: &mut Ctx<'_>, id: u64, command: Command) {
+        let answer = match command {
+            Command::Replicas => {
+                let now_ms = self.clock.wall(ctx.now, ctx.wall).ms;
+                CommandAnswer::Replicas(self.replicas.describe(&self.site.settings, now_ms))
+            }
+            Command::Status => CommandAnswer::Status(StatusAnswer {
+                registrations_under_way: self.front.under_way() as u64,
+                challenges: self.front.challenge_count() as u64,
+                epoch: self.site.epoch,
+                zone_serial: self.zone.serial,
+                clock_trusted: ctx.wall.trusted,
+                alarms: self.replicas.alarms(),
+            }),
+            Command::Lookup(who) => return self.lookup(ctx, id, who),
+        };
+        ctx.out.send(Output::Answer { id, answer });
+    }
+
+    fn lookup(&mut self, ctx: &mut Ctx<'_>, id: u64, who: Who) {
+        let imsi = match who {
+            Who::Imsi(imsi) => Some(imsi),
+            Who::Number(number) => self.site.resolve(&number.to_string()).map(|subscriber| subscriber.imsi),
+        };
+        let Some(imsi) = imsi else {
+            let answer =
+                error("not provisioned", "no subscriber has this number", "encamp subscriber list shows all numbers");
+            return ctx.out.send(Output::Answer { id, answer });
+        };
+        let Some(shard) = self.site.map.shard_of(&imsi) else { return };
+        match self.replicas.read_local(world!(self, ctx), shard, imsi) {
+            Ok(Some(record)) if record.newest().is_some() => self.lookup_answer(ctx, id, imsi, &record),
+            Ok(_) => {
+                let shard = &self.site.settings.shards[shard];
+                let no_needed = shard.replicas.len() + 1 - shard.write_quorum;
+                let (mut left, here): (Vec<usize>, Vec<usize>) =
+                    shard.replicas.iter().partition(|index| self.replicas.is_remote(**index));
+                left.retain(|index| self.replicas.is_readable(*index, imsi) && !self.front.is_owed(imsi, *index));
+                left.sort_by_key(|index| !self.replicas.is_silent(*index));
+                let no = here.iter().filter(|index| self.replicas.is_believed(**index, imsi)).count();
+                let command = LookupCommand { imsi, left, asked: None, no, no_needed };
+                self.commands.insert(id, command);
+                self.lookup_told(ctx, id, None);
+            }
+            Err(store) => {
+                let answer = error("cannot read the record", &store.to_string(), "see encamp replica status");
+                ctx.out.send(Output::Answer { id, answer });
+            }
+        }
+    }
+
+    pub(super) fn lookup_told(&mut self, ctx: &mut Ctx<'_>, id: u64, record: Option<Record>) {
+        let Some(mut command) = self.commands.remove(&id) else { return };
+        let imsi = command.imsi;
+        if let (Some(record), Some(asked)) = (record, command.asked) {
+            if record.newest().is_some() {
+                return self.lookup_answer(ctx, id, imsi, &record);
+            }
+            command.no += usize::from(self.replicas.is_believed(asked, imsi));
+        }
+        if command.no >= command.no_needed {
+            return self.lookup_answer(ctx, id, imsi, &Record::default());
+        }
+        command.asked = command.left.pop();
+        let Some(index) = command.asked else {
+            let answer = error("nobody can say", "too few replicas of its shard answered", "see encamp replica status");
+            return ctx.out.send(Output::Answer { id, answer });
+        };
+        self.replicas.query(world!(self, ctx), index, imsi, Asker::Command(id));
+        self.commands.insert(id, command);
+    }
+
+    fn lookup_answer(&mut self, ctx: &mut Ctx<'_>, id: u64, imsi: Imsi, record: &Record) {
+        let now_ms = i128::from(self.clock.wall(ctx.now, ctx.wall).ms);
+        let subscriber = self.site.subscribers.get(&imsi);
+        let settings = &self.site.settings;
+        let binding = |(contact, stamp, binding): (&str, _, &Binding)| {
+            let shift_ms = self.clock.shift_ms(stamp);
+            let left_ms = i128::from(binding.expires_at_ms.saturating_add(shift_ms)) - now_ms;
+            let station = settings.base_station_at(binding.source.ip());
+            BindingAnswer {
+                contact: contact.to_owned(),
+                base_station: station.map(|station| station.name.clone()),
+                location_area: station.and_then(|station| station.location_area.clone()),
+                cell: binding.cell.map(|cell| cell.to_string()),
+                expires_s: i64::try_from(left_ms.div_euclid(1000)).unwrap_or(i64::MAX),
+                stale: left_ms <= 0,
+                since: binding.since_ms.saturating_add(shift_ms),
+            }
+        };
+        let answer = LookupAnswer {
+            imsi: imsi.to_string(),
+            msisdn: subscriber.map(|s| s.msisdn.iter().map(ToString::to_string).collect()).unwrap_or_default(),
+            name: subscriber.map(|subscriber| subscriber.name.to_string()).unwrap_or_default(),
+            bindings: record.bindings().map(binding).collect(),
+        };
+        ctx.out.send(Output::Answer { id, answer: CommandAnswer::Lookup(answer) });
+    }
+}
+
+fn error(error: &str, cause: &str, hint: &str) -> CommandAnswer {
+    CommandAnswer::Error(ErrorAnswer { error: error.into(), cause: cause.into(), hint: hint.into() })
+}
