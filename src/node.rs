@@ -463,6 +463,7 @@ impl Node {
             }
         }
         w.reserve_early();
+        self.replicas.keep_hints(w);
         if self.founding && w.unsynced(StoreId::Node).is_none() {
             self.replicas.found(w);
             if self.replicas.is_founded(w) {

@@ -439,8 +439,10 @@ impl Front {
         }
         *said = Some(false);
         writing.refused |= why == STORE_REFUSED;
-        if let Ok(commit) = replicas.missed(w, replica, registration.imsi, &writing.delta, why) {
-            writing.after = writing.after.and(commit);
+        match replicas.missed(w, replica, registration.imsi, &writing.delta, why) {
+            Ok(commit) => writing.after = writing.after.and(commit),
+            // After a crash nobody would know that it is behind: nothing is promised without it.
+            Err(_) => self.tell_no(w, id, &No::Overload),
         }
         self.count_votes(w, id);
     }

@@ -3,7 +3,7 @@
 //! A replica with a hint is *behind*: it is written to, but not read from. Hints are kept in the node's own store, so that a
 //! restart does not forget who is behind. Limit: `hint_count_max` per replica; beyond it the replica needs repair.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::merge::{Record, decode, encode, merge};
 use crate::ident::Imsi;
@@ -16,6 +16,8 @@ pub struct Hints {
     missed: BTreeMap<Imsi, Record>,
     /// More was missed than is kept.
     pub overflowed: bool,
+    /// What the node's own store had no room for: it is written as soon as it has.
+    unkept: BTreeSet<Imsi>,
 }
 
 impl Hints {
@@ -48,16 +50,34 @@ impl Hints {
         delta: &Record,
         count_max: usize,
     ) -> Result<CommitId, StoreError> {
-        let batch = if self.missed.len() >= count_max && !self.missed.contains_key(&imsi) {
+        if self.missed.len() >= count_max && !self.missed.contains_key(&imsi) {
             self.overflowed = true;
-            Batch::default().put(overflow_key(replica), [1u8])
         } else {
             let record = merge(self.missed.remove(&imsi).unwrap_or_default(), delta);
-            let batch = Batch::default().put(key(replica, imsi), encode(&record));
             self.missed.insert(imsi, record);
-            batch
-        };
-        store.write(batch).map(|seq| CommitId { store: StoreId::Node, seq })
+        }
+        self.unkept.insert(imsi);
+        self.keep(store, replica)
+    }
+
+    /// Writes what is not in the node's own store yet.
+    pub fn keep(&mut self, store: &mut dyn Store, replica: &str) -> Result<CommitId, StoreError> {
+        let mut batch = Batch::default();
+        for imsi in &self.unkept {
+            batch = match self.missed.get(imsi) {
+                Some(record) => batch.put(key(replica, *imsi), encode(record)),
+                None if self.overflowed => batch.put(overflow_key(replica), [1u8]),
+                // The replica has it by now.
+                None => batch,
+            };
+        }
+        let seq = store.write(batch)?;
+        self.unkept.clear();
+        Ok(CommitId { store: StoreId::Node, seq })
+    }
+
+    pub fn is_kept(&self) -> bool {
+        self.unkept.is_empty()
     }
 
     /// The replica has this record: forgets it, unless more was missed of the AOR since.

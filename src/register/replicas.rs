@@ -456,6 +456,16 @@ impl Replicas {
         commit
     }
 
+    /// Hints that the node's own store had no room for are tried again.
+    pub fn keep_hints(&mut self, w: &mut World<'_, '_>) {
+        for one in self.all.iter_mut().filter(|one| !one.hints.is_kept()) {
+            if let Some(store) = w.ctx.stores.store(StoreId::Node) {
+                // The refusal was told when the hint was made.
+                let _ = one.hints.keep(store, &one.name);
+            }
+        }
+    }
+
     /// A local store failed: out of the write set and the read set until the next start.
     pub fn closed(&mut self, w: &mut World<'_, '_>, id: StoreId, why: String) {
         let StoreId::Replica(index) = id else { return };

@@ -105,6 +105,9 @@ pub struct Checks {
     /// Phones whose replicas may differ until they register again: a front end was lost between telling one replica and the
     /// next, and no other box knows what it knew. Levelling them is repair over the network, a later release.
     torn: BTreeSet<Imsi>,
+    /// Hints made while the box's own store had no room, and when it had room again.
+    loose: BTreeSet<(usize, Imsi)>,
+    room_again_us: BTreeMap<usize, u64>,
     /// Clocks of two boxes may differ by this, so that of two writes less apart either may win.
     skew_us: u64,
     pub checked: BTreeMap<&'static str, u64>,
@@ -135,6 +138,8 @@ impl Checks {
             closed_some: BTreeSet::new(),
             arrivals: Vec::new(),
             torn: BTreeSet::new(),
+            loose: BTreeSet::new(),
+            room_again_us: BTreeMap::new(),
             skew_us: plan.skew_ms * 1000 + floor_us,
             checked: BTreeMap::new(),
         }
@@ -159,6 +164,10 @@ impl Checks {
             .map(|(_, _, imsi)| *imsi)
             .collect();
         self.arrivals.retain(|(when, ..)| when + UNDER_WAY_US > now_us);
+        if self.room_again_us.get(&node).is_none_or(|when| when + 2 * SECOND > now_us) {
+            torn.extend(self.loose.iter().filter(|(at, _)| *at == node).map(|(_, imsi)| *imsi));
+        }
+        self.loose.retain(|(at, _)| *at != node);
         if power_cut {
             for disk in disks.0.values() {
                 for key in disk.not_durable(b"b").into_iter().chain(disk.not_durable(b"h/")) {
@@ -182,7 +191,18 @@ impl Checks {
         self.torn.remove(&imsi);
     }
 
-    pub fn event(&mut self, node: usize, event: &Event) {
+    /// The box's own store has room again: what it could not keep is on its way to it.
+    pub fn has_room(&mut self, node: usize, now_us: u64) {
+        self.room_again_us.insert(node, now_us);
+    }
+
+    pub fn event(&mut self, node: usize, event: &Event, is_full: bool) {
+        if let Event::ReplicaMissedWrite { imsi, .. } = event
+            && is_full
+        {
+            self.loose.insert((node, *imsi));
+            self.room_again_us.remove(&node);
+        }
         if let Event::Detached { imsi } = event {
             self.detached.insert((node, *imsi));
         }
@@ -357,6 +377,9 @@ impl Checks {
         self.count(W_COPIES);
         let write = (phone.imsi, leg.contact.clone(), leg.call_id.clone(), leg.cseq);
         let stamp = self.stamps.get(&write).copied();
+        if stamp.is_none() && self.removal_arrived_us.get(&phone.imsi).is_some_and(|when| *when >= arrived_us) {
+            return Ok(None);
+        }
         let shard = &plan.shards[phone.shard];
         let came_later = |record: &Record| {
             record.bindings().any(|(contact, ..)| {
@@ -481,13 +504,13 @@ impl Checks {
     /// A disk that is full or hangs does not silence calls: where all replicas are on this box and none is closed, the phone that
     /// was told 200 is found.
     fn calls_go_on(&mut self, plan: &Plan, node: usize, phone: usize, arrived_us: u64) -> Result<(), Violation> {
+        self.count(CALLS_GO_ON);
         let shard = &plan.shards[plan.phones[phone].shard];
         let Some(acked) = self.last_acked.get(&plan.phones[phone].imsi).cloned() else { return Ok(()) };
         let are_here = shard.members.iter().all(|(at, _)| *at == node);
         if !are_here || self.closed_some.contains(&node) || acked.at_us >= arrived_us || self.may_be_removed(&acked) {
             return Ok(());
         }
-        self.count(CALLS_GO_ON);
         broken(CALLS_GO_ON, format!("503 for phone {phone}, which was told 200 for {}", acked.contact))
     }
 

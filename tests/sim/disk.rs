@@ -32,6 +32,7 @@ pub struct Disk {
     pub sync_scheduled: bool,
     pub failed: bool,
     fails_next: bool,
+    full: bool,
 }
 
 impl Disk {
@@ -71,7 +72,7 @@ impl Disk {
     pub fn process_ended(&mut self) {
         if !self.failed {
             self.inner.set_mute(false);
-            self.inner.set_full(false);
+            self.set_full(false);
             if self.lie != Lie::SyncIgnored {
                 let _ = self.inner.sync();
             }
@@ -104,7 +105,12 @@ impl Disk {
         self.inner.set_mute(mute);
     }
 
+    pub fn is_full(&self) -> bool {
+        self.full
+    }
+
     pub fn set_full(&mut self, full: bool) {
+        self.full = full;
         self.inner.set_full(full);
     }
 

@@ -13,12 +13,35 @@ mod world;
 use std::collections::BTreeMap;
 
 use checks::Violation;
-use coverage::Coverage;
+use coverage::{Coverage, State};
 use plan::Breaker;
 use world::World;
 
 const SEEDS: u64 = 300;
 const BREAKER_SEEDS: u64 = 200;
+/// Pairs of state and event that the run is there to meet; it is no proof of anything that it has not met.
+const MET: [(State, &str); 20] = [
+    (State::Rest, "lookup of another node"),
+    (State::Rest, "write of another node"),
+    (State::Challenged, "REGISTER with an answer"),
+    (State::Challenged, "copy of a REGISTER"),
+    (State::Challenged, "kill -9"),
+    (State::Asking, "a record told"),
+    (State::Asking, "timeout"),
+    (State::Asking, "REGISTER"),
+    (State::Writing, "copy of a REGISTER"),
+    (State::Writing, "REGISTER with an answer"),
+    (State::Writing, "yes, but older"),
+    (State::Writing, "no of a replica"),
+    (State::Writing, "synced"),
+    (State::Writing, "sync failed"),
+    (State::Writing, "timeout"),
+    (State::Writing, "kill -9"),
+    (State::Writing, "power cut"),
+    (State::Answered, "REGISTER"),
+    (State::Answered, "timeout"),
+    (State::Answered, "power cut"),
+];
 const TRACE_LINES: usize = 120;
 
 #[allow(clippy::disallowed_methods, reason = "a test is told its seeds by its environment")]
@@ -61,6 +84,10 @@ fn every_promise_holds_whatever_the_weather() {
         }
     }
     println!("{coverage}");
+    if number_of("ENCAMP_SIM_SEEDS").is_none() {
+        let missing: Vec<_> = MET.iter().filter(|pair| !coverage.pairs.contains_key(pair)).collect();
+        assert!(missing.is_empty(), "the run no longer meets {missing:?}");
+    }
     for (promise, count) in &checked {
         println!("checked {count:>8} times: {promise}");
     }

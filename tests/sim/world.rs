@@ -3,6 +3,18 @@
 //! Everything that happens is an event with a time; equal seeds give equal runs, to the byte. The checks of `checks.rs` are made
 //! at the moment a promise leaves a node.
 
+/// A line of the trace, where somebody reads it.
+macro_rules! tell {
+    ($world:expr, $($text:tt)*) => {
+        if let Some(trace) = &mut $world.trace {
+            trace.push(format!("{:>10.4} {}", $world.now_us as f64 / 1e6, format_args!($($text)*)));
+        }
+    };
+}
+
+mod phones;
+mod rest;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,29 +24,20 @@ use encamp::event::Event;
 use encamp::ident::Imsi;
 use encamp::node::Node;
 use encamp::register::replicas;
-use encamp::seam::{Command, CommandAnswer, Ctx, Input, Local, Outbox, Output, Port, Rng, Who};
+use encamp::seam::{Ctx, Input, Local, Outbox, Output, Port, Rng};
 use encamp::store::{CommitId, Store, StoreError, StoreId};
 use encamp::time::{Instant, WallTime};
 
 use crate::checks::{Checks, Violation};
 use crate::coverage::Coverage;
 use crate::disk::{Disk, Disks};
-use crate::plan::{Breaker, FRONT_PORT, NodePlan, Plan, TODAY_MS, node_ip};
+use crate::plan::{Breaker, NodePlan, Plan, TODAY_MS, node_ip};
 use crate::wire::{self, Read};
 
 const SECOND: u64 = 1_000_000;
 /// After the busy time: the last late datagrams arrive, and hints are told.
 const QUIET_US_MIN: u64 = 40 * SECOND;
 const QUIET_US_MAX: u64 = 240 * SECOND;
-
-/// A line of the trace, where somebody reads it.
-macro_rules! tell {
-    ($world:expr, $($text:tt)*) => {
-        if let Some(trace) = &mut $world.trace {
-            trace.push(format!("{:>10.4} {}", $world.now_us as f64 / 1e6, format_args!($($text)*)));
-        }
-    };
-}
 
 pub struct World {
     pub seed: u64,
@@ -575,6 +578,9 @@ impl World {
             disk.set_mute(false);
             disk.set_fails_next(false);
         }
+        if store == StoreId::Node {
+            self.checks.has_room(node, self.now_us);
+        }
         tell!(self, "box {node}: {store:?} works again");
         self.settle(node);
     }
@@ -673,336 +679,10 @@ impl World {
         }
     }
 
-    // --- Base stations and phones ---
-
-    fn phone_acts(&mut self, phone: usize) {
-        let dice = self.rng.below(100);
-        match self.phones[phone].at {
-            Some(_) if dice < 12 => self.speak(phone, Kind::Detach),
-            Some(_) if dice < 16 && self.plan.phones[phone].soft => self.speak(phone, Kind::Star),
-            Some(_) if dice < 55 => self.speak(phone, Kind::Bind),
-            _ => {
-                let places = if self.plan.phones[phone].soft { 5 } else { self.stations.len() as u64 };
-                self.phones[phone].at = Some(self.rng.below(places) as usize);
-                self.speak(phone, Kind::Bind);
-            }
-        }
-    }
-
-    /// The phone registers where it is, or leaves.
-    fn speak(&mut self, phone: usize, kind: Kind) {
-        let Some(at) = self.phones[phone].at else { return };
-        let plan = &self.plan.phones[phone];
-        let imsi = plan.imsi;
-        let mut leg = if plan.soft {
-            let from: SocketAddr = SocketAddr::new(std::net::Ipv4Addr::new(10, 1, 100 + phone as u8, 1).into(), 5080);
-            self.phones[phone].cseq += 1;
-            Leg {
-                phone,
-                kind,
-                from,
-                node: self.rng.below(self.boxes.len() as u64) as usize,
-                call_id: format!("soft{phone}line{at}"),
-                cseq: self.phones[phone].cseq,
-                contact: format!("sip:IMSI{imsi}@{from};line={at}"),
-                expires_s: 600,
-                nonce: None,
-                wrong: false,
-                replayed: false,
-            }
-        } else {
-            let station = &mut self.stations[at];
-            station.cseq += 1;
-            Leg {
-                phone,
-                kind,
-                from: station.address,
-                node: station.node,
-                call_id: station.call_id.clone(),
-                cseq: station.cseq,
-                contact: format!("sip:IMSI{imsi}@{}", station.address),
-                expires_s: 5400,
-                nonce: None,
-                wrong: false,
-                replayed: false,
-            }
-        };
-        if kind != Kind::Bind {
-            leg.expires_s = 0;
-            self.phones[phone].at = None;
-        } else {
-            self.phones[phone].last_contact.clone_from(&leg.contact);
-            self.phones[phone].last_code = 0;
-        }
-        self.send_leg(&leg);
-    }
-
-    fn send_leg(&mut self, leg: &Leg) {
-        let phone = &self.plan.phones[leg.phone];
-        let authorization = leg.nonce.as_ref().map(|nonce| {
-            let mut rand = [0u8; 16];
-            for (at, byte) in rand.iter_mut().enumerate() {
-                *byte =
-                    nonce.get(at * 2..at * 2 + 2).and_then(|hex| u8::from_str_radix(hex, 16).ok()).unwrap_or_default();
-            }
-            let sres = phone.auth.vector(rand).map(|vector| vector.sres.hex()).unwrap_or_default();
-            let sres = if leg.wrong { "00000000".to_owned() } else { sres };
-            format!("Digest nonce=\"{nonce}\", uri=\"{}\", response=\"{sres}\"", phone.imsi)
-        });
-        let front = SocketAddr::new(node_ip(leg.node), FRONT_PORT);
-        self.branch_count += 1;
-        let bytes = wire::register(&wire::Register {
-            imsi: phone.imsi,
-            station: leg.from,
-            front,
-            call_id: &leg.call_id,
-            cseq: leg.cseq,
-            branch: self.branch_count,
-            contact: if leg.kind == Kind::Star { "*" } else { &leg.contact },
-            expires_s: leg.expires_s,
-            authorization,
-            soft: phone.soft,
-        });
-        tell!(self, "phone {} says {:?} cseq {} at {}", leg.phone, leg.kind, leg.cseq, leg.from);
-        self.checks.sent(leg, phone);
-        self.send(leg.from, front, bytes);
-    }
-
-    fn phone_hears(&mut self, to: SocketAddr, said: &Read) {
-        let Some(leg) = self.checks.leg(to, said) else { return };
-        let leg = leg.clone();
-        if leg.kind == Kind::Bind && leg.contact == self.phones[leg.phone].last_contact && !leg.replayed {
-            self.phones[leg.phone].last_code = said.code;
-        }
-        let Some(nonce) = said.nonce.clone().filter(|_| said.code == 401 && !leg.replayed && leg.nonce.is_none())
-        else {
-            return;
-        };
-        if leg.kind == Kind::Detach {
-            return;
-        }
-        let next_cseq = |world: &mut World| {
-            if world.plan.phones[leg.phone].soft {
-                world.phones[leg.phone].cseq += 1;
-                return Some(world.phones[leg.phone].cseq);
-            }
-            let station = world.stations.iter_mut().find(|station| station.address == leg.from)?;
-            station.cseq += 1;
-            Some(station.cseq)
-        };
-        let Some(cseq) = next_cseq(self) else { return };
-        let wrong = !self.fair && self.rng.below(20) == 0;
-        let second = Leg { cseq, nonce: Some(nonce), wrong, ..leg.clone() };
-        let air_us = SECOND / 2 + self.rng.below(SECOND / 3);
-        if !self.fair && self.rng.below(10) == 0 {
-            // Somebody has listened, and says the same again.
-            if let Some(cseq) = next_cseq(self) {
-                let replay = Leg { cseq, replayed: true, wrong: false, ..second.clone() };
-                let when = self.now_us + air_us + self.rng.below(40 * SECOND);
-                self.at(when, Ev::SecondLeg(replay));
-            }
-        }
-        self.at(self.now_us + air_us, Ev::SecondLeg(second));
-    }
-
-    // --- Trunk and operator ---
-
-    fn call(&mut self, node: usize, phone: usize) {
-        self.invite_count += 1;
-        let call_id = format!("call{}", self.invite_count);
-        let front = SocketAddr::new(node_ip(node), FRONT_PORT);
-        let number = self.plan.phones[phone].number.to_string();
-        self.checks.calls(&call_id, phone, node);
-        let bytes = wire::invite(&number, self.plan.trunk, front, &call_id);
-        self.send(self.plan.trunk, front, bytes);
-    }
-
-    fn trunk_answered(&mut self, node: usize, said: &Read) -> Result<(), Violation> {
-        let phone = self.checks.called(&said.call_id);
-        if let Some(phone) = phone {
-            self.routed.insert((node, phone), (said.code, said.contact.clone()));
-        }
-        let boxes: Vec<&Disks> = self.boxes.iter().map(|one| &one.disks).collect();
-        self.checks.call_answered(&self.plan, &boxes, node, said, self.now_us)
-    }
-
-    fn look(&mut self, node: usize, phone: usize) {
-        self.invite_count += 1;
-        let id = self.invite_count;
-        if self.boxes[node].node.is_some() {
-            self.checks.looks(id, phone, node, self.now_us);
-            let command = Command::Lookup(Who::Imsi(self.plan.phones[phone].imsi));
-            self.handle(node, Input::Command { id, command });
-        }
-    }
-
-    fn command_answered(&mut self, id: u64, answer: &CommandAnswer) {
-        if let CommandAnswer::Replicas(replicas) = answer {
-            self.hints_told = replicas.iter().map(|replica| replica.hints).sum();
-        }
-        if let CommandAnswer::Lookup(lookup) = answer {
-            let contacts: Vec<String> = lookup.bindings.iter().map(|binding| binding.contact.clone()).collect();
-            let sane = lookup.bindings.iter().all(|binding| (-120..=5400).contains(&binding.expires_s));
-            if !sane {
-                self.broken("time may lie", format!("lookup shows {:?}", lookup.bindings));
-            }
-            tell!(self, "  lookup {id}: {contacts:?}");
-            let result = self.checks.looked_up(&self.plan, id, &contacts);
-            self.check(result);
-            self.looked_up.insert(id, contacts);
-        }
-    }
-
-    // --- At rest ---
-
-    fn heal(&mut self) {
-        tell!(self, "the faults are over");
-        self.fair = true;
-        self.cut_links.clear();
-        self.queue.retain(|_, ev| !matches!(ev, Ev::Crash { .. } | Ev::CutLink { .. } | Ev::DiskFault { .. }));
-        for node in 0..self.boxes.len() {
-            let stores: Vec<StoreId> = self.boxes[node].disks.0.keys().copied().collect();
-            for store in stores {
-                self.disk_mend(node, store);
-            }
-            if self.boxes[node].disks.0.values().any(|disk| disk.failed) {
-                self.crash(node, false);
-            }
-            self.start(node);
-        }
-    }
-
-    /// Waits until nobody has anything to tell any more.
-    fn drain(&mut self) {
-        let quiet_from = self.now_us;
-        self.run_until(quiet_from + QUIET_US_MIN);
-        while self.violation.is_none() && !self.is_level() {
-            if self.now_us > quiet_from + QUIET_US_MAX {
-                let hints: Vec<u64> = (0..self.boxes.len()).map(|node| self.hints(node)).collect();
-                let what = format!("hints left after {} s without faults: {hints:?}", QUIET_US_MAX / SECOND);
-                self.broken("hints drain", what);
-            }
-            self.run_until(self.now_us + 5 * SECOND);
-        }
-    }
-
-    /// How many writes a box keeps for replicas that missed them, as it says itself.
-    fn hints(&mut self, node: usize) -> u64 {
-        self.hints_told = 1;
-        self.handle(node, Input::Command { id: 0, command: Command::Replicas });
-        self.hints_told
-    }
-
-    fn is_level(&mut self) -> bool {
-        (0..self.boxes.len()).map(|node| self.hints(node)).sum::<u64>() == 0
-    }
-
-    fn check_rest(&mut self, when: &str) {
-        for node in 0..self.boxes.len() {
-            let under_way = self.boxes[node].node.as_ref().map_or(1, Node::under_way);
-            let held = self.boxes[node].out.held_count();
-            if under_way + held > 0 {
-                self.broken(
-                    "nothing is under way at rest",
-                    format!("{when}, box {node}: {under_way} under way, {held} held"),
-                );
-            }
-        }
-        let boxes: Vec<&Disks> = self.boxes.iter().map(|one| &one.disks).collect();
-        let result = self.checks.equal_at_rest(&self.plan, &boxes, when);
-        self.check(result);
-        let boxes: Vec<&Disks> = self.boxes.iter().map(|one| &one.disks).collect();
-        let result = self.checks.acknowledged_is_kept(&self.plan, &boxes, when);
-        self.check(result);
-    }
-
-    fn register_all(&mut self) {
-        for phone in 0..self.phones.len() {
-            let places = if self.plan.phones[phone].soft { 5 } else { self.stations.len() as u64 };
-            self.phones[phone].at = Some(self.rng.below(places) as usize);
-            self.speak(phone, Kind::Bind);
-            self.run_until(self.now_us + SECOND / 50);
-        }
-        self.run_until(self.now_us + 12 * SECOND);
-        for phone in 0..self.phones.len() {
-            let code = self.phones[phone].last_code;
-            if code != 200 {
-                self.broken("every phone can register in fair weather", format!("phone {phone} was told {code}"));
-            }
-        }
-        for phone in &self.plan.phones {
-            // A base station's REGISTER clears what was before it; a SIP phone's adds.
-            if !phone.soft {
-                self.checks.mended(phone.imsi);
-            }
-        }
-    }
-
-    fn find_all(&mut self) {
-        self.call_all();
-        self.check_calls("once all are registered", |_| false);
-        self.look_all();
-    }
-
-    fn detach_some(&mut self) {
-        for phone in (0..self.phones.len()).step_by(2) {
-            let kind = if self.plan.phones[phone].soft { Kind::Star } else { Kind::Detach };
-            self.speak(phone, kind);
-            self.checks.mended(self.plan.phones[phone].imsi);
-        }
-        self.run_until(self.now_us + 12 * SECOND);
-        self.check_rest("at the end");
-        self.call_all();
-        self.check_calls("once every second one is detached", |phone| phone % 2 == 0);
-    }
-
-    fn call_all(&mut self) {
-        self.routed.clear();
-        for node in 0..self.boxes.len() {
-            for phone in 0..self.phones.len() {
-                self.call(node, phone);
-                self.run_until(self.now_us + SECOND / 100);
-            }
-        }
-        self.run_until(self.now_us + 3 * SECOND);
-    }
-
-    fn check_calls(&mut self, when: &str, is_away: impl Fn(usize) -> bool) {
-        for node in 0..self.boxes.len() {
-            for phone in 0..self.phones.len() {
-                let expected = match is_away(phone) {
-                    true => (480, None),
-                    false => (302, Some(self.phones[phone].last_contact.clone())),
-                };
-                let found = self.routed.get(&(node, phone)).cloned().unwrap_or_default();
-                if found != expected {
-                    let what =
-                        format!("{when}, a call to phone {phone} through box {node}: {found:?}, not {expected:?}");
-                    self.broken("a call finds the phone in fair weather", what);
-                }
-            }
-        }
-    }
-
-    fn look_all(&mut self) {
-        for node in 0..self.boxes.len() {
-            for phone in 0..self.phones.len() {
-                self.look(node, phone);
-                let id = self.invite_count;
-                self.run_until(self.now_us + SECOND / 2);
-                let found =
-                    self.looked_up.get(&id).is_some_and(|found| found.contains(&self.phones[phone].last_contact));
-                if !found {
-                    let what = format!("box {node} does not find phone {phone} at {}", self.phones[phone].last_contact);
-                    self.broken("lookup finds the phone in fair weather", what);
-                }
-            }
-        }
-    }
-
     fn event(&mut self, node: usize, event: &Event) {
         self.coverage.event(node, event);
-        self.checks.event(node, event);
+        let is_full = self.boxes[node].disks.0.get(&StoreId::Node).is_some_and(Disk::is_full);
+        self.checks.event(node, event, is_full);
     }
 }
 
