@@ -178,7 +178,7 @@ impl World {
         }
         if let CommandAnswer::Lookup(lookup) = answer {
             let contacts: Vec<String> = lookup.bindings.iter().map(|binding| binding.contact.clone()).collect();
-            let sane = lookup.bindings.iter().all(|binding| (-120..=5400).contains(&binding.expires_s));
+            let sane = lookup.bindings.iter().all(|binding| (-120..=5430).contains(&binding.expires_s));
             if !sane {
                 self.broken("time may lie", format!("lookup shows {:?}", lookup.bindings));
             }
