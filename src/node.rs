@@ -18,7 +18,7 @@ use crate::register::replicas::{self, Replicas, Told};
 use crate::register::serve;
 use crate::route::{self, Route};
 use crate::seam::{ConnId, Ctx, Inner, Input, Local, Output, Port, ReplyTo, Timer, Timers};
-use crate::sip::header::{HeaderName, Via};
+use crate::sip::header::{HeaderName, Uri, Via};
 use crate::sip::parse::{Malformed, MalformedKind, Message, parse};
 use crate::sip::transaction::{self, Seen, Server};
 use crate::sip::write::{DATAGRAM_BYTES_MAX, ECHO_BYTES_MAX, Writer, echo_bytes, reply_target};
@@ -267,6 +267,30 @@ impl Node {
         if matches!(came.port, Port::Replica(..)) && !is_trunk && !self.site.is_peer(address) {
             return ctx.out.event(Event::DatagramDropped { from: came.from, why: Drop::Unlisted });
         }
+        // "…it SHOULD reject the request with a 416 (Unsupported URI Scheme) response" (RFC 3261 §8.2.2.1).
+        let scheme = message.uri().and_then(|uri| Uri::parse(uri).ok()).map(|uri| uri.scheme).unwrap_or_default();
+        if !["sip", "sips", "tel"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
+            return self.refuse(
+                ctx,
+                came,
+                message,
+                416,
+                "Unsupported URI Scheme",
+                "a Request-URI that is not sip, sips or tel",
+            );
+        }
+        // "If a UAS does not understand an option-tag listed in a Require header field, it MUST respond by generating a response with
+        // status code 420 (Bad Extension)." (RFC 3261 §8.2.2.3). We support none; a caller's are for the phone that he is sent to.
+        if matches!(method, "REGISTER" | "OPTIONS") && message.header(HeaderName::Require).is_some() {
+            return self.refuse(
+                ctx,
+                came,
+                message,
+                420,
+                "Bad Extension",
+                "it requires an extension that is not supported",
+            );
+        }
         match (method, came.port) {
             ("REGISTER", Port::Front(_)) if self.site.settings.is_base_station(address) => {
                 self.register(ctx, came, message)
@@ -321,14 +345,6 @@ impl Node {
 
     fn register(&mut self, ctx: &mut Ctx<'_>, came: &Came<'_>, message: &Message<'_>) {
         let Some(key) = self.first_copy(ctx, came, message) else { return };
-        // "If a UAS does not understand an option-tag listed in a Require header field, it MUST respond by generating a response with
-        // status code 420 (Bad Extension)." (RFC 3261 §8.2.2.3): we support no extension that can be required.
-        if let Some(required) = message.header(HeaderName::Require) {
-            let mut writer = Writer::response_to(message, 420, "Bad Extension", Some("encamp"), None);
-            let bytes = writer.header("Unsupported", required).finish();
-            self.server.complete(key, &bytes);
-            return ctx.out.send(deliver(came.to, bytes));
-        }
         let request = front::Request { from: came.from, to: came.to, key, bytes: came.bytes, message };
         self.front.register(world!(self, ctx), &mut self.replicas, &request);
     }
@@ -399,6 +415,7 @@ impl Node {
         let mut writer = Writer::response_to(message, code, phrase, Some("encamp"), Some(source));
         match code {
             405 => drop(writer.header("Allow", ALLOW)),
+            420 => drop(writer.header("Unsupported", message.header(HeaderName::Require).unwrap_or_default())),
             503 => drop(writer.header("Reason", "Q.850;cause=42")),
             _ => {}
         }

@@ -126,9 +126,13 @@ impl Desk {
 
     /// Sends a datagram to a port; the bytes of all that is sent at once.
     pub fn send(&mut self, from: &str, port: Port, text: &str) -> Vec<String> {
+        self.send_bytes(from, port, text.as_bytes())
+    }
+
+    pub fn send_bytes(&mut self, from: &str, port: Port, bytes: &[u8]) -> Vec<String> {
         self.sent.clear();
         let from: SocketAddr = from.parse().expect("an address");
-        self.handle(Input::Datagram { from, to: Local { port, address: None }, bytes: text.as_bytes() });
+        self.handle(Input::Datagram { from, to: Local { port, address: None }, bytes });
         self.sent.iter().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect()
     }
 
