@@ -600,6 +600,10 @@ impl Replicas {
         }
         if reply.code < 500 {
             self.all[index].retry = 0;
+            if !reply.level {
+                // It is catching up. It tells nobody when it is done, and the next probe may be half a minute away.
+                self.arm(w, index);
+            }
         }
         match what {
             What::Write { write } if reply.code == 200 => {
