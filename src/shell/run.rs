@@ -27,6 +27,7 @@ const END_WITHIN: Duration = Duration::from_secs(2);
 ///
 /// Returns the exit code: 0 after SIGTERM or SIGINT, 2 where it could not start or its own store failed.
 pub fn run(config: &Path) -> u8 {
+    tune_memory();
     let settings = match files::load(config) {
         Ok((mut settings, notes)) => {
             if settings.rehearsal.is_some() {
@@ -67,13 +68,21 @@ pub fn run(config: &Path) -> u8 {
     code
 }
 
-/// Reading the files took many times what is kept of them: a small box has better use for it.
-fn give_back_memory() {
-    // SAFETY: neither call takes a pointer. Two arenas are enough: one thread allocates nearly everything.
+/// A small box has better use for memory than to keep it for later.
+fn tune_memory() {
+    // SAFETY: neither call takes a pointer. One arena is enough: one thread allocates nearly everything. Large blocks (tables of
+    // subscribers, RocksDB's memtables) are the system's own and go back to it when freed: by default glibc raises the limit for
+    // that with every such block, and keeps them in a heap full of holes.
     unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 2);
-        libc::malloc_trim(0);
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 64 * 1024);
     }
+}
+
+/// Reading the files took many times what is kept of them.
+fn give_back_memory() {
+    // SAFETY: the call takes no pointer.
+    unsafe { libc::malloc_trim(0) };
 }
 
 fn fail(why: &str) -> u8 {
