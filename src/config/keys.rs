@@ -175,7 +175,7 @@ static REGISTRAR: Section = Section {
 
 static CAUSE: Section = Section { title: "unknown_cause", keys: &[now("cause", Count(1, 127)), now("lock_sim", Flag)] };
 
-static DIALPLAN: Section = Section { title: "[dialplan]", keys: &[now("local_prefixes", Texts("20"))] };
+static DIALPLAN: Section = Section { title: "[dialplan]", keys: &[later("local_prefixes", Texts("20"))] };
 
 static REHEARSAL: Section =
     Section { title: "[rehearsal]", keys: &[now("imsi_prefix", Text("00101999")), now("count", Count(1, 1_000_000))] };
