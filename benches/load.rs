@@ -61,6 +61,16 @@ fn machine() {
         .trim_start_matches(['\t', ' ', ':']);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let rustc = Command::new("rustc")
+        .arg("--version")
+        .output()
+        .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    let lock = include_str!("../Cargo.lock");
+    let rocksdb = lock
+        .split("name = \"librocksdb-sys\"\nversion = \"")
+        .nth(1)
+        .and_then(|rest| rest.split('"').next())
+        .unwrap_or("unknown");
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     println!(
         "encamp {}, {} cores of {model}, Linux {}, load average {}",
@@ -69,6 +79,7 @@ fn machine() {
         kernel.trim(),
         load.trim()
     );
+    println!("built by {}, librocksdb-sys {rocksdb}", rustc.unwrap_or_else(|_| "an unknown rustc".into()));
 }
 
 /// The real binary with a configuration of its own.

@@ -235,7 +235,13 @@ impl Node {
             return ctx.out.event(Event::DatagramDropped { from, why });
         };
         let source = (from.ip(), Some(from.port()));
-        let mut writer = Writer::response_to(&answer.message, answer.code, answer.phrase, Some("encamp"), Some(source));
+        let mut writer = Writer::response_to(
+            &answer.message,
+            answer.code,
+            answer.phrase,
+            Some(&self.site.stateless_tag(&answer.message)),
+            Some(source),
+        );
         match writer.finish_within(DATAGRAM_BYTES_MAX) {
             None => ctx.out.event(Event::DatagramDropped { from, why: Drop::AnswerTooLong }),
             Some(bytes) => {
@@ -396,7 +402,7 @@ impl Node {
 
     fn options(&mut self, ctx: &mut Ctx<'_>, came: &Came<'_>, message: &Message<'_>) {
         let source = (came.from.ip(), Some(came.from.port()));
-        let mut writer = Writer::response_to(message, 200, "OK", Some("encamp"), Some(source));
+        let mut writer = Writer::response_to(message, 200, "OK", Some(&self.site.stateless_tag(message)), Some(source));
         let bytes = writer.header("Allow", ALLOW).header("Accept", "application/sdp").finish();
         ctx.out.send(deliver(came.to, bytes));
     }
@@ -412,7 +418,8 @@ impl Node {
         why: &'static str,
     ) {
         let source = (came.from.ip(), Some(came.from.port()));
-        let mut writer = Writer::response_to(message, code, phrase, Some("encamp"), Some(source));
+        let mut writer =
+            Writer::response_to(message, code, phrase, Some(&self.site.stateless_tag(message)), Some(source));
         match code {
             405 => drop(writer.header("Allow", ALLOW)),
             420 => drop(writer.header("Unsupported", message.header(HeaderName::Require).unwrap_or_default())),

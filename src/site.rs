@@ -3,10 +3,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
 use crate::config::{Settings, Subscriber, Subscribers, Transport};
 use crate::event::Event;
 use crate::ident::{Imsi, Msisdn};
 use crate::seam::{Ctx, Local, Port, Timers};
+use crate::sip::parse::Message;
 use crate::store::{Batch, CommitId, Store, StoreError, StoreId};
 use crate::time::{Clock, Era, Stamp, WallTime};
 use crate::zone::Map;
@@ -65,6 +69,21 @@ impl Site {
             .chain(replicas)
             .find(|(_, listener)| listener.transport == Transport::Udp)
             .map(|(port, listener)| (Local { port, address: None }, listener.advertised()))
+    }
+
+    /// The To tag of an answer that no transaction keeps: a keyed hash of Call-ID, From tag and branch.
+    ///
+    /// "To header tags MUST be generated for responses in a stateless manner - in a manner that will generate the same tag for the
+    /// same request consistently" (RFC 3261 §8.2.7).
+    pub fn stateless_tag(&self, message: &Message<'_>) -> String {
+        let from_tag = message.from().ok().and_then(|from| from.tag()).unwrap_or_default();
+        let branch = message.via().ok().and_then(|via| via.branch).unwrap_or_default();
+        let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(&self.secret).expect("HMAC takes a key of any length");
+        for part in [message.call_id(), from_tag, branch] {
+            mac.update(&(part.len() as u64).to_be_bytes());
+            mac.update(part.as_bytes());
+        }
+        mac.finalize().into_bytes()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Whom nobody listed is not answered.

@@ -88,7 +88,7 @@ pub fn serve(w: &mut World<'_, '_>, replicas: &mut Replicas, request: &Request<'
         Ok(header) => header,
         Err(why) => {
             w.event(Event::SignatureRefused { from: request.from, why });
-            let mut writer = Writer::response_to(message, 403, "Forbidden", Some("replica"), None);
+            let mut writer = Writer::response_to(message, 403, "Forbidden", Some(&w.site.stateless_tag(message)), None);
             let bytes = writer.header_fmt("Warning", format_args!("399 encamp \"{why}\"")).finish();
             w.ctx.out.after(After::nothing(), Inner::Answer { key: request.key, to: request.to, bytes });
             return;
@@ -213,7 +213,13 @@ fn answer(w: &mut World<'_, '_>, replicas: &Replicas, request: &Request<'_>, ask
     let level = replicas.open_local(request.replica).is_some_and(|replica| replica.is_level());
     let fields = format!(";state={}{}", if level { "level" } else { "catching-up" }, reply.fields);
     let header = cluster::sign(key, &signed, reply.stamp, w.site.epoch, &fields);
-    let mut writer = Writer::response_to(request.message, reply.code, reply.phrase, Some("replica"), None);
+    let mut writer = Writer::response_to(
+        request.message,
+        reply.code,
+        reply.phrase,
+        Some(&w.site.stateless_tag(request.message)),
+        None,
+    );
     if let Some(contact) = &reply.contact {
         writer.header_fmt("Contact", format_args!("<{contact}>"));
     }

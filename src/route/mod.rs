@@ -7,9 +7,6 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
-
 use crate::event::Event;
 use crate::ident::Imsi;
 use crate::register::front::Front;
@@ -235,18 +232,7 @@ fn refuse(w: &mut World<'_, '_>, request: &Request<'_>, no: No, after: After) {
     w.ctx.out.after(after, Inner::Answer { key: None, to: request.to, bytes: writer.finish() });
 }
 
-/// "To header tags MUST be generated for responses in a stateless manner - in a manner that will generate the same tag for the
-/// same request consistently" (RFC 3261 §8.2.7): a keyed hash of Call-ID, From tag and branch.
 fn response(w: &World<'_, '_>, request: &Request<'_>, code: u16, phrase: &str) -> Writer {
-    let message = request.message;
-    let from_tag = message.from().ok().and_then(|from| from.tag()).unwrap_or_default();
-    let branch = message.via().ok().and_then(|via| via.branch).unwrap_or_default();
-    let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(&w.site.secret).expect("HMAC takes a key of any length");
-    for part in [message.call_id(), from_tag, branch] {
-        mac.update(&(part.len() as u64).to_be_bytes());
-        mac.update(part.as_bytes());
-    }
-    let tag: String = mac.finalize().into_bytes()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
     let source = (request.from.ip(), Some(request.from.port()));
-    Writer::response_to(message, code, phrase, Some(&tag), Some(source))
+    Writer::response_to(request.message, code, phrase, Some(&w.site.stateless_tag(request.message)), Some(source))
 }
