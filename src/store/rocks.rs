@@ -53,10 +53,10 @@ use std::time::{Duration, Instant};
 const MIB: usize = 1024 * 1024;
 
 /// Blocks, indexes, filters and memtables of all stores together.
-const CACHE_BYTES_MAX: usize = 32 * MIB;
+const CACHE_BYTES_MAX: usize = 16 * MIB;
 /// The memtables' part of it: beyond, the store that writes flushes early.
-const MEMTABLES_BYTES_MAX: usize = 16 * MIB;
-const MEMTABLE_BYTES_MAX: usize = 4 * MIB;
+const MEMTABLES_BYTES_MAX: usize = 8 * MIB;
+const MEMTABLE_BYTES_MAX: usize = 2 * MIB;
 const OPEN_FILES_MAX: i32 = 256;
 const INFO_LOG_BYTES_MAX: usize = MIB;
 /// How often free space is looked at, and the floor raised, while writes come.
@@ -80,7 +80,7 @@ impl Shared {
         let mut env = Env::new().map_err(|error| StoreError::Broken(error.into_string()))?;
         env.set_high_priority_background_threads(1); // flushes
         env.set_low_priority_background_threads(1); // compactions
-        // Four shards of 8 MB rather than the default 64 small ones: what is larger than its shard is never kept, and was
+        // Four shards of 4 MB rather than the default 64 small ones: what is larger than its shard is never kept, and was
         // seen read anew with every get.
         let mut cache = LruCacheOptions::default();
         cache.set_capacity(CACHE_BYTES_MAX);
@@ -554,7 +554,7 @@ fn options(shared: &Shared) -> Result<Options, rocksdb::Error> {
 
     options.set_write_buffer_manager(&shared.memtables);
     options.set_write_buffer_size(MEMTABLE_BYTES_MAX);
-    options.set_max_write_buffer_number(2);
+    options.set_max_write_buffer_number(4);
     options.set_compression_type(DBCompressionType::Lz4);
     // Tables go to the disk little by little, so that a sync of the log does not queue behind megabytes of them.
     options.set_bytes_per_sync(MIB as u64 / 2);
