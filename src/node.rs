@@ -39,6 +39,8 @@ mod streams;
 
 /// The methods that we answer otherwise than by 405.
 const ALLOW: &str = "REGISTER, INVITE, ACK, CANCEL, OPTIONS";
+/// How much may wait for the disk, for each transaction that may be under way: a REGISTER holds a yes per replica and its own.
+const HELD_PER_TRANSACTION_MAX: usize = 4;
 /// Records looked at for purging, per replica and second.
 const PURGE_PER_SECOND: usize = 500;
 
@@ -263,6 +265,11 @@ impl Node {
         }
         if echo_bytes(message) > ECHO_BYTES_MAX {
             return self.refuse(ctx, came, message, 400, "Bad Request", "its Vias, tags and Call-ID are too long");
+        }
+        // A disk that hangs holds back what waits for it: a *no* to a trunk, an answer to another node. They are bounded, too.
+        let held_max = HELD_PER_TRANSACTION_MAX * self.site.settings.registrar.transaction_count_max;
+        if ctx.out.held_count() >= held_max {
+            return self.refuse(ctx, came, message, 503, "Service Unavailable", "the disk does not answer");
         }
         if let (Port::Replica(replica, _), true) = (came.port, stamped) {
             return self.stamped(ctx, came, message, usize::from(replica));

@@ -177,7 +177,7 @@ impl Desk {
     }
 }
 
-fn settings() -> Settings {
+pub fn settings() -> Settings {
     let udp = |address: &str| Listener {
         transport: Transport::Udp,
         address: address.parse().expect("an address"),
