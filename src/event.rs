@@ -37,37 +37,122 @@ pub enum Drop {
 
 #[derive(Clone, Debug)]
 pub enum Event {
-    DatagramDropped { from: SocketAddr, why: Drop },
-    MalformedAnswered { from: SocketAddr, code: u16, why: &'static str },
-    Retransmission { from: SocketAddr },
-    SentByDiffers { from: SocketAddr },
-    Challenged { imsi: Imsi },
-    Registered { imsi: Imsi, from: SocketAddr, moved: bool, elapsed_us: u64 },
-    Detached { imsi: Imsi },
-    DetachIgnored { imsi: Imsi },
-    RegisterRefused { imsi: Option<Imsi>, from: SocketAddr, code: u16, why: &'static str },
-    RequestRefused { from: SocketAddr, method: &'static str, code: u16, why: &'static str },
-    Redirected { imsi: Imsi },
-    RouteRefused { code: u16, why: &'static str },
-    WriteRestamped { imsi: Imsi },
-    ReplicaMissedWrite { replica: String, imsi: Imsi, why: &'static str },
-    ReplicaLevel { replica: String },
-    ReplicaSilent { replica: String },
-    ReplicaClosed { replica: String, why: String },
-    ReplicaFounded { replica: String },
-    ReplicaNotFounded { replica: String },
-    ReplicaRefilled { replica: String, records: u64 },
-    HintsOverflowed { replica: String },
-    DiskFull { replica: String },
-    DiskFreed { replica: String },
-    SignatureRefused { from: SocketAddr, why: &'static str },
-    StampAhead { from: SocketAddr },
-    WrongShard { imsi: Imsi, from: SocketAddr },
-    ClockJumped { shift_s: u64 },
-    RecordUnreadable { replica: String },
-    Purged { replica: String, records: u64 },
-    NodeStoreRefused { why: String },
-    ConnectionRefused { from: SocketAddr, why: &'static str },
+    DatagramDropped {
+        from: SocketAddr,
+        why: Drop,
+    },
+    MalformedAnswered {
+        from: SocketAddr,
+        code: u16,
+        why: &'static str,
+    },
+    Retransmission {
+        from: SocketAddr,
+    },
+    SentByDiffers {
+        from: SocketAddr,
+    },
+    Challenged {
+        imsi: Imsi,
+    },
+    Registered {
+        imsi: Imsi,
+        from: SocketAddr,
+        moved: bool,
+        elapsed_us: u64,
+    },
+    Detached {
+        imsi: Imsi,
+    },
+    DetachIgnored {
+        imsi: Imsi,
+    },
+    RegisterRefused {
+        imsi: Option<Imsi>,
+        from: SocketAddr,
+        code: u16,
+        why: &'static str,
+    },
+    RequestRefused {
+        from: SocketAddr,
+        method: &'static str,
+        code: u16,
+        why: &'static str,
+    },
+    Redirected {
+        imsi: Imsi,
+    },
+    RouteRefused {
+        code: u16,
+        why: &'static str,
+    },
+    WriteRestamped {
+        imsi: Imsi,
+    },
+    ReplicaMissedWrite {
+        replica: String,
+        imsi: Imsi,
+        why: &'static str,
+    },
+    ReplicaLevel {
+        replica: String,
+    },
+    ReplicaSilent {
+        replica: String,
+    },
+    ReplicaClosed {
+        replica: String,
+        why: String,
+    },
+    ReplicaFounded {
+        replica: String,
+    },
+    ReplicaNotFounded {
+        replica: String,
+    },
+    ReplicaRefilled {
+        replica: String,
+        records: u64,
+    },
+    HintsOverflowed {
+        replica: String,
+    },
+    DiskFull {
+        replica: String,
+    },
+    DiskFreed {
+        replica: String,
+    },
+    SignatureRefused {
+        from: SocketAddr,
+        why: &'static str,
+    },
+    StampAhead {
+        from: SocketAddr,
+    },
+    WrongShard {
+        imsi: Imsi,
+        from: SocketAddr,
+    },
+    ClockJumped {
+        shift_s: u64,
+    },
+    RecordUnreadable {
+        replica: String,
+    },
+    Purged {
+        replica: String,
+        records: u64,
+    },
+    NodeStoreRefused {
+        why: String,
+    },
+    /// It waited for a disk that failed.
+    AnswerWithdrawn,
+    ConnectionRefused {
+        from: SocketAddr,
+        why: &'static str,
+    },
 }
 
 impl Event {
@@ -95,6 +180,7 @@ impl Event {
             Event::ReplicaMissedWrite { .. }
             | Event::ReplicaSilent { .. }
             | Event::SignatureRefused { .. }
+            | Event::AnswerWithdrawn
             | Event::WrongShard { .. }
             | Event::ClockJumped { .. } => Level::Warn,
             Event::ReplicaClosed { .. }
@@ -148,6 +234,7 @@ impl Event {
             Event::RecordUnreadable { .. } => "record_unreadable",
             Event::Purged { .. } => "purged",
             Event::NodeStoreRefused { .. } => "node_store_refused",
+            Event::AnswerWithdrawn => "answer_withdrawn",
             Event::ConnectionRefused { .. } => "connection_refused",
         }
     }
@@ -219,6 +306,7 @@ impl fmt::Display for Event {
             }
             Event::RecordUnreadable { replica } => write!(f, "replica {replica} holds a record that cannot be read"),
             Event::Purged { replica, records } => write!(f, "replica {replica} purged {records} records"),
+            Event::AnswerWithdrawn => f.write_str("an answer that waited for a disk which has failed was not given"),
             Event::NodeStoreRefused { why } => write!(f, "the node's own store refuses: {why}"),
             Event::ConnectionRefused { from, why } => write!(f, "closed a connection of {from}: {why}"),
         }

@@ -517,8 +517,17 @@ impl Node {
                     self.front.not_written(world!(self, ctx), &mut self.replicas, write, replica, why);
                 }
                 Inner::Promised { register } => self.front.not_promised(world!(self, ctx), register),
-                // Another node is not answered and takes it for missed; a trunk asks again.
-                Inner::Output(_) | Inner::Answer { .. } | Inner::NotWritten { .. } => {}
+                Inner::Output(Output::Answer { id, .. }) => self.answer_failed(ctx, id),
+                // Another node is not answered and takes it for missed; a trunk asks again: a copy is a new request to us.
+                Inner::Answer { key, .. } => {
+                    if let Some(key) = key {
+                        self.server.forget(key);
+                    }
+                    ctx.out.event(Event::AnswerWithdrawn);
+                }
+                Inner::Output(_) => ctx.out.event(Event::AnswerWithdrawn),
+                // Waits for nothing, so it is never held.
+                Inner::NotWritten { .. } => {}
                 // The hints stay; the replica is closed until the next start.
                 Inner::HintsWritten { .. } | Inner::Found => {}
             }

@@ -219,8 +219,8 @@ impl After {
 
     /// Waits for this one too.
     ///
-    /// A ninth store replaces nothing and is not forgotten either: it is told by the panic of a debug build, and no role of
-    /// this program waits for more stores than the replicas of one shard and the node's own.
+    /// There is no ninth store: no role waits for more than the replicas of one shard and the node's own, and a shard of more than
+    /// [`crate::config::REPLICAS_PER_SHARD_MAX`] is refused where the configuration is read.
     #[must_use]
     pub fn and(mut self, commit: CommitId) -> After {
         for slot in &mut self.commits {

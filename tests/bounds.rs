@@ -2,9 +2,10 @@
 
 mod desk;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use encamp::config::{Trunk, TrunkMode};
+use encamp::config::{Place, Trunk, TrunkMode};
 use encamp::node::Node;
 use encamp::seam::{Ctx, Input, Local, Outbox, Output, Port, Rng};
 use encamp::store::StoreId;
@@ -47,4 +48,44 @@ fn a_disk_that_hangs_holds_back_a_bounded_number_of_answers() {
     }
     assert!((1..=40).contains(&ctx.out.held_count()), "{} answers are held", ctx.out.held_count());
     assert!(refused >= 160, "{refused} of 200 were told at once");
+}
+
+/// Replicas elsewhere that cannot be asked (no key to sign with) are no reason to wait: the caller and the phone are told at once.
+#[test]
+fn who_cannot_ask_says_so_at_once() {
+    let mut settings = desk::settings();
+    settings.cluster_key = None;
+    for replica in &mut settings.replicas {
+        replica.place = Place::Remote { address: "192.0.2.99:5070".parse().expect("an address") };
+    }
+    let trunk: SocketAddr = "192.0.2.33:5060".parse().expect("an address");
+    settings.trunks.push(Trunk { name: "pbx".into(), address: trunk, mode: TrunkMode::Redirect, texts: false });
+    let mut stores = MemoryStores::default();
+    stores.stores.insert(StoreId::Node, MemoryStore::new());
+    let (mut rng, mut out) = (Rng::from_seed([1; 32]), Outbox::default());
+    let wall = WallTime { ms: desk::TODAY_MS, trusted: true };
+    let mut ctx = Ctx { now: Instant(0), wall, rng: &mut rng, stores: &mut stores, out: &mut out };
+    let mut node = Node::start(&mut ctx, Arc::new(settings)).expect("a node starts");
+    let imsi = desk::imsi(1);
+    let station: SocketAddr = "192.0.2.11:5062".parse().expect("an address");
+    for (from, method, code) in [(trunk, "INVITE", "503"), (station, "REGISTER", "504")] {
+        let text = format!(
+            "{method} sip:IMSI{imsi}@192.0.2.1 SIP/2.0\r\nVia: SIP/2.0/UDP {from};branch=z9hG4bK{method}\r\nFrom: <sip:IMSI{imsi}@a>;tag=1\r\n\
+             To: <sip:IMSI{imsi}@a>\r\nCall-ID: 1\r\nCSeq: 1 {method}\r\nContact: <sip:IMSI{imsi}@{from}>;expires=60\r\nMax-Forwards: 70\r\n\
+             User-Agent: OpenBTS 5.0\r\nContent-Length: 0\r\n\r\n"
+        );
+        while ctx.out.pop().is_some() {}
+        node.handle(
+            &mut ctx,
+            Input::Datagram { from, to: Local { port: Port::Front(0), address: None }, bytes: text.as_bytes() },
+        );
+        let mut answers = Vec::new();
+        while let Some(output) = ctx.out.pop() {
+            if let Output::Datagram { bytes, .. } = output {
+                answers.push(String::from_utf8_lossy(&bytes).into_owned());
+            }
+        }
+        assert!(matches!(&answers[..], [one] if one.starts_with(&format!("SIP/2.0 {code}"))), "{method}: {answers:?}");
+    }
+    assert_eq!(node.under_way(), 0);
 }

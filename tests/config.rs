@@ -259,7 +259,9 @@ fn a_thousand_mistakes_are_enough() {
 fn no_more_replicas_than_sixteen_bits_count() {
     let names: Vec<String> = (0..65_536).map(|number| format!("\"r{number}\"")).collect();
     let text = format!("{BASE}[[shard]]\nname = \"all\"\nsuffixes = [\"0-9\"]\nreplicas = [\n{}]\n", names.join(",\n"));
-    assert_eq!(problems_of(&text, &[]), ["65542:1 this is more than 65535 replicas (use fewer)"]);
+    let found = problems_of(&text, &[]);
+    let most = "6:1 a shard of 65536 replicas (7 are the most; split the shard by longer suffixes instead)";
+    assert_eq!(found, [most, "65542:1 this is more than 65535 replicas (use fewer)"]);
 }
 
 #[test]
@@ -890,6 +892,10 @@ const MISTAKES: &[(&str, &[&str])] = &[
             "5:12 `suffixes` is a list, not a text (write suffixes = [\"00-49\"])",
             "6:1 a shard without replicas keeps nothing (name at least one)",
         ],
+    ),
+    (
+        "[[shard]]\nname = \"all\"\nsuffixes = [\"0-9\"]\nreplicas = [\"a\", \"b\", \"c\", \"d\", \"e\", \"f\", \"g\", \"h\"]\n",
+        &["6:1 a shard of 8 replicas (7 are the most; split the shard by longer suffixes instead)"],
     ),
     (
         "[[shard]]\nname = \"all\"\nsuffixes = [\"0-9\"]\nreplicas = [\"a\", \"b\"]\nwrite_quorum = 3\n",

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::read::{Bound, listeners, value};
 use super::text::{Place, Report, Spot};
 use super::typed::View;
-use super::{Place as Whereabouts, Replica, Shard, units};
+use super::{Place as Whereabouts, REPLICAS_PER_SHARD_MAX, Replica, Shard, units};
 use crate::ident::Suffix;
 
 /// A range is written out; a longer one is almost surely a slip, and shards are not that many.
@@ -213,6 +213,11 @@ impl Map<'_> {
             report
                 .problem(view.place_of("replicas"), "a shard without replicas keeps nothing")
                 .hint("name at least one");
+        }
+        if count > REPLICAS_PER_SHARD_MAX {
+            report
+                .problem(view.place_of("replicas"), format!("a shard of {count} replicas"))
+                .hint(format!("{REPLICAS_PER_SHARD_MAX} are the most; split the shard by longer suffixes instead"));
         }
         self.shards[shard].write_quorum = if count <= 2 { 1 } else { count / 2 + 1 };
         if let Some(quorum) = view.count("write_quorum") {

@@ -128,6 +128,9 @@ pub struct ZoneSettings {
     pub ttl_s: u32,
 }
 
+/// A promise waits for at most eight stores ([`crate::seam::After`]): those of one shard, and the node's own.
+pub const REPLICAS_PER_SHARD_MAX: usize = 7;
+
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Shard {
     pub name: String,

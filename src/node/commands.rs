@@ -4,8 +4,11 @@ use super::Node;
 use crate::ident::Imsi;
 use crate::register::asking::Asker;
 use crate::register::merge::{Binding, Record};
-use crate::seam::{BindingAnswer, Command, CommandAnswer, Ctx, ErrorAnswer, LookupAnswer, Output, StatusAnswer, Who};
+use crate::seam::{
+    After, BindingAnswer, Command, CommandAnswer, Ctx, ErrorAnswer, LookupAnswer, Output, StatusAnswer, Who,
+};
 use crate::site::World;
+use crate::store::StoreId;
 
 /// `encamp lookup` of a phone whose replicas are elsewhere.
 pub(super) struct LookupCommand {
@@ -54,11 +57,10 @@ impl Node {
             Ok(_) => {
                 let shard = &self.site.settings.shards[shard];
                 let no_needed = shard.replicas.len() + 1 - shard.write_quorum;
-                let (mut left, here): (Vec<usize>, Vec<usize>) =
-                    shard.replicas.iter().partition(|index| self.replicas.is_remote(**index));
-                left.retain(|index| self.replicas.is_readable(*index, imsi) && !self.front.is_owed(imsi, *index));
-                left.sort_by_key(|index| !self.replicas.is_silent(*index));
-                let no = here.iter().filter(|index| self.replicas.is_believed(**index, imsi)).count();
+                let mut left = self.replicas.in_order(&shard.replicas, imsi);
+                left.retain(|index| self.replicas.is_remote(*index) && !self.front.is_owed(imsi, *index));
+                let here = shard.replicas.iter().filter(|index| !self.replicas.is_remote(**index));
+                let no = here.filter(|index| self.replicas.is_believed(**index, imsi)).count();
                 let command = LookupCommand { imsi, left, asked: None, no, no_needed };
                 self.commands.insert(id, command);
                 self.lookup_told(ctx, id, None);
@@ -82,13 +84,15 @@ impl Node {
         if command.no >= command.no_needed {
             return self.lookup_answer(ctx, id, imsi, &Record::default());
         }
-        command.asked = command.left.pop();
-        let Some(index) = command.asked else {
-            let answer = error("nobody can say", "too few replicas of its shard answered", "see encamp replica status");
-            return ctx.out.send(Output::Answer { id, answer });
-        };
-        self.replicas.query(world!(self, ctx), index, imsi, Asker::Command(id));
-        self.commands.insert(id, command);
+        while let Some(index) = command.left.pop() {
+            if self.replicas.query(world!(self, ctx), index, imsi, Asker::Command(id)) {
+                command.asked = Some(index);
+                self.commands.insert(id, command);
+                return;
+            }
+        }
+        let answer = error("nobody can say", "too few replicas of its shard answered", "see encamp replica status");
+        ctx.out.send(Output::Answer { id, answer });
     }
 
     fn lookup_answer(&mut self, ctx: &mut Ctx<'_>, id: u64, imsi: Imsi, record: &Record) {
@@ -115,7 +119,21 @@ impl Node {
             name: subscriber.map(|subscriber| subscriber.name.to_string()).unwrap_or_default(),
             bindings: record.bindings().map(binding).collect(),
         };
-        ctx.out.send(Output::Answer { id, answer: CommandAnswer::Lookup(answer) });
+        // A list of bindings is a promise, an empty one is a *no*: both wait until what they were read from is synced (promise 1).
+        let mut after = After::nothing();
+        let shard = self.site.map.shard_of(&imsi).map(|shard| &self.site.settings.shards[shard]);
+        let members: Vec<usize> = shard.map(|shard| shard.replicas.clone()).unwrap_or_default();
+        let w = world!(self, ctx);
+        for commit in members.iter().filter_map(|index| w.unsynced(StoreId::Replica(*index as u16))) {
+            after = after.and(commit);
+        }
+        ctx.out.send_after(after, Output::Answer { id, answer: CommandAnswer::Lookup(answer) });
+    }
+
+    /// The disk that an answer was waiting for has failed.
+    pub(super) fn answer_failed(&self, ctx: &mut Ctx<'_>, id: u64) {
+        let answer = error("no answer", "the disk that it was read from has failed", "see encamp replica status");
+        ctx.out.send(Output::Answer { id, answer });
     }
 }
 

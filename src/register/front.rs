@@ -256,9 +256,7 @@ impl Front {
         match replicas.read_local(w, shard, imsi) {
             Ok(Some(old)) => self.decide(w, replicas, id, old),
             Ok(None) => {
-                let mut left: Vec<usize> = w.site.settings.shards[shard].replicas.clone();
-                left.retain(|index| replicas.is_readable(*index, imsi));
-                left.sort_by_key(|index| !replicas.is_silent(*index));
+                let left = replicas.in_order(&w.site.settings.shards[shard].replicas, imsi);
                 self.ask_next(w, replicas, id, left);
             }
             Err(_) => self.finish_no(w, id, &No::Overload),
@@ -268,13 +266,13 @@ impl Front {
     /// Asks the next replica elsewhere for the newest record; with nobody left the phone is told to come back.
     fn ask_next(&mut self, w: &mut World<'_, '_>, replicas: &mut Replicas, id: u64, mut left: Vec<usize>) {
         let Some(registration) = self.under_way.get_mut(&id) else { return };
-        match left.pop() {
-            None => self.finish_no(w, id, &No::TooFewReplicas),
-            Some(index) => {
-                replicas.query(w, index, registration.imsi, Asker::Register(id));
+        while let Some(index) = left.pop() {
+            if replicas.query(w, index, registration.imsi, Asker::Register(id)) {
                 registration.state = State::Asking { left };
+                return;
             }
         }
+        self.finish_no(w, id, &No::TooFewReplicas);
     }
 
     /// A replica elsewhere told its record, or nothing.
@@ -769,6 +767,3 @@ fn send(w: &mut World<'_, '_>, key: TransactionKey, to: ReplyTo, mut writer: Wri
     let bytes = writer.finish();
     w.ctx.out.after(After::nothing(), Inner::Answer { key: Some(key), to, bytes });
 }
-
-/// The commits that an [`After`] of several replicas may hold, checked where the configuration is read.
-pub const REPLICAS_PER_SHARD_MAX: usize = 7;

@@ -247,7 +247,8 @@ impl Replicas {
         w.ctx.out.after(After::nothing(), what);
     }
 
-    fn apply_local(
+    /// Writes to a replica of ours, for this front end or for another node's.
+    pub fn apply_local(
         &mut self,
         w: &mut World<'_, '_>,
         index: usize,
@@ -267,17 +268,6 @@ impl Replicas {
             w.ctx.out.event(if full { Event::DiskFull { replica } } else { Event::DiskFreed { replica } });
         }
         applied
-    }
-
-    /// For a request from another node that writes to a replica of ours.
-    pub fn serve_write(
-        &mut self,
-        w: &mut World<'_, '_>,
-        index: usize,
-        imsi: Imsi,
-        delta: &Record,
-    ) -> Result<replica::Applied, StoreError> {
-        self.apply_local(w, index, imsi, delta)
     }
 
     /// A replica does not have a write: it is behind until it has, and is told again.
@@ -362,16 +352,27 @@ impl Replicas {
         Ok(newest)
     }
 
-    /// Asks a remote replica for a record; it comes as [`Told::Record`].
-    pub fn query(&mut self, w: &mut World<'_, '_>, index: usize, imsi: Imsi, asker: Asker) {
-        let deadline = w.site.settings.registrar.read_deadline;
-        self.ask(w, index, What::Query { asker }, Some(imsi), None, deadline, After::nothing());
+    /// Who of a shard's replicas is to be asked about an AOR, the first one last: those that may be read, those on this box before those
+    /// elsewhere, the silent ones at the end.
+    pub fn in_order(&self, members: &[usize], imsi: Imsi) -> Vec<usize> {
+        let mut order: Vec<usize> = members.iter().copied().filter(|index| self.is_readable(*index, imsi)).collect();
+        order.sort_by_key(|index| std::cmp::Reverse((self.is_silent(*index), self.is_remote(*index))));
+        order
     }
 
-    /// Asks a remote replica where a phone is; it comes as [`Told::Found`], [`Told::Absent`] or [`Told::NoAnswer`].
-    pub fn lookup(&mut self, w: &mut World<'_, '_>, index: usize, imsi: Imsi, lookup: u64) {
+    /// Asks a remote replica for a record; it comes as [`Told::Record`]. `false`: it cannot be asked, and nothing will come.
+    #[must_use]
+    pub fn query(&mut self, w: &mut World<'_, '_>, index: usize, imsi: Imsi, asker: Asker) -> bool {
         let deadline = w.site.settings.registrar.read_deadline;
-        self.ask(w, index, What::Lookup { lookup }, Some(imsi), None, deadline, After::nothing());
+        self.ask(w, index, What::Query { asker }, Some(imsi), None, deadline, After::nothing())
+    }
+
+    /// Asks a remote replica where a phone is; it comes as [`Told::Found`], [`Told::Absent`] or [`Told::NoAnswer`]. `false`: it cannot be
+    /// asked, and nothing will come.
+    #[must_use]
+    pub fn lookup(&mut self, w: &mut World<'_, '_>, index: usize, imsi: Imsi, lookup: u64) -> bool {
+        let deadline = w.site.settings.registrar.read_deadline;
+        self.ask(w, index, What::Lookup { lookup }, Some(imsi), None, deadline, After::nothing())
     }
 
     // --- Asking replicas elsewhere ---

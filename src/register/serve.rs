@@ -128,7 +128,7 @@ fn owner_elsewhere(w: &mut World<'_, '_>, request: &Request<'_>, imsi: Imsi) -> 
 
 fn write(w: &mut World<'_, '_>, replicas: &mut Replicas, index: usize, imsi: Imsi, text: &str) -> Reply {
     let Some(delta) = decode_text(text) else { return Reply::plain(400, "Record Cannot Be Read") };
-    match replicas.serve_write(w, index, imsi, &delta) {
+    match replicas.apply_local(w, index, imsi, &delta) {
         Err(error) => refused(&error),
         Ok(applied) => Reply {
             stamp: applied.older_than.unwrap_or_else(|| delta.stamp()),

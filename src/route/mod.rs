@@ -108,20 +108,11 @@ impl Route {
             return refuse(w, request, No::Overload, After::nothing());
         }
         let shard = &w.site.settings.shards[shard];
-        let mut left: Vec<usize> = shard.replicas.clone();
+        let mut left = replicas.in_order(&shard.replicas, imsi);
         // Neither one that is behind, nor one elsewhere that still owes us the yes for a write of this phone (promise 2).
-        left.retain(|index| {
-            replicas.is_readable(*index, imsi) && !(replicas.is_remote(*index) && front.is_owed(imsi, *index))
-        });
-        left.sort_by_key(|index| {
-            let rank = match () {
-                () if request.replica == Some(*index) => 0,
-                () if !replicas.is_remote(*index) => 1,
-                () if !replicas.is_silent(*index) => 2,
-                () => 3,
-            };
-            std::cmp::Reverse(rank)
-        });
+        left.retain(|index| !(replicas.is_remote(*index) && front.is_owed(imsi, *index)));
+        // The replica whose port it came to is read first; the sort is stable.
+        left.sort_by_key(|index| request.replica == Some(*index));
         self.count += 1;
         let id = self.count;
         let lookup = Lookup {
@@ -150,7 +141,10 @@ impl Route {
             }
             let Some(index) = lookup.left.pop() else { return self.finish(w, id, Err(No::TooFew)) };
             if replicas.is_remote(index) {
-                return replicas.lookup(w, index, lookup.imsi, id);
+                if replicas.lookup(w, index, lookup.imsi, id) {
+                    return;
+                }
+                continue;
             }
             let Ok(Some(record)) = replicas.read_one(w, index, lookup.imsi) else { continue };
             match contact_of(&record) {

@@ -291,6 +291,7 @@ impl Running {
                 Ok(None) => return,
                 // An ICMP error of an earlier answer: whom it was for is gone, and the next read goes on.
                 Err(error) => {
+                    *self.counters.0.entry("receive_failed").or_default() += 1;
                     tracing::debug!("a socket complains: {error}");
                     return;
                 }
