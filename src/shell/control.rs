@@ -207,7 +207,7 @@ impl Desk {
 
     /// Reads the files anew; a bad one leaves the old settings in force and shows in `status`.
     pub fn apply(&self) -> Answer {
-        match files::load(&self.config) {
+        match files::load_to_run(&self.config) {
             Err(fault) => {
                 let (first, all) = match &fault {
                     Fault::Unreadable(path, error) => {

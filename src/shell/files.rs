@@ -61,6 +61,16 @@ pub fn load(config: &Path) -> Result<(Settings, Vec<Problem>), Fault> {
     complete(&sources(config)?)
 }
 
+/// As [`load`], for the process that runs with it: the rehearsal's secret is made where it is asked for and there is none yet.
+pub fn load_to_run(config: &Path) -> Result<(Settings, Vec<Problem>), Fault> {
+    let (settings, notes) = load(config)?;
+    if settings.rehearsal.is_none() {
+        return Ok((settings, notes));
+    }
+    make_secret(&settings.data_dir).map_err(|error| Fault::Unreadable(settings.data_dir.join(SECRET_FILE), error))?;
+    load(config)
+}
+
 /// As [`load`], of texts that may not be on disk yet.
 pub fn complete(sources: &Sources) -> Result<(Settings, Vec<Problem>), Fault> {
     let (mut settings, mut notes) = read(sources).map_err(Fault::Wrong)?;

@@ -28,23 +28,8 @@ const END_WITHIN: Duration = Duration::from_secs(2);
 /// Returns the exit code: 0 after SIGTERM or SIGINT, 2 where it could not start or its own store failed.
 pub fn run(config: &Path) -> u8 {
     tune_memory();
-    let settings = match files::load(config) {
-        Ok((mut settings, notes)) => {
-            if settings.rehearsal.is_some() {
-                match files::make_secret(&settings.data_dir).map_err(|error| error.to_string()) {
-                    Ok(_) => {}
-                    Err(why) => {
-                        return fail(&format!(
-                            "cannot keep the rehearsal's secret in {}: {why}",
-                            settings.data_dir.display()
-                        ));
-                    }
-                }
-                settings = match files::load(config) {
-                    Ok((settings, _)) => settings,
-                    Err(_) => return fail("the configuration changed while it was read"),
-                };
-            }
+    let settings = match files::load_to_run(config) {
+        Ok((settings, notes)) => {
             eprint!("{}", problems_text(&notes));
             Arc::new(settings)
         }
