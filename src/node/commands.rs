@@ -122,7 +122,9 @@ impl Node {
         // A list of bindings is a promise, an empty one is a *no*: both wait until what they were read from is synced (promise 1).
         let mut after = After::nothing();
         let shard = self.site.map.shard_of(&imsi).map(|shard| &self.site.settings.shards[shard]);
-        let members: Vec<usize> = shard.map(|shard| shard.replicas.clone()).unwrap_or_default();
+        let mut members: Vec<usize> = shard.map(|shard| shard.replicas.clone()).unwrap_or_default();
+        // A closed store syncs no more, and nothing was read from it.
+        members.retain(|index| self.replicas.open_local(*index).is_some());
         let w = world!(self, ctx);
         for commit in members.iter().filter_map(|index| w.unsynced(StoreId::Replica(*index as u16))) {
             after = after.and(commit);

@@ -309,7 +309,9 @@ impl Front {
                 }
                 // What is told was read from stores that may not have synced it yet.
                 let mut after = After::nothing();
-                for index in &w.site.settings.shards[shard].replicas {
+                // A closed one syncs no more, and nothing was read from it.
+                let members = &w.site.settings.shards[shard].replicas;
+                for index in members.iter().filter(|index| replicas.open_local(**index).is_some()) {
                     let hint = replicas.has_missed(*index, imsi).then_some(StoreId::Node);
                     for store in [Some(StoreId::Replica(*index as u16)), hint].into_iter().flatten() {
                         if let Some(commit) = w.unsynced(store) {
