@@ -14,9 +14,10 @@ use crate::event::{Drop, Event};
 use crate::ident::Imsi;
 use crate::register::asking::Asker;
 use crate::register::front::{self, Front, STORE_REFUSED};
+use crate::register::locate::{Finder, Located, Locator, Seeker};
 use crate::register::replicas::{self, Replicas, Told};
 use crate::register::serve;
-use crate::route::{self, Route};
+use crate::route::redirect::{self, Redirect};
 use crate::seam::{ConnId, Ctx, Inner, Input, Local, Output, Port, ReplyTo, Timer, Timers};
 use crate::sip::header::{HeaderName, Uri, Via};
 use crate::sip::parse::{Malformed, MalformedKind, Message, parse};
@@ -31,6 +32,13 @@ use crate::zone::{Health, Map, Zone};
 macro_rules! world {
     ($node:ident, $ctx:ident) => {
         &mut World { ctx: &mut *$ctx, site: &$node.site, clock: &mut $node.clock, timers: &mut $node.timers }
+    };
+}
+
+/// Those who can be asked where a phone is.
+macro_rules! finder {
+    ($node:ident) => {
+        &mut Finder { front: &$node.front, replicas: &mut $node.replicas, locator: &mut $node.locator }
     };
 }
 
@@ -59,7 +67,8 @@ pub struct Node {
     server: Server,
     replicas: Replicas,
     front: Front,
-    route: Route,
+    locator: Locator,
+    redirect: Redirect,
     streams: BTreeMap<ConnId, streams::Stream>,
     commands: BTreeMap<u64, commands::LookupCommand>,
     purge_at: Vec<Option<Imsi>>,
@@ -125,7 +134,8 @@ impl Node {
             server: Server::default(),
             replicas,
             front: Front::default(),
-            route: Route::default(),
+            locator: Locator::default(),
+            redirect: Redirect::default(),
             streams: BTreeMap::new(),
             commands: BTreeMap::new(),
             purge_at,
@@ -178,6 +188,8 @@ impl Node {
                     self.front.not_written(world!(self, ctx), &mut self.replicas, write, replica, STORE_REFUSED);
                 }
                 Inner::Promised { register } => self.front.promised(world!(self, ctx), register),
+                Inner::Located { seeker, located } => self.located(ctx, seeker, located),
+                Inner::CallKept { .. } => {}
                 Inner::Found => self.replicas.found(world!(self, ctx)),
                 Inner::HintsWritten { replica, told } => {
                     self.replicas.hints_written(world!(self, ctx), replica, &told);
@@ -397,13 +409,21 @@ impl Node {
             Port::Replica(index, _) => Some(usize::from(index)),
         };
         let key = transaction::key(message, came.from);
-        let request = route::Request { from: came.from, to: came.to, key, bytes: came.bytes, message, replica };
+        let request = redirect::Request { from: came.from, to: came.to, key, bytes: came.bytes, message, replica };
         if message.method() == Some("CANCEL") {
             // A CANCEL has its INVITE's branch, so the INVITE's key differs by the method alone.
             let invite = transaction::key_of_method(message, came.from, "INVITE");
-            self.route.cancel(world!(self, ctx), &request, invite);
+            self.redirect.cancel(world!(self, ctx), &request, invite);
         } else {
-            self.route.invite(world!(self, ctx), &self.front, &mut self.replicas, &request);
+            self.redirect.invite(world!(self, ctx), finder!(self), &request);
+        }
+    }
+
+    /// Where a phone is, told to whoever asked.
+    fn located(&mut self, ctx: &mut Ctx<'_>, seeker: Seeker, located: Located) {
+        match seeker {
+            Seeker::Redirect(id) => self.redirect.located(world!(self, ctx), id, located),
+            Seeker::Caller(_) | Seeker::Callee(_) | Seeker::Sender(_) | Seeker::Recipient(_) => {}
         }
     }
 
@@ -448,7 +468,7 @@ impl Node {
     }
 
     fn told(&mut self, ctx: &mut Ctx<'_>, told: Told) {
-        let (front, route, replicas) = (&mut self.front, &mut self.route, &mut self.replicas);
+        let (front, locator, replicas) = (&mut self.front, &mut self.locator, &mut self.replicas);
         match told {
             Told::Nothing => {}
             Told::Written { write, replica, older_than } => {
@@ -461,9 +481,12 @@ impl Node {
                 front.told_record(world!(self, ctx), replicas, id, record);
             }
             Told::Record { asker: Asker::Command(id), record } => self.lookup_told(ctx, id, record),
-            Told::Found { lookup, contact } => route.found(world!(self, ctx), lookup, contact),
-            Told::Absent { lookup } => route.absent(world!(self, ctx), replicas, lookup),
-            Told::NoAnswer { lookup } => route.no_answer(world!(self, ctx), replicas, lookup),
+            Told::Record { asker: Asker::Locate(id), record } => {
+                locator.told_record(world!(self, ctx), replicas, id, record)
+            }
+            Told::Found { lookup, contact } => locator.found(world!(self, ctx), lookup, contact),
+            Told::Absent { lookup } => locator.absent(world!(self, ctx), replicas, lookup),
+            Told::NoAnswer { lookup } => locator.no_answer(world!(self, ctx), replicas, lookup),
         }
     }
 
@@ -478,6 +501,7 @@ impl Node {
             Timer::Register(id) => self.front.deadline(world!(self, ctx), &mut self.replicas, id),
             Timer::Replica(index) => self.replicas.retry(world!(self, ctx), index),
             Timer::Stream(conn) => self.stream_timeout(ctx, conn),
+            Timer::Call(_) => {}
             Timer::Housekeeping => self.housekeeping(ctx),
         }
     }
@@ -506,8 +530,11 @@ impl Node {
     /// A failed sync is fatal to its store: out of the write and the read set; for the node's own store the process ends.
     fn store_failed(&mut self, ctx: &mut Ctx<'_>, store: StoreId, why: String) {
         let untrue = ctx.out.failed(store);
-        if store == StoreId::Node {
-            return ctx.out.send(Output::End(format!("the node's own store failed: {why}")));
+        // "…where the node's own store or the messages' fails, the process ends" (promise 1).
+        match store {
+            StoreId::Node => return ctx.out.send(Output::End(format!("the node's own store failed: {why}"))),
+            StoreId::Messages => return ctx.out.send(Output::End(format!("the messages' store failed: {why}"))),
+            StoreId::Replica(_) => {}
         }
         self.replicas.closed(world!(self, ctx), store, why);
         for inner in untrue {
@@ -526,8 +553,10 @@ impl Node {
                     ctx.out.event(Event::AnswerWithdrawn);
                 }
                 Inner::Output(_) => ctx.out.event(Event::AnswerWithdrawn),
-                // Waits for nothing, so it is never held.
-                Inner::NotWritten { .. } => {}
+                // That the phone is nowhere was read from a disk which has failed.
+                Inner::Located { seeker, .. } => self.located(ctx, seeker, Located::TooFew),
+                // Wait for nothing, or for a store whose failure ends the process.
+                Inner::NotWritten { .. } | Inner::CallKept { .. } => {}
                 // The hints stay; the replica is closed until the next start.
                 Inner::HintsWritten { .. } | Inner::Found => {}
             }
@@ -566,7 +595,7 @@ impl Node {
 
     /// How much is under way: all 0 when a node is at rest.
     pub fn under_way(&self) -> usize {
-        self.front.under_way() + self.route.under_way() + self.commands.len()
+        self.front.under_way() + self.redirect.under_way() + self.locator.under_way() + self.commands.len()
     }
 }
 

@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::config::Settings;
 use crate::event::Event;
 use crate::ident::{Imsi, Msisdn};
+use crate::register::locate::{Located, Seeker};
 use crate::register::merge::Record;
 use crate::store::{CommitId, Seq, StoreId, Stores};
 use crate::time::{Instant, Stamp, WallTime};
@@ -76,6 +77,12 @@ pub enum Command {
     Lookup(Who),
     Replicas,
     Status,
+    /// The calls under way.
+    Calls,
+    /// Ends one: its id as [`CallAnswer`] shows it.
+    CallEnd(String),
+    /// The texts that wait.
+    Queue,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -106,6 +113,8 @@ pub enum Output {
         answer: CommandAnswer,
     },
     Event(Event),
+    /// A call has ended, or was refused: a line of the call records.
+    CallRecord(Box<CallRecord>),
     /// The node cannot go on: its own store failed. The process ends, with these words.
     End(String),
 }
@@ -117,7 +126,77 @@ pub enum CommandAnswer {
     Lookup(LookupAnswer),
     Replicas(Vec<ReplicaAnswer>),
     Status(StatusAnswer),
+    Calls(Vec<CallAnswer>),
+    Queue(Vec<TextAnswer>),
+    Done,
     Error(ErrorAnswer),
+}
+
+/// A call under way.
+#[derive(Clone, Debug, Serialize)]
+pub struct CallAnswer {
+    pub id: String,
+    /// `locating`, `ringing`, `up`, `ending`.
+    pub state: &'static str,
+    /// Number, else `IMSI..`, of the one who called, and of the one called.
+    pub from: String,
+    pub to: String,
+    /// Milliseconds since 1970 here; the shell writes RFC 3339.
+    pub since: u64,
+    pub duration_s: u64,
+    /// Base station or trunk of the caller and of the called one: the name where it has one, else the address; with the cell where
+    /// it is known, `hill 001-01-1000-10`.
+    pub cells: Vec<String>,
+}
+
+/// A text that waits.
+#[derive(Clone, Debug, Serialize)]
+pub struct TextAnswer {
+    pub id: String,
+    pub from: String,
+    pub to: String,
+    /// `sending`, `waiting`, `absent`.
+    pub state: &'static str,
+    /// Milliseconds since 1970 here; the shell writes RFC 3339.
+    pub since: u64,
+    pub next_attempt: Option<u64>,
+    pub cause: String,
+}
+
+/// What is kept of a call that has ended: one line of the records.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CallRecord {
+    pub id: String,
+    /// Milliseconds since 1970: the INVITE, the answer where there was one, the end.
+    pub started_ms: u64,
+    pub answered_ms: Option<u64>,
+    pub ended_ms: u64,
+    /// Number, else `IMSI..`, of the caller; what he dialled; the IMSI of each end that is a phone of ours.
+    pub from: String,
+    pub to: String,
+    pub from_imsi: Option<Imsi>,
+    pub to_imsi: Option<Imsi>,
+    /// As in [`CallAnswer`].
+    pub from_cell: String,
+    pub to_cell: String,
+    pub outcome: CallOutcome,
+    /// The last answer's code; 0 where there was none.
+    pub code: u16,
+    /// Of Q.850; 0 where it is not known.
+    pub cause: u8,
+    /// `caller`, `called`, `us`; why, in words.
+    pub ended_by: &'static str,
+    pub why: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CallOutcome {
+    Answered,
+    /// The caller gave up.
+    Cancelled,
+    Refused,
+    /// Answered 302: what became of it is not known here.
+    Redirected,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -269,6 +348,10 @@ pub enum Inner {
     HintsWritten { replica: usize, told: Vec<(Imsi, Record)> },
     /// Everything that the yes to a REGISTER waits for is on the disk.
     Promised { register: u64 },
+    /// Where a phone is, for whoever asked.
+    Located { seeker: Seeker, located: Located },
+    /// The record of an answered call is on the disk.
+    CallKept { call: u64 },
 }
 
 /// Where an answer goes.
@@ -374,6 +457,8 @@ pub enum Timer {
     Replica(usize),
     /// A stream connection without traffic.
     Stream(ConnId),
+    /// A call: its next deadline.
+    Call(u64),
     /// Purge, forget, reserve: once a second.
     Housekeeping,
 }

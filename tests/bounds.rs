@@ -20,7 +20,15 @@ fn a_disk_that_hangs_holds_back_a_bounded_number_of_answers() {
     settings.registrar.transaction_count_max = 10;
     settings.shards[0].write_quorum = settings.shards[0].replicas.len();
     let address = "192.0.2.33:5060".parse().expect("an address");
-    settings.trunks.push(Trunk { name: "pbx".into(), address, mode: TrunkMode::Redirect, texts: false });
+    settings.trunks.push(Trunk {
+        name: "pbx".into(),
+        address,
+        mode: TrunkMode::Redirect,
+        texts: false,
+        prefixes: Vec::new(),
+        username: None,
+        password: None,
+    });
     let mut stores = MemoryStores::default();
     for id in [StoreId::Node, StoreId::Replica(0), StoreId::Replica(1)] {
         stores.stores.insert(id, MemoryStore::new());
@@ -59,7 +67,15 @@ fn who_cannot_ask_says_so_at_once() {
         replica.place = Place::Remote { address: "192.0.2.99:5070".parse().expect("an address") };
     }
     let trunk: SocketAddr = "192.0.2.33:5060".parse().expect("an address");
-    settings.trunks.push(Trunk { name: "pbx".into(), address: trunk, mode: TrunkMode::Redirect, texts: false });
+    settings.trunks.push(Trunk {
+        name: "pbx".into(),
+        address: trunk,
+        mode: TrunkMode::Redirect,
+        texts: false,
+        prefixes: Vec::new(),
+        username: None,
+        password: None,
+    });
     let mut stores = MemoryStores::default();
     stores.stores.insert(StoreId::Node, MemoryStore::new());
     let (mut rng, mut out) = (Rng::from_seed([1; 32]), Outbox::default());

@@ -41,6 +41,9 @@ pub struct Settings {
     pub replicas: Vec<Replica>,
     pub registrar: Registrar,
     pub dialplan: Dialplan,
+    pub calls: Calls,
+    pub messages: Messages,
+    pub emergency: Emergency,
     /// Less than this many bytes left on the disk: writes are refused (`disk_reserve`, default 64 MB).
     pub disk_reserve_bytes: u64,
     pub rehearsal: Option<Rehearsal>,
@@ -110,6 +113,21 @@ pub struct Trunk {
     pub address: SocketAddr,
     pub mode: TrunkMode,
     pub texts: bool,
+    /// The numbers that go out here begin with one of these; none: every number for which no other trunk has a prefix.
+    pub prefixes: Vec<String>,
+    /// What its 401 and 407 are answered with.
+    pub username: Option<String>,
+    pub password: Option<Password>,
+}
+
+/// A password of ours at somebody else's: never printed.
+#[derive(Clone, PartialEq, Eq, zeroize::ZeroizeOnDrop)]
+pub struct Password(pub String);
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Password(…)")
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -213,6 +231,79 @@ impl Default for Registrar {
 pub struct Dialplan {
     /// Numbers with these prefixes are ours: unknown ones are 404 and never go to a trunk.
     pub local_prefixes: Vec<String>,
+}
+
+/// How long a call may take at each step, and where its record goes (`[calls]`).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Calls {
+    /// Base stations that page a phone together have this long until it rings (paging takes 10 s).
+    pub ring_group: Duration,
+    /// From the INVITE to the answer.
+    pub setup_max: Duration,
+    /// From the answer to the end.
+    pub duration_max: Duration,
+    /// The base stations of an established call are asked this often whether they live.
+    pub probe_interval: Duration,
+    pub count_max: usize,
+    /// One line per call; default `<data_dir>/calls.csv`.
+    pub record_file: PathBuf,
+    /// Above this size it becomes `calls.csv.1`, the former `.1` becomes `.2`, up to `record_file_count`.
+    pub record_file_bytes_max: u64,
+    pub record_file_count: u32,
+}
+
+impl Calls {
+    /// Every default, for this `data_dir`.
+    pub fn of(data_dir: &std::path::Path) -> Calls {
+        Calls {
+            ring_group: Duration::from_secs(15),
+            setup_max: Duration::from_secs(60),
+            duration_max: Duration::from_secs(4 * 3600),
+            probe_interval: Duration::from_secs(600),
+            count_max: 1_000,
+            record_file: data_dir.join("calls.csv"),
+            record_file_bytes_max: 16 << 20,
+            record_file_count: 8,
+        }
+    }
+}
+
+/// The message centre (`[messages]`).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Messages {
+    /// The number that stands for the centre itself, and as whose its own texts are shown.
+    pub service_centre: String,
+    /// A text that could not be delivered for so long is given up.
+    pub life_max: Duration,
+    /// Texts that wait: in all, and for one phone. Beyond it new ones are refused with 503.
+    pub count_max: usize,
+    pub count_per_phone_max: usize,
+}
+
+impl Default for Messages {
+    fn default() -> Messages {
+        Messages {
+            service_centre: "1000".into(),
+            life_max: Duration::from_secs(7 * 86_400),
+            count_max: 100_000,
+            count_per_phone_max: 1_000,
+        }
+    }
+}
+
+/// Emergency calls (`[emergency]`).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Emergency {
+    /// 112, 911 and `sos` are always among them.
+    pub numbers: Vec<String>,
+    /// Index into `Settings::trunks`; `None`: the trunks by prefix, as for any other number.
+    pub trunk: Option<usize>,
+}
+
+impl Default for Emergency {
+    fn default() -> Emergency {
+        Emergency { numbers: ["112", "911"].map(str::to_owned).to_vec(), trunk: None }
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -16,8 +16,8 @@ use super::text::{Place, Report, Spot};
 use super::typed::{self, Entry, Item, View};
 use super::units::{self, Flaw};
 use super::{
-    BaseStation, ClusterKey, Dialplan, Front, Listener, Registrar, Rehearsal, Settings, Subscribers, Transport, Trunk,
-    TrunkMode, Unlisted, ZoneSettings, csv, keys, map, sims,
+    BaseStation, Calls, ClusterKey, Dialplan, Emergency, Front, Listener, Messages, Registrar, Rehearsal, Settings,
+    Subscribers, Transport, Trunk, TrunkMode, Unlisted, ZoneSettings, csv, keys, map, sims,
 };
 use crate::ident::Network;
 
@@ -170,6 +170,9 @@ fn settings(root: &View<'_>, sources: &Sources, roll: sims::Roll, report: &mut R
     Some(Settings {
         domain,
         control: control.unwrap_or_else(|| data_dir.join("control.sock")),
+        calls: Calls::of(&data_dir),
+        messages: Messages::default(),
+        emergency: Emergency::default(),
         data_dir,
         cluster_key,
         front,
@@ -478,7 +481,8 @@ fn read_trunks(root: &View<'_>, front: &Front, base_stations: &[BaseStation], re
         };
         let texts = view.flag("texts").is_some_and(|texts| texts.value);
         if let (Some(name), Some(address)) = (name, address) {
-            all.push(Trunk { name: name.value, address: address.value, mode, texts });
+            let (prefixes, username, password) = (Vec::new(), None, None);
+            all.push(Trunk { name: name.value, address: address.value, mode, texts, prefixes, username, password });
         }
     }
     all

@@ -40,6 +40,7 @@ pub enum What {
 pub enum Asker {
     Register(u64),
     Command(u64),
+    Locate(u64),
 }
 
 /// A request in the making.

@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod decide;
 pub mod front;
 pub mod hints;
+pub mod locate;
 pub mod merge;
 pub mod replica;
 pub mod replicas;

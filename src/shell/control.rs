@@ -172,7 +172,11 @@ impl Desk {
                     CommandAnswer::Lookup(lookup) => u8::from(lookup.bindings.is_empty()),
                     CommandAnswer::Error(error) if error.error == "not provisioned" => 1,
                     CommandAnswer::Error(_) => 2,
-                    CommandAnswer::Replicas(_) | CommandAnswer::Status(_) => 0,
+                    CommandAnswer::Replicas(_)
+                    | CommandAnswer::Status(_)
+                    | CommandAnswer::Calls(_)
+                    | CommandAnswer::Queue(_)
+                    | CommandAnswer::Done => 0,
                 };
                 let mut answer = serde_json::to_value(&answer).unwrap_or_default();
                 for binding in answer.get_mut("bindings").and_then(Value::as_array_mut).into_iter().flatten() {

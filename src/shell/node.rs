@@ -112,9 +112,10 @@ impl Stores for OpenStores {
 }
 
 impl OpenStores {
-    /// Opens the node's own store and every local replica's; one that cannot be opened is left out, with the reason.
+    /// Opens the node's own store, the messages' and every local replica's; a replica's that cannot be opened is left out, with the
+    /// reason.
     ///
-    /// Errors: the node's own store cannot be opened: nothing runs without it.
+    /// Errors: the node's own store or the messages' cannot be opened: nothing runs without them.
     pub fn open(
         settings: &Settings,
         tell: impl Fn(SyncReport) + Send + Sync + Clone + 'static,
@@ -124,7 +125,11 @@ impl OpenStores {
             RocksStore::open(path, id, &shared, settings.disk_reserve_bytes, Box::new(tell.clone()))
                 .map_err(|error| error.to_string())
         };
-        let mut stores = BTreeMap::from([(StoreId::Node, open(&settings.data_dir.join("node"), StoreId::Node)?)]);
+        let own = [(StoreId::Node, "node"), (StoreId::Messages, "messages")];
+        let mut stores = own
+            .into_iter()
+            .map(|(id, name)| Ok((id, open(&settings.data_dir.join(name), id)?)))
+            .collect::<Result<BTreeMap<_, _>, String>>()?;
         let mut faults = Vec::new();
         for (index, replica) in settings.replicas.iter().enumerate() {
             if let Place::Local { path, .. } = &replica.place {
@@ -366,6 +371,7 @@ impl Running {
                     }
                 }
                 Output::Event(event) => self.counters.tell(&event),
+                Output::CallRecord(_) => {}
                 Output::End(why) => self.end = Some(End::Failed(why)),
             }
         }

@@ -19,6 +19,8 @@ pub enum StoreId {
     Node,
     /// The bindings of a local replica: its index in `Settings::replicas`.
     Replica(u16),
+    /// The message centre's texts.
+    Messages,
 }
 
 /// The number of a write within its store, counted from 1 since the store was opened; 0 is before all of them.

@@ -210,6 +210,7 @@ impl RocksStore {
             .name(match id {
                 StoreId::Node => "sync-node".to_owned(),
                 StoreId::Replica(index) => format!("sync-{index}"),
+                StoreId::Messages => "sync-messages".to_owned(),
             })
             .spawn({
                 let core = Arc::clone(&core);

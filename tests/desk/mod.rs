@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use encamp::config::{
-    ClusterKey, Dialplan, Front, Listener, Place, Registrar, Replica, Settings, Shard, Subscriber, Subscribers,
-    Transport, Unlisted, ZoneSettings,
+    Calls, ClusterKey, Dialplan, Emergency, Front, Listener, Messages, Place, Registrar, Replica, Settings, Shard,
+    Subscriber, Subscribers, Transport, Unlisted, ZoneSettings,
 };
 use encamp::event::Event;
 use encamp::gsm::auc::Auth;
@@ -46,7 +46,7 @@ impl Desk {
 
     pub fn at(wall: WallTime) -> Desk {
         let mut stores = MemoryStores::default();
-        for id in [StoreId::Node, StoreId::Replica(0), StoreId::Replica(1)] {
+        for id in [StoreId::Node, StoreId::Messages, StoreId::Replica(0), StoreId::Replica(1)] {
             stores.stores.insert(id, MemoryStore::new());
         }
         let settings = Arc::new(settings());
@@ -221,6 +221,9 @@ pub fn settings() -> Settings {
         replicas: vec![replica(0), replica(1)],
         registrar: Registrar::default(),
         dialplan: Dialplan::default(),
+        calls: Calls::of(std::path::Path::new("/")),
+        messages: Messages::default(),
+        emergency: Emergency::default(),
         disk_reserve_bytes: 0,
         rehearsal: None,
         subscribers,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use encamp::config::{
-    ClusterKey, Dialplan, Front, Listener, Place, Registrar, Replica, Settings, Shard, Subscriber, Subscribers,
-    Transport, Trunk, TrunkMode, Unlisted, ZoneSettings,
+    Calls, ClusterKey, Dialplan, Emergency, Front, Listener, Messages, Place, Registrar, Replica, Settings, Shard,
+    Subscriber, Subscribers, Transport, Trunk, TrunkMode, Unlisted, ZoneSettings,
 };
 use encamp::gsm::auc::{Auth, Ki};
 use encamp::ident::{Imsi, Msisdn, Network, Suffix};
@@ -284,7 +284,15 @@ fn settings(
             unlisted: Unlisted::Silence,
         },
         base_stations: Vec::new(),
-        trunks: vec![Trunk { name: "pbx".into(), address: trunk, mode: TrunkMode::Redirect, texts: false }],
+        trunks: vec![Trunk {
+            name: "pbx".into(),
+            address: trunk,
+            mode: TrunkMode::Redirect,
+            texts: false,
+            prefixes: Vec::new(),
+            username: None,
+            password: None,
+        }],
         zone: ZoneSettings { apex: DOMAIN.into(), listen: Vec::new(), allow: Vec::new(), ttl_s: 60 },
         shards: shards.collect(),
         replicas: replicas.collect(),
@@ -294,6 +302,9 @@ fn settings(
             ..Registrar::default()
         },
         dialplan: Dialplan::default(),
+        calls: Calls::of(std::path::Path::new("/")),
+        messages: Messages::default(),
+        emergency: Emergency::default(),
         disk_reserve_bytes: 0,
         rehearsal: None,
         subscribers: Arc::clone(subscribers),

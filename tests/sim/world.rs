@@ -502,7 +502,7 @@ impl World {
                     self.at(self.now_us + SECOND, Ev::Start { node });
                     return;
                 }
-                Output::Zone(_) | Output::Stream { .. } | Output::StreamClose { .. } => {}
+                Output::Zone(_) | Output::Stream { .. } | Output::StreamClose { .. } | Output::CallRecord(_) => {}
             }
         }
         let ids: Vec<StoreId> = self.boxes[node].disks.0.keys().copied().collect();

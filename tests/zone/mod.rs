@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use encamp::config::{
-    Dialplan, Front, Listener, Place, Registrar, Replica, Settings, Shard, Subscriber, Subscribers, Transport,
-    Unlisted, ZoneSettings,
+    Calls, Dialplan, Emergency, Front, Listener, Messages, Place, Registrar, Replica, Settings, Shard, Subscriber,
+    Subscribers, Transport, Unlisted, ZoneSettings,
 };
 use encamp::gsm::auc::Auth;
 use encamp::ident::{Imsi, Msisdn, Suffix};
@@ -85,6 +85,9 @@ pub fn settings(shards: Vec<ShardDraft<'_>>) -> Settings {
         replicas,
         registrar: Registrar::default(),
         dialplan: Dialplan::default(),
+        calls: Calls::of(std::path::Path::new("/")),
+        messages: Messages::default(),
+        emergency: Emergency::default(),
         disk_reserve_bytes: 0,
         rehearsal: None,
         subscribers: Arc::new(Subscribers::default()),
