@@ -16,11 +16,17 @@
 // The rehearsal stands outside of the box: it has sockets, threads and a clock of its own.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod air;
 pub mod bts;
+pub mod call;
 pub mod finder;
+pub mod heard;
 pub mod pbx;
 pub mod phone;
 pub mod report;
+mod rp;
+pub mod rtp;
+pub mod text;
 
 use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
@@ -29,7 +35,7 @@ use std::sync::mpsc::channel;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bts::{Cell, Dialect, Station};
+use bts::{Cell, Dialect, Proxies, Station};
 use finder::{Finder, Nothing};
 use pbx::{Pbx, Told};
 use phone::{Phone, Registration, Saw};
@@ -139,7 +145,8 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&str)) -> Report {
         let dialect = if index % 2 == 0 { Dialect::V5 } else { Dialect::V4 };
         // "Unique LAC per BTS is needed" (wire.md 8).
         let cell = Cell { mcc: "001", mnc: "01", lac: 1000 + index as u16, ci: 10 };
-        match Station::new(name, *address, plan.front, dialect, cell) {
+        let proxies = Proxies { registration: plan.front, speech: plan.calls, texts: plan.calls };
+        match Station::new(name, *address, proxies, dialect, cell) {
             Ok(station) => stations.push(station),
             Err(error) => return Report::failed(format!("the base station {name} cannot use {address}: {error}")),
         }
