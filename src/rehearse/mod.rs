@@ -27,6 +27,7 @@ pub mod report;
 mod rp;
 pub mod rtp;
 pub mod text;
+pub mod trunk;
 
 use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
