@@ -17,3 +17,4 @@ pub mod aka;
 pub mod auc;
 pub mod comp128;
 pub mod text;
+pub mod tpdu;
