@@ -16,5 +16,6 @@ macro_rules! told_by_words {
 pub mod aka;
 pub mod auc;
 pub mod comp128;
+pub mod rpdu;
 pub mod text;
 pub mod tpdu;
