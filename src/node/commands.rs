@@ -38,8 +38,8 @@ impl Node {
             }),
             Command::Lookup(who) => return self.lookup(ctx, id, who),
             Command::Calls => {
-                let answers = self.calls.describe(world!(self, ctx));
-                CommandAnswer::Calls(answers)
+                let w: &World<'_, '_> = world!(self, ctx);
+                CommandAnswer::Calls(self.calls.describe(w))
             }
             Command::CallEnd(call) => match self.calls.end(world!(self, ctx), &call) {
                 true => CommandAnswer::Done,

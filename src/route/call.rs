@@ -346,15 +346,15 @@ impl Call {
                 self.state = State::Locating;
                 finder.seek(w, imsi, Seeker::Callee(self.id), Want::Contact, None);
             }
-            Dialled::Trunks(trunks) => self.to_trunks(w, trunks, false),
+            Dialled::Trunks(trunks) => self.dial_trunks(w, trunks, false),
             Dialled::Emergency(trunks) => {
                 w.event(Event::EmergencyCall { from: self.caller.from });
-                self.to_trunks(w, trunks, true);
+                self.dial_trunks(w, trunks, true);
             }
         }
     }
 
-    fn to_trunks(&mut self, w: &mut World<'_, '_>, trunks: Vec<usize>, emergency: bool) {
+    fn dial_trunks(&mut self, w: &mut World<'_, '_>, trunks: Vec<usize>, emergency: bool) {
         self.plan = Plan::Trunks { left: trunks.into(), emergency };
         self.state = State::Ringing;
         self.next_trunk(w);
@@ -575,12 +575,13 @@ impl Call {
         if branch.cancelled || self.state != State::Ringing {
             return;
         }
-        if matches!(code, 401 | 407) && !branch.challenged {
-            if let Some(credentials) = credentials(w, &branch, message, code) {
-                branch.challenged = true;
-                self.send_invite(w, branch, Some(credentials));
-                return self.keep(w, KeptState::Setup);
-            }
+        if matches!(code, 401 | 407)
+            && !branch.challenged
+            && let Some(credentials) = credentials(w, &branch, message, code)
+        {
+            branch.challenged = true;
+            self.send_invite(w, branch, Some(credentials));
+            return self.keep(w, KeptState::Setup);
         }
         let mut refusal = Refusal::passed_on(message, code);
         let is_final = match branch.trunk {
