@@ -294,7 +294,9 @@ fn asserted<'a>(message: &Message<'a>) -> Option<&'a str> {
 /// A 200 of a base station to an INVITE of a call that is no more, perhaps of an earlier run: acknowledged and hung up, statelessly;
 /// should it come again, it is told again.
 pub(super) fn end_stray(w: &mut World<'_, '_>, from: SocketAddr, message: &Message<'_>) {
-    let Some(way) = Way::to(w.site, from) else { return };
+    let Some(way) = Way::to(w.site, from).filter(|_| w.site.is_listed(from.ip())) else {
+        return w.event(Event::DatagramDropped { from, why: Drop::ResponseUnknown });
+    };
     let contact = message.headers_of(HeaderName::Contact).flat_map(values).next();
     let contact = contact.and_then(|contact| NameAddr::parse(contact).ok()).map(|contact| contact.uri.to_owned());
     let (Some(sender), Some(to)) = (message.header(HeaderName::From), message.header(HeaderName::To)) else { return };
