@@ -572,9 +572,14 @@ mod tests {
     fn an_end_waits_for_no_disk() {
         let folder = tempfile::tempdir().unwrap();
         let full = Calls { record_file: "/dev/full".into(), ..target(folder.path(), 1_000_000, 8) };
-        let started = Instant::now();
-        let tally = write_all(&full, ["a".into(), "b".into()]);
-        assert!(started.elapsed() < Duration::from_secs(1));
+        let (mut records, writer) = start(&full).unwrap();
+        records.keep(Box::new(record("a")));
+        records.keep(Box::new(record("b")));
+        // It pauses before it tries again.
+        wait_for(|| count(&writer.tally, "call_record_faults") > 0);
+        let (started, tally) = (Instant::now(), Arc::clone(&writer.tally));
+        drop(records);
+        assert!(writer.wait(Duration::from_millis(500)), "after {:?}", started.elapsed());
         assert_eq!((count(&tally, "call_records_written"), count(&tally, "call_records_lost")), (0, 2));
     }
 
