@@ -278,19 +278,28 @@ pub(super) fn read_emergency(
 ) -> Emergency {
     let mut emergency = Emergency::default();
     let section = root.table("emergency");
-    for spot in section.and_then(|section| section.texts("numbers")).unwrap_or_default() {
-        let Some(number) = value(spot, emergency_number, report) else { continue };
-        note_owner(&number, spot.at, roll, report);
-        if !emergency.numbers.contains(&number) {
-            emergency.numbers.push(number);
-        }
-    }
-    for number in Emergency::default().numbers {
-        let is_written = section.and_then(|section| section.texts("numbers")).unwrap_or_default();
-        if let (Some(owner), false) = (owner(&number, roll), is_written.iter().any(|spot| spot.value == number)) {
+    let written = section.and_then(|section| section.texts("numbers")).unwrap_or_default();
+    // Those that nobody wrote are told at the subscriber who has one.
+    for number in emergency.numbers.iter().filter(|number| !written.iter().any(|spot| spot.value == **number)) {
+        if let Some(owner) = owner(number, roll) {
             report
                 .note(owner, format!("{number} is an emergency number: nobody reaches this phone by it"))
                 .hint("give the phone another number");
+        }
+    }
+    for spot in written {
+        let Some(number) = value(spot, emergency_number, report) else { continue };
+        if let Some(owner) = owner(&number, roll) {
+            let owner = report.name_of(owner);
+            report
+                .note(
+                    spot.at,
+                    format!("a subscriber has the emergency number {number}: nobody reaches his phone by it"),
+                )
+                .hint(format!("it is given at {owner}"));
+        }
+        if !emergency.numbers.contains(&number) {
+            emergency.numbers.push(number);
         }
     }
     let trunk = section.and_then(|section| section.text("trunk"));
@@ -320,15 +329,6 @@ fn emergency_number(text: &str) -> Result<String, Flaw> {
 
 fn owner(number: &str, roll: &Roll) -> Option<Place> {
     Msisdn::parse(number).ok().and_then(|number| roll.place_of_number(&number))
-}
-
-fn note_owner(number: &str, at: Place, roll: &Roll, report: &mut Report<'_>) {
-    if let Some(owner) = owner(number, roll) {
-        let owner = report.name_of(owner);
-        report
-            .note(at, format!("a subscriber has the emergency number {number}: nobody reaches his phone by it"))
-            .hint(format!("it is given at {owner}"));
-    }
 }
 
 fn unknown_trunk(root: &View<'_>, spot: Spot<&str>, report: &mut Report<'_>) {
