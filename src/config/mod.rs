@@ -114,7 +114,7 @@ pub struct Trunk {
     pub address: SocketAddr,
     pub mode: TrunkMode,
     pub texts: bool,
-    /// The numbers that go out here begin with one of these; none: every number for which no other trunk has a prefix.
+    /// The numbers that go out here begin with one of these; none: every number, after the trunks that have a prefix for it.
     pub prefixes: Vec<String>,
     /// What its 401 and 407 are answered with.
     pub username: Option<String>,
@@ -297,7 +297,7 @@ impl Default for Messages {
 pub struct Emergency {
     /// 112 and 911 are always among them; `sos`, which is no number, is meant without being written.
     pub numbers: Vec<String>,
-    /// Index into `Settings::trunks`; `None`: the trunks by prefix, as for any other number.
+    /// Index into `Settings::trunks`: tried first. Then, or where it is `None`, the trunks by prefix, as for any other number.
     pub trunk: Option<usize>,
 }
 
