@@ -174,7 +174,7 @@ impl Call {
             from: self.from.clone(),
             to: self.to.clone(),
             since,
-            duration_s: w.clock.wall(w.ctx.now, w.ctx.wall).ms.saturating_sub(since) / 1000,
+            duration_s: self.answered.map_or(0, |(ms, _)| w.wall().ms.saturating_sub(ms) / 1000),
             cells: vec![self.place(w, Some(&self.caller.leg)), self.place(w, self.far_leg())],
         }
     }
