@@ -44,6 +44,7 @@ pub(super) struct Air {
     /// MT texts that are paged for or on the air, by Call-ID.
     pub arriving: HashMap<String, Arriving>,
     pub inbox: Vec<Text>,
+    pub message_counts: HashMap<Imsi, u32>,
     timers: BTreeMap<(Instant, u64), Tick>,
     order: u64,
 }

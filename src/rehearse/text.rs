@@ -109,6 +109,11 @@ impl Station {
         self.watch(wait, |air| Some(find(air)).filter(|found| !found.is_empty())).unwrap_or_default()
     }
 
+    /// How many MESSAGEs came for this phone, copies included.
+    pub fn message_count(&self, imsi: &Imsi) -> u32 {
+        lock(&self.shared.air).message_counts.get(imsi).copied().unwrap_or(0)
+    }
+
     /// Every text that arrived in this cell.
     pub fn inbox(&self) -> Vec<Text> {
         lock(&self.shared.air).inbox.clone()
@@ -124,6 +129,7 @@ impl Shared {
             self.reply(&message, "404 Not Found - To header is not an IMSI", "", "", b"");
             return;
         };
+        *air.message_counts.entry(imsi).or_default() += 1;
         let call_id = message.call_id().to_owned();
         if let Some(arriving) = air.arriving.get_mut(&call_id) {
             if arriving.request.cseq() != message.cseq() {
