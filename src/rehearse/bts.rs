@@ -218,13 +218,7 @@ pub(super) struct Shared {
 
 impl Station {
     /// Errors: the address cannot be bound here, or there are no dice.
-    pub fn new(
-        name: &str,
-        address: SocketAddr,
-        proxies: Proxies,
-        dialect: Dialect,
-        cell: Cell,
-    ) -> io::Result<Station> {
+    pub fn new(name: &str, address: SocketAddr, proxies: Proxies, dialect: Dialect, cell: Cell) -> io::Result<Station> {
         let socket = UdpSocket::bind(address)?;
         // The reader looks up this often whether a timer is due, or whether it shall end.
         socket.set_read_timeout(Some(Duration::from_millis(10)))?;

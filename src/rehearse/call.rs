@@ -531,12 +531,7 @@ impl Shared {
         } else if Instant::now() < until {
             Shared::page_on(air, Tick::Page { call_id, turn, until });
         } else {
-            self.say(
-                leg,
-                "480 No_Paging_Response",
-                "Reason: Q.850;cause=27 ;text=\"No_Paging_Response\"\r\n",
-                b"",
-            );
+            self.say(leg, "480 No_Paging_Response", "Reason: Q.850;cause=27 ;text=\"No_Paging_Response\"\r\n", b"");
             (leg.code, leg.cause) = (480, 27);
             leg.end(State::Failed);
         }

@@ -59,7 +59,12 @@ impl Heard {
     /// Of an answer; 0: it is none.
     pub fn code(&self) -> u16 {
         let status = self.start.strip_prefix("SIP/2.0 ").unwrap_or_default();
-        status.split(' ').next().and_then(|code| code.parse().ok()).filter(|code| (100..700).contains(code)).unwrap_or(0)
+        status
+            .split(' ')
+            .next()
+            .and_then(|code| code.parse().ok())
+            .filter(|code| (100..700).contains(code))
+            .unwrap_or(0)
     }
 
     pub fn phrase(&self) -> &str {

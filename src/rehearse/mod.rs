@@ -45,10 +45,10 @@ use bts::{Cell, Dialect, Proxies, Station};
 use finder::{Finder, Nothing};
 use pbx::{Pbx, Told};
 use phone::{Phone, Registration, Saw};
-use scenes::{Actor, Company, Presence};
-use trunk::Exchange;
 pub use phone::{SIM_COUNT_MAX, Sim, sims};
 pub use report::{Act, Report, Row, SceneRow};
+use scenes::{Actor, Company, Presence};
+use trunk::Exchange;
 
 use crate::ident::{Imsi, Msisdn};
 

@@ -168,11 +168,8 @@ impl Draft {
             uri: Uri { host_with_port: own.into(), ..Uri::default() },
             params: vec![Param::Branch(branch.into())],
         };
-        let from = rsip::typed::From {
-            display_name: Some(user),
-            uri: address.clone(),
-            params: vec![Param::Tag(tag.into())],
-        };
+        let from =
+            rsip::typed::From { display_name: Some(user), uri: address.clone(), params: vec![Param::Tag(tag.into())] };
         let mut headers = Headers::default();
         headers.push(via.into());
         headers.push(rsip::headers::MaxForwards::default().into());

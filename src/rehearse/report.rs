@@ -135,9 +135,9 @@ impl Report {
             .collect();
         let mut text = String::new();
         lay_out(&mut text, &head, &rows);
-        for (act, what) in [(Act::Call, ["caller", "called", "rings after"]), (Act::Text, ["sender", "recipient", "arrives after"])] {
+        for (act, what) in [(Act::Call, ["caller", "called"]), (Act::Text, ["sender", "recipient"])] {
             let rows: Vec<[String; 8]> = self.acts(act).map(scene_cells).collect();
-            let head = [what[0], "cell", what[1], "cell", "scene", "what was seen", what[2], "verdict"];
+            let head = [what[0], "cell", what[1], "cell", "scene", "what was seen", "after", "verdict"];
             lay_out(&mut text, &head, &rows);
         }
         if !self.registrations.is_empty() {

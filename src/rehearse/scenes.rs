@@ -64,21 +64,48 @@ pub(super) enum Presence {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Scene {
     /// A call that is answered; meanwhile a third one finds the line busy.
-    Call { caller: usize, called: usize, third: Option<usize>, called_ends: bool },
-    Cancel { caller: usize, called: usize },
+    Call {
+        caller: usize,
+        called: usize,
+        third: Option<usize>,
+        called_ends: bool,
+    },
+    Cancel {
+        caller: usize,
+        called: usize,
+    },
     /// A text and a call to one who is not there, and comes back elsewhere.
-    Absent { caller: usize, called: usize },
-    Out { caller: usize, number: usize, called_ends: bool },
-    In { called: usize, called_ends: bool },
-    Nobody { caller: usize },
-    Text { from: usize, to: usize },
-    TextToNobody { from: usize },
+    Absent {
+        caller: usize,
+        called: usize,
+    },
+    Out {
+        caller: usize,
+        number: usize,
+        called_ends: bool,
+    },
+    In {
+        called: usize,
+        called_ends: bool,
+    },
+    Nobody {
+        caller: usize,
+    },
+    Text {
+        from: usize,
+        to: usize,
+    },
+    TextToNobody {
+        from: usize,
+    },
 }
 
 impl Scene {
     fn cast(self) -> Vec<usize> {
         match self {
-            Scene::Call { caller, called, third, .. } => [Some(caller), Some(called), third].into_iter().flatten().collect(),
+            Scene::Call { caller, called, third, .. } => {
+                [Some(caller), Some(called), third].into_iter().flatten().collect()
+            }
             Scene::Cancel { caller, called } | Scene::Absent { caller, called } => vec![caller, called],
             Scene::Out { caller, .. } | Scene::Nobody { caller } => vec![caller],
             Scene::In { called, .. } => vec![called],
@@ -264,7 +291,14 @@ impl Company<'_> {
     // --- Calls ---
 
     /// Dials, and gives the leg as soon as it is up or over, or rings where that is enough.
-    fn dial(&self, row: &mut SceneRow, caller: &Actor, number: &str, wait: Duration, rings: bool) -> Option<(String, Leg)> {
+    fn dial(
+        &self,
+        row: &mut SceneRow,
+        caller: &Actor,
+        number: &str,
+        wait: Duration,
+        rings: bool,
+    ) -> Option<(String, Leg)> {
         if let Some(why) = self.patience.is_out() {
             row.faults.push(why.to_owned());
             return None;
@@ -305,12 +339,12 @@ impl Company<'_> {
     fn call(&self, caller: &Actor, called: &Actor, third: Option<&Actor>, called_ends: bool) -> Vec<SceneRow> {
         let (home, there) = (self.station(caller), self.station(called));
         let place = if home.address() == there.address() { "the same cell" } else { "another cell" };
-        let (ender, words) = if called_ends { ("called", "the called one hangs up") } else { ("caller", "the caller hangs up") };
+        let ender = if called_ends { "called one" } else { "caller" };
         let mut rows = vec![self.row(
             Act::Call,
             Some(caller),
             Some(called),
-            &format!("{place}, {words}"),
+            &format!("{place}, the {ender} hangs up"),
             &format!("rings, both hear each other, the {ender} hangs up"),
         )];
         let row = &mut rows[0];
@@ -322,8 +356,7 @@ impl Company<'_> {
             row.faults.push(format!("not answered: {}", refusal(&leg)));
             return rows;
         }
-        let Some((incoming, other)) =
-            there.incoming_when(&called.imsi, began, SOON, |leg| leg.state == State::Up)
+        let Some((incoming, other)) = there.incoming_when(&called.imsi, began, SOON, |leg| leg.state == State::Up)
         else {
             row.faults.push("answered, although the called phone never rang".into());
             home.hang_up(&call);
@@ -340,7 +373,9 @@ impl Company<'_> {
         self.talk(row, &leg.ear, &leg.theirs, &other.ear, &other.theirs);
         let busy = third.map(|third| self.busy(third, called));
         let row = &mut rows[0];
-        if !there.incoming_when(&called.imsi, began, ACK_WAIT, |leg| leg.is_acknowledged).is_some_and(|(_, leg)| leg.is_acknowledged)
+        if !there
+            .incoming_when(&called.imsi, began, ACK_WAIT, |leg| leg.is_acknowledged)
+            .is_some_and(|(_, leg)| leg.is_acknowledged)
         {
             row.faults.push("the called side's 200 was never acknowledged".into());
         }
@@ -431,12 +466,12 @@ impl Company<'_> {
 
     fn out(&self, caller: &Actor, number: usize, called_ends: bool) -> SceneRow {
         let number = format!("{}{number:04}", self.talk.outside.as_deref().unwrap_or_default());
-        let ender = if called_ends { "called" } else { "caller" };
+        let ender = if called_ends { "called one" } else { "caller" };
         let mut row = self.row(
             Act::Call,
             Some(caller),
             None,
-            &format!("out to the trunk, the {ender} one hangs up").replace("caller one", "caller"),
+            &format!("out to the trunk, the {ender} hangs up"),
             "the PBX answers, both hear each other",
         );
         (row.to, row.to_cell) = (number.clone(), "trunk".into());
@@ -460,7 +495,8 @@ impl Company<'_> {
         compare_sdp(&mut row, "caller", &leg.ours, &line.theirs);
         compare_sdp(&mut row, "PBX", &line.ours, &leg.theirs);
         self.talk(&mut row, &leg.ear, &leg.theirs, &line.ear, &line.theirs);
-        if !pbx.call_when(&line.call_id, ACK_WAIT, |line| line.is_acknowledged).is_some_and(|line| line.is_acknowledged) {
+        if !pbx.call_when(&line.call_id, ACK_WAIT, |line| line.is_acknowledged).is_some_and(|line| line.is_acknowledged)
+        {
             row.faults.push("the PBX's 200 was never acknowledged".into());
         }
         home.leg_when(&call, ACK_WAIT, |leg| leg.is_acknowledged);
@@ -485,12 +521,12 @@ impl Company<'_> {
 
     /// A call from outside: the PBX follows the 302 to the base station.
     fn come_in(&self, called: &Actor, called_ends: bool) -> SceneRow {
-        let ender = if called_ends { "called" } else { "caller" };
+        let ender = if called_ends { "called one" } else { "caller" };
         let mut row = self.row(
             Act::Call,
             None,
             Some(called),
-            &format!("in from the trunk, the {ender} one hangs up").replace("caller one", "caller"),
+            &format!("in from the trunk, the {ender} hangs up"),
             "302, then the phone rings, both hear each other",
         );
         (row.from, row.from_cell) = (PBX_NUMBER.into(), "trunk".into());
@@ -569,7 +605,7 @@ impl Company<'_> {
 
     /// A text that no other of this rehearsal is like, with characters of both halves of the alphabet.
     fn words(&self, from: &Actor, to: &Actor) -> String {
-        format!("{MARK}{}: {} to {} @ Ñandú [é] 5€", self.run, from.number, to.number)
+        format!("{MARK}{}: {} to {} @ Ñandu [é] 5€", self.run, from.number, to.number)
     }
 
     /// Hands in, and says whether it was taken.
@@ -613,7 +649,8 @@ impl Company<'_> {
         let Some(first) = found.first() else {
             let any = self.station(to).inbox().into_iter().filter(|one| one.imsi == to.imsi && one.at >= since);
             let others: Vec<String> = any.map(|one| format!("{:?} from {}", one.text, one.from)).collect();
-            let instead = if others.is_empty() { String::new() } else { format!("; in its place {}", others.join(", ")) };
+            let instead =
+                if others.is_empty() { String::new() } else { format!("; in its place {}", others.join(", ")) };
             row.saw += "; did not arrive";
             return row.faults.push(format!("not on the phone {} s later{instead}", ARRIVAL_WAIT.as_secs()));
         };
@@ -625,7 +662,8 @@ impl Company<'_> {
     }
 
     fn text(&self, from: &Actor, to: &Actor) -> SceneRow {
-        let place = if self.station(from).address() == self.station(to).address() { "the same cell" } else { "another cell" };
+        let place =
+            if self.station(from).address() == self.station(to).address() { "the same cell" } else { "another cell" };
         let mut row = self.row(Act::Text, Some(from), Some(to), place, "taken with 202, and arrives once");
         let text = self.words(from, to);
         let code = self.hand_in(&mut row, from, &to.number, &text);
@@ -653,7 +691,8 @@ impl Company<'_> {
             Some(code) => row.faults.push(format!("refused with {code}, not 404")),
             None => return row,
         }
-        let is_words = |one: &super::text::Text| one.at >= since && !one.text.starts_with(MARK) && one.text.contains(' ');
+        let is_words =
+            |one: &super::text::Text| one.at >= since && !one.text.starts_with(MARK) && one.text.contains(' ');
         match self.station(from).inbox_when(&from.imsi, ARRIVAL_WAIT, is_words).first() {
             Some(words) => {
                 row.took = Some(words.at - since);
@@ -682,8 +721,7 @@ impl Company<'_> {
         let taken_at = Instant::now();
         let is_taken = Self::must_be_taken(&mut text_row, code);
 
-        let mut call_row =
-            self.row(Act::Call, Some(caller), Some(called), what, "paged nowhere: 480, cause 18");
+        let mut call_row = self.row(Act::Call, Some(caller), Some(called), what, "paged nowhere: 480, cause 18");
         let began = Instant::now();
         if let Some((call, leg)) = self.dial(&mut call_row, caller, &called.number, SETUP_WAIT, false) {
             call_row.saw = refusal(&leg);
@@ -703,7 +741,9 @@ impl Company<'_> {
                 }
                 let count = there.message_count(&called.imsi);
                 if count > 2 {
-                    text_row.faults.push(format!("its base station was asked {count} times in {} s", self.talk.silence.as_secs()));
+                    text_row
+                        .faults
+                        .push(format!("its base station was asked {count} times in {} s", self.talk.silence.as_secs()));
                 }
             }
             let next = (called.at.load(Ordering::Relaxed) + 1) % self.stations.len();
@@ -748,9 +788,12 @@ impl Company<'_> {
         };
         let mut texts: HashMap<(Imsi, String), u32> = HashMap::new();
         for station in self.stations {
-            left.extend(station.open_legs().iter().map(|imsi| {
-                format!("{} still has a call of {} when all have hung up", station.name, number(imsi))
-            }));
+            left.extend(
+                station
+                    .open_legs()
+                    .iter()
+                    .map(|imsi| format!("{} still has a call of {} when all have hung up", station.name, number(imsi))),
+            );
             for text in station.inbox() {
                 if text.text.starts_with(&format!("{MARK}{}:", self.run)) {
                     *texts.entry((text.imsi, text.text)).or_default() += 1;

@@ -158,10 +158,7 @@ impl Shared {
         };
         match read {
             Ok((from, text)) => {
-                air.arriving.insert(
-                    call_id.clone(),
-                    Arriving { request: message, imsi, from, text, paging_turn: 0 },
-                );
+                air.arriving.insert(call_id.clone(), Arriving { request: message, imsi, from, text, paging_turn: 0 });
                 air.page(&call_id, 0, true);
             }
             Err(why) => {
@@ -262,7 +259,8 @@ mod tests {
             let yes = answer().unwrap();
             assert_eq!((yes.code(), yes.get("To").unwrap().contains("tag")), (200, false));
         }
-        let inbox = hill.inbox_when(&ana, Duration::from_secs(1), |text| text.from == "2101" && text.text == "Hello Bob");
+        let inbox =
+            hill.inbox_when(&ana, Duration::from_secs(1), |text| text.from == "2101" && text.text == "Hello Bob");
         assert_eq!(inbox.len(), 2);
         assert!(hill.complaints()[0].0.contains("it is shown twice"), "{:?}", hill.complaints());
     }

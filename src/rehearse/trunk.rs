@@ -112,12 +112,7 @@ impl Exchange {
         self.line_when(wait, |line| line.call_id == call_id, is_so)
     }
 
-    fn line_when(
-        &self,
-        wait: Duration,
-        is_it: impl Fn(&Line) -> bool,
-        is_so: impl Fn(&Line) -> bool,
-    ) -> Option<Line> {
+    fn line_when(&self, wait: Duration, is_it: impl Fn(&Line) -> bool, is_so: impl Fn(&Line) -> bool) -> Option<Line> {
         let until = Instant::now() + wait;
         let mut lines = lock(&self.shared.lines);
         loop {
@@ -126,7 +121,11 @@ impl Exchange {
             if found.is_some_and(&is_so) || left.is_zero() {
                 return found.cloned();
             }
-            lines = self.shared.changed.wait_timeout(lines, left).map_or_else(|error| error.into_inner().0, |(lines, _)| lines);
+            lines = self
+                .shared
+                .changed
+                .wait_timeout(lines, left)
+                .map_or_else(|error| error.into_inner().0, |(lines, _)| lines);
         }
     }
 
@@ -276,8 +275,7 @@ impl Shared {
     }
 
     fn answered(&self, response: Response) {
-        let (Ok(call_id), Ok(Ok(cseq))) =
-            (response.call_id_header(), response.cseq_header().map(|cseq| cseq.typed()))
+        let (Ok(call_id), Ok(Ok(cseq))) = (response.call_id_header(), response.cseq_header().map(|cseq| cseq.typed()))
         else {
             return self.complain("an answer without Call-ID or CSeq".into());
         };
@@ -328,7 +326,10 @@ impl Shared {
 
     /// Rings, picks up, and says so until it is acknowledged; in a thread of its own, which ends by itself.
     fn invited(self: &Arc<Shared>, request: Request, from: SocketAddr, call_id: String) {
-        let tag = format!("pbx{:x}", call_id.bytes().fold(0u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte))));
+        let tag = format!(
+            "pbx{:x}",
+            call_id.bytes().fold(0u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte)))
+        );
         let ear = match Ear::open(self.own.ip()) {
             Ok(ear) => Arc::new(ear),
             Err(error) => return self.complain(format!("no port for RTP: {error}")),
@@ -376,7 +377,12 @@ impl Shared {
         lock(&self.lines).insert(call_id.clone(), line);
         self.changed.notify_all();
         let contact = || {
-            let uri = Uri { scheme: Some(rsip::Scheme::Sip), auth: Some(("pbx", None::<String>).into()), host_with_port: self.own.into(), ..Uri::default() };
+            let uri = Uri {
+                scheme: Some(rsip::Scheme::Sip),
+                auth: Some(("pbx", None::<String>).into()),
+                host_with_port: self.own.into(),
+                ..Uri::default()
+            };
             Header::from(rsip::typed::Contact { display_name: None, uri, params: Vec::new() })
         };
         self.send(Vec::from(answer(&request, 100, "", Vec::new(), &[])), from);
@@ -418,7 +424,9 @@ impl Shared {
             version: Version::V2,
             transport: rsip::Transport::Udp,
             uri: Uri { host_with_port: self.own.into(), ..Uri::default() },
-            params: vec![Param::Branch(format!("z9hG4bK{}{method}{cseq}", line.call_id.split('@').next().unwrap_or_default()).into())],
+            params: vec![Param::Branch(
+                format!("z9hG4bK{}{method}{cseq}", line.call_id.split('@').next().unwrap_or_default()).into(),
+            )],
         };
         let mut headers = Headers::default();
         headers.push(via.into());
