@@ -34,12 +34,16 @@ impl Node {
                 epoch: self.site.epoch,
                 zone_serial: self.zone.serial,
                 clock_trusted: ctx.wall.trusted,
+                texts_waiting: self.centre.waiting() as u64,
                 alarms: self.replicas.alarms(),
             }),
             Command::Lookup(who) => return self.lookup(ctx, id, who),
             Command::Calls => CommandAnswer::Calls(Vec::new()),
             Command::CallEnd(_) => CommandAnswer::Done,
-            Command::Queue => CommandAnswer::Queue(Vec::new()),
+            Command::Queue => match self.centre.list(world!(self, ctx)) {
+                Ok(texts) => CommandAnswer::Queue(texts),
+                Err(why) => error("cannot read the texts", &why.to_string(), "see the log"),
+            },
         };
         ctx.out.send(Output::Answer { id, answer });
     }
