@@ -220,6 +220,7 @@ fn a_repeat_of_the_phone_has_the_key_of_the_first_time() {
     let repeat = submit("052a0481121000000ac8329bfd06cdcb6c33");
     assert_ne!(first, repeat);
     assert_eq!(first.repeat_key_bytes(), repeat.repeat_key_bytes());
+    assert_eq!(first.repeat_key_bytes(), first.encode());
     for other in [
         "012b0481121000000ac8329bfd06cdcb6c33",
         "012a0481121100000ac8329bfd06cdcb6c33",
