@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::record::{self, Cause, Text};
-use super::{Centre, State, is_over, write};
+use super::{Centre, State, end, is_over, write};
 use crate::event::{Drop, Event};
 use crate::gsm::rpdu::{Rpdu, to_hex};
 use crate::gsm::tpdu::{Address, Deliver, Scts};
@@ -67,8 +67,11 @@ impl Centre {
         let Some(queue) = self.queues.get(&imsi) else { return };
         let (key, resumed) = (record::text_key(imsi, queue.head), queue.resumed);
         let head = queue.head;
-        let read = w.store(StoreId::Messages).and_then(|store| store.get(&key));
-        let mut text = match read.and_then(|bytes| record::decode(imsi, head, &bytes.unwrap_or_default())) {
+        let bytes = match w.store(StoreId::Messages).and_then(|store| store.get(&key)) {
+            Ok(bytes) => bytes.unwrap_or_default(),
+            Err(error) => return end(w, &error),
+        };
+        let mut text = match record::decode(imsi, head, &bytes) {
             Ok(text) => text,
             Err(error) => {
                 // It stays on the disk, for a release that can read it; those behind it are not held up.

@@ -29,7 +29,7 @@ use self::record::{Cause, Text};
 use crate::event::Event;
 use crate::ident::Imsi;
 use crate::register::locate::Finder;
-use crate::seam::{After, Inner, TextAnswer, Timer};
+use crate::seam::{After, Inner, Output, TextAnswer, Timer};
 use crate::site::{Site, World};
 use crate::store::{Batch, CommitId, StoreError, StoreId};
 use crate::time::{Instant, Stamp};
@@ -343,11 +343,14 @@ impl Centre {
 
     /// Goes on to the next text of this phone. `served`: the phone is there, so nobody needs to tell us.
     fn pass_head(&mut self, w: &mut World<'_, '_>, imsi: Imsi, key: &[u8], served: bool) {
-        let next = w.store(StoreId::Messages).and_then(|store| store.scan(&record::queue_prefix(imsi), Some(key), 1));
-        let next = next.ok().and_then(|page| record::read_text_key(&page.first()?.0)).map(|(_, number)| number);
+        let next =
+            match w.store(StoreId::Messages).and_then(|store| store.scan(&record::queue_prefix(imsi), Some(key), 1)) {
+                Ok(page) => page.first().and_then(|(key, _)| record::read_text_key(key)).map(|(_, number)| number),
+                Err(error) => return end(w, &error),
+            };
         let Some(queue) = self.queues.get_mut(&imsi) else { return };
         self.waiting = self.waiting.saturating_sub(1);
-        queue.count -= 1;
+        queue.count = queue.count.saturating_sub(1);
         (queue.failures, queue.resumed, queue.returned) = (0, false, false);
         if queue.marked && (served || next.is_none()) {
             queue.marked = false;
@@ -399,6 +402,12 @@ fn write(w: &mut World<'_, '_>, batch: Batch) -> Result<CommitId, StoreError> {
         w.event(Event::MessagesStoreRefused { why: error.to_string() });
     }
     result.map(|seq| CommitId { store: StoreId::Messages, seq })
+}
+
+/// "…where the node's own store or the messages' fails, the process ends" (promise 1): one that cannot be read any more has failed, and
+/// what it holds is found at the next start.
+fn end(w: &mut World<'_, '_>, error: &StoreError) {
+    w.ctx.out.send(Output::End(format!("the messages' store cannot be read: {error}")));
 }
 
 /// By how much a time that was noted then is too small, because the clock was wrong.

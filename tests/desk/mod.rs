@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test crate uses some of it")]
 
+pub mod texts;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -100,10 +102,14 @@ impl Desk {
     /// Time passes, on both clocks.
     pub fn wait_s(&mut self, seconds: u64) {
         for _ in 0..seconds {
-            self.now_us += 1_000_000;
-            self.wall.ms += 1_000;
-            self.handle(Input::Timeout);
+            self.wait_ms(1_000);
         }
+    }
+
+    pub fn wait_ms(&mut self, millis: u64) {
+        self.now_us += millis * 1_000;
+        self.wall.ms += millis;
+        self.handle(Input::Timeout);
     }
 
     pub fn handle(&mut self, input: Input<'_>) {
