@@ -119,10 +119,19 @@ impl World {
         self.count_check(ONE_CALL);
         let truth = &self.calls[call];
         let (caller, mo, torn) = (truth.caller, truth.mo, truth.torn);
-        if truth.mts.iter().any(|other| self.legs[*other].cell == cell) && !torn {
+        let call_id = message.call_id();
+        let (same, others): (Vec<usize>, Vec<usize>) =
+            truth.mts.iter().partition(|other| self.legs[**other].calling.call_id == call_id);
+        if others.iter().any(|other| self.legs[*other].cell == cell) && !torn {
             return self.broken(ONE_CALL, format!("cell {cell} is asked twice for call {call}"));
         }
-        if !truth.mts.is_empty() {
+        if !same.is_empty() {
+            // A late copy, and the base station was restarted in between: to it that is a new call.
+            self.calls[call].torn = true;
+            self.meet("copy of an INVITE after a restart of the cell");
+        }
+        let truth = &self.calls[call];
+        if same.is_empty() && !truth.mts.is_empty() {
             self.meet("paging fallback");
         }
         self.count_check(NUMBER);
@@ -185,6 +194,8 @@ impl World {
             _ if said_no => false,
             (404, 1) => truth.callee.is_none(),
             (403, 21) => !(caller_near && is_bound(caller)),
+            // It picked up and hung up while the record was still on its way to the disk.
+            (480, 16) => truth.mts.iter().any(|mt| self.legs[*mt].hung_up),
             (480, 18 | 19) if lasted_us > 14 * SECOND => true,
             (480, 18) => truth.callee.is_some_and(|callee| !is_bound(&self.phones[callee])),
             (503, _) => is_foul,
@@ -405,10 +416,24 @@ impl World {
         let full_at = if disk.is_full() { Some(self.now_us) } else { self.boxes[node].full_at };
         for call in 0..self.calls.len() {
             let truth = &self.calls[call];
-            let legs = || truth.mts.iter().chain([&truth.mo]);
-            if truth.node != node || legs().all(|leg| self.legs[*leg].is_over()) {
+            let all: Vec<usize> = truth.mts.iter().copied().chain([truth.mo]).collect();
+            let legs = || all.iter();
+            let is_over = legs().all(|leg| self.legs[*leg].is_over());
+            if truth.node != node || (is_over && !power_cut) {
                 continue;
             }
+            // What was answered may not have been on the disk.
+            let ids: Vec<String> = legs().map(|leg| self.legs[*leg].calling.call_id.clone()).collect();
+            for id in &ids {
+                if let Some(told) = self.told.get_mut(id) {
+                    told.bye_answered = false;
+                    told.they_left = false;
+                }
+            }
+            if is_over {
+                continue;
+            }
+            let truth = &self.calls[call];
             let mo = &self.legs[truth.mo];
             let met = match mo.state {
                 State::Up | State::Answered => "crash when up",
@@ -421,13 +446,6 @@ impl World {
             truth.crashed = true;
             truth.torn |= power_cut && !truth.promised && !truth.end_promised && !is_kept;
             truth.loose |= full_at.is_some_and(|at| at >= truth.began_us);
-            for leg in truth.mts.iter().chain([&truth.mo]) {
-                // It no longer knows what was answered.
-                if let Some(told) = self.told.get_mut(&self.legs[*leg].calling.call_id) {
-                    told.bye_answered = false;
-                    told.they_left = false;
-                }
-            }
             self.meet(met);
         }
     }

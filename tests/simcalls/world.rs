@@ -11,7 +11,7 @@ use encamp::config::{Place, Settings};
 use encamp::event::Event;
 use encamp::node::Node;
 use encamp::register::replicas;
-use encamp::seam::{Ctx, Input, Local, Outbox, Output, Port, Rng};
+use encamp::seam::{Command, Ctx, Input, Local, Outbox, Output, Port, Rng};
 use encamp::sip::parse::{Message, parse};
 use encamp::store::{Batch, CommitId, Store, StoreId};
 use encamp::time::{Instant, WallTime};
@@ -413,6 +413,7 @@ impl World {
                     self.crash(node, false);
                     return self.after(SECOND, Ev::Start { node });
                 }
+                Output::Answer { answer, .. } => tell!(self, "  box {node} answers: {answer:?}"),
                 _ => {}
             }
         }
@@ -609,6 +610,7 @@ impl World {
             let records = self.boxes[node].disks.0[&StoreId::Node].scan(b"call/", None, 10).unwrap_or_default().len();
             if under_way + held + records > 0 {
                 let what = format!("box {node}: {under_way} under way, {held} held, {records} records");
+                self.handle(node, Input::Command { id: 1, command: Command::Calls });
                 self.broken(crate::checks::EMPTY, what);
             }
         }
