@@ -11,7 +11,7 @@ use encamp::config::{Place, Settings};
 use encamp::event::Event;
 use encamp::node::Node;
 use encamp::register::replicas;
-use encamp::seam::{Command, Ctx, Input, Local, Outbox, Output, Port, Rng};
+use encamp::seam::{Command, CommandAnswer, Ctx, Input, Local, Outbox, Output, Port, Rng};
 use encamp::sip::parse::{Message, parse};
 use encamp::store::{Batch, CommitId, Store, StoreId};
 use encamp::time::{Instant, WallTime};
@@ -53,6 +53,8 @@ pub struct World {
     /// Phones do nothing on their own any more.
     pub calm: bool,
     crashes_left: u64,
+    /// Calls that a box says it has.
+    listed: Vec<String>,
     pub met: BTreeMap<&'static str, u64>,
     pub checked: BTreeMap<&'static str, u64>,
     /// A digest of all outputs: equal seeds, equal digests.
@@ -161,6 +163,7 @@ impl World {
             fair: false,
             calm: false,
             crashes_left,
+            listed: Vec::new(),
             met: BTreeMap::new(),
             checked: BTreeMap::new(),
             digest: 0xcbf2_9ce4_8422_2325,
@@ -413,7 +416,12 @@ impl World {
                     self.crash(node, false);
                     return self.after(SECOND, Ev::Start { node });
                 }
-                Output::Answer { answer, .. } => tell!(self, "  box {node} answers: {answer:?}"),
+                Output::Answer { answer, .. } => {
+                    tell!(self, "  box {node} answers: {answer:?}");
+                    if let CommandAnswer::Calls(calls) = answer {
+                        self.listed = calls.into_iter().map(|call| call.id).collect();
+                    }
+                }
                 _ => {}
             }
         }
@@ -598,6 +606,20 @@ impl World {
         tell!(self, "everybody hangs up");
         for leg in 0..self.legs.len() {
             self.leg_tick(leg, Tick::HangUp);
+        }
+        self.run_until(self.now_us + 100 * SECOND);
+        // Of a call whose base stations were restarted nobody tells the box, and probes find them alive: the operator ends it.
+        let vanished = |call: &CallTruth| call.legs().any(|leg| self.legs[leg].vanished);
+        let left = self.calls.iter().filter(|call| vanished(call)).count();
+        for node in 0..self.boxes.len() {
+            self.listed.clear();
+            self.handle(node, Input::Command { id: 1, command: Command::Calls });
+            if self.listed.len() <= left {
+                for id in std::mem::take(&mut self.listed) {
+                    self.meet("ended by the operator");
+                    self.handle(node, Input::Command { id: 2, command: Command::CallEnd(id) });
+                }
+            }
         }
         self.run_until(self.now_us + 100 * SECOND);
     }
