@@ -52,10 +52,9 @@ impl Call {
                 return self.ended(w, "caller", reason.as_deref(), "hung up");
             }
             // It has cancelled before, and then heard our 200: what we still meant to say to it, it knows.
-            Some(Side::Caller) if self.state == State::Ending && self.answered.is_some() => {
-                if self.bye_caller.take().is_some() {
-                    self.caller.resend = None;
-                }
+            Some(Side::Caller) if self.state == State::Ending => {
+                self.bye_caller = None;
+                self.caller.resend = None;
             }
             Some(Side::Caller) => return self.caller_gave_up(w, reason),
             Some(Side::Called) => {
