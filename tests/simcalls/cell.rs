@@ -776,6 +776,9 @@ impl World {
                     self.meet("late ACK");
                 }
                 self.tick(leg, late, Tick::Ack);
+                if self.one_in(12) {
+                    self.tick(leg, late / 2, Tick::HangUp);
+                }
                 if let Some(node) = self.box_at(self.legs[leg].peer) {
                     self.maybe_crash(node, 12);
                 }

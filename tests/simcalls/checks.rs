@@ -3,6 +3,8 @@
 //! A call is known by its session description, which passes untouched: whoever is called with an offer that nobody made, or hears an
 //! answer that nobody gave, is a broken promise already. Where the weather makes a promise impossible, the check says so.
 
+use std::collections::BTreeSet;
+
 use encamp::sip::parse::Message;
 use encamp::store::{Store, StoreId};
 
@@ -42,7 +44,8 @@ pub struct Told {
     pub cancels: u32,
     pub byes: u32,
     pub byes_arrived: u32,
-    last_bye_cseq: u32,
+    /// Branches of its BYEs that were not answered.
+    open_byes: BTreeSet<String>,
     /// Datagrams lost in either direction.
     losses: u32,
     /// Its own BYE was answered; it has answered theirs.
@@ -74,6 +77,11 @@ pub struct CallTruth {
 }
 
 impl CallTruth {
+    /// Nobody can tell a box what it could not write down before it fell.
+    pub fn is_forgotten(&self) -> bool {
+        self.torn || (self.loose && self.crashed)
+    }
+
     pub fn legs(&self) -> impl Iterator<Item = usize> {
         self.mts.iter().copied().chain([self.mo])
     }
@@ -206,7 +214,8 @@ impl World {
             (480, 16) => truth.mts.iter().any(|mt| self.legs[*mt].hung_up),
             (480, 18 | 19) if lasted_us > 14 * SECOND => true,
             (480, 18) => truth.callee.is_some_and(|callee| !is_bound(&self.phones[callee])),
-            (503, _) => is_foul,
+            // A slow disk elsewhere is a replica that does not answer.
+            (503, _) => is_foul || self.plan.weather.slow_syncs > 0,
             _ => false,
         };
         let what = format!("the caller of call {call} hears {end:?}, the base stations said {ends:?}");
@@ -246,7 +255,9 @@ impl World {
             self.legs[leg].end_heard = true;
         }
         if message.code().is_some_and(|code| code >= 200) && message.cseq().1 == "BYE" {
-            self.told.entry(message.call_id().to_owned()).or_default().bye_answered = true;
+            let told = self.told.entry(message.call_id().to_owned()).or_default();
+            told.bye_answered = true;
+            told.open_byes.remove(&branch_of(message));
         }
     }
 
@@ -271,7 +282,7 @@ impl World {
         if len >= 1500 {
             return self.broken(BEARABLE, format!("{len} bytes to cell {cell}"));
         }
-        let (number, method) = message.cseq();
+        let (_, method) = message.cseq();
         if matches!(method, "REGISTER" | "OPTIONS") {
             return;
         }
@@ -284,7 +295,10 @@ impl World {
             Some("CANCEL") => told.cancels += 1,
             Some("BYE") => {
                 told.byes += 1;
-                told.last_bye_cseq = number;
+                // One that is answered is no open one, even if it is said again.
+                if !is_answering || !told.bye_answered {
+                    told.open_byes.insert(branch_of(message));
+                }
             }
             _ => {}
         }
@@ -292,6 +306,7 @@ impl World {
         let (Some(leg), Some(code)) = (leg, message.code()) else { return };
         if matches!(method, "BYE" | "CANCEL") {
             self.legs[leg].end_answered = true;
+            self.count_check(END_HEARD);
         }
         let Some(call) = self.legs[leg].call else { return };
         let is_caller = self.legs[leg].side == Side::Caller;
@@ -333,10 +348,8 @@ impl World {
         if !told.bye_answered && !told.they_left {
             return;
         }
-        let is_own_bye_again = message.method() == Some("BYE")
-            && told.byes > 0
-            && told.last_bye_cseq == message.cseq().0
-            && !told.bye_answered;
+        // A restarted box may have two under way, where the base station's 200 was late.
+        let is_own_bye_again = message.method() == Some("BYE") && told.open_byes.contains(&branch_of(message));
         let (bye_answered, they_left) = (told.bye_answered, told.they_left);
         self.count_check(AFTER_BYE);
         // The answer to a BYE or CANCEL may have waited for the disk.
@@ -375,7 +388,7 @@ impl World {
 
     pub fn check_ringing(&mut self, call: usize, last: bool) {
         let truth = &self.calls[call];
-        if truth.torn || (truth.loose && truth.crashed) {
+        if truth.is_forgotten() {
             return;
         }
         let (calm, crashed, is_over) = (truth.calm, truth.crashed, truth.is_over);
@@ -440,6 +453,10 @@ impl World {
                     told.they_left = false;
                 }
             }
+            let truth = &mut self.calls[call];
+            truth.calm = false;
+            truth.crashed = true;
+            truth.loose |= full_at.is_some_and(|at| at >= truth.began_us);
             if is_over {
                 continue;
             }
@@ -452,10 +469,7 @@ impl World {
             };
             let is_kept = records.iter().any(|record| record.contains(&mo.calling.call_id));
             let truth = &mut self.calls[call];
-            truth.calm = false;
-            truth.crashed = true;
             truth.torn |= power_cut && !truth.promised && !truth.end_promised && !is_kept;
-            truth.loose |= full_at.is_some_and(|at| at >= truth.began_us);
             self.meet(met);
         }
     }
@@ -487,7 +501,7 @@ impl World {
             let deaf = told.is_some_and(|told| told.byes >= 5 && told.byes_arrived == 0);
             let others = truth.mts.iter().chain([&truth.mo]).filter(|other| **other != leg);
             let unheard = others.clone().any(|other| self.legs[*other].unheard || self.legs[*other].vanished);
-            let forgotten = truth.torn || (truth.loose && truth.crashed);
+            let forgotten = truth.is_forgotten();
             let states: Vec<_> = others.map(|other| (other, self.legs[*other].state)).collect();
             let what = format!(
                 "leg {leg} of call {call} is {:?} ({:?}), the others {states:?}, told {told:?}",
@@ -505,6 +519,10 @@ impl World {
     pub fn check_tables(&mut self) {
         self.count_check(EMPTY);
     }
+}
+
+fn branch_of(message: &Message<'_>) -> String {
+    message.via().ok().and_then(|via| via.branch).unwrap_or_default().to_owned()
 }
 
 /// What a power cut at this moment would leave has a record of this Call-ID that says so.

@@ -608,8 +608,9 @@ impl World {
             self.leg_tick(leg, Tick::HangUp);
         }
         self.run_until(self.now_us + 100 * SECOND);
-        // Of a call whose base stations were restarted nobody tells the box, and probes find them alive: the operator ends it.
-        let vanished = |call: &CallTruth| call.legs().any(|leg| self.legs[leg].vanished);
+        // Of a call whose base stations were restarted nobody tells the box, and probes find them alive; and what a full disk had no
+        // room for was not kept. The operator ends it.
+        let vanished = |call: &CallTruth| call.is_forgotten() || call.legs().any(|leg| self.legs[leg].vanished);
         let left = self.calls.iter().filter(|call| vanished(call)).count();
         for node in 0..self.boxes.len() {
             self.listed.clear();
