@@ -49,6 +49,7 @@ pub struct Registered {
     pub cell: usize,
     pub cseq: u32,
     pub is_yes: bool,
+    pub yes_us: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -132,6 +133,8 @@ pub struct Leg {
     pub over_us: u64,
     /// The phone has hung up; its base station may still wait for something.
     pub hung_up: bool,
+    /// A power cut took what the box knew of it.
+    pub torn: bool,
     /// The base station was restarted: nobody was told.
     pub vanished: bool,
     /// It gave up telling: no answer to its CANCEL or BYE in 32 s.
@@ -223,7 +226,7 @@ impl World {
             soft: false,
         });
         if expires_s > 0 {
-            self.phones[phone].registered = Some(Registered { cell, cseq, is_yes: false });
+            self.phones[phone].registered = Some(Registered { cell, cseq, is_yes: false, yes_us: 0 });
             self.phones[phone].seen_at.push(cell);
             self.phones[phone].detached = false;
             self.after(12 * SECOND, Ev::Registered { phone, cseq });
@@ -327,6 +330,7 @@ impl World {
             body_heard: Vec::new(),
             over_us: 0,
             hung_up: false,
+            torn: false,
             vanished: false,
             unheard: false,
             bye_done: false,
@@ -658,11 +662,13 @@ impl World {
         let user = message.to().ok().and_then(|to| to.uri().ok()).and_then(|uri| uri.user).unwrap_or_default();
         let Ok(imsi) = Imsi::parse(user) else { return };
         let phone = self.plan.phones.iter().position(|phone| phone.imsi == imsi);
+        let now_us = self.now_us;
         if let Some(registered) = phone.and_then(|phone| self.phones[phone].registered.as_mut())
             && registered.cseq == cseq
             && registered.cell == cell
         {
             registered.is_yes = true;
+            registered.yes_us = now_us;
         }
     }
 

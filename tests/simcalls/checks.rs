@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use encamp::sip::parse::Message;
 use encamp::store::{Store, StoreId};
 
-use crate::cell::{Leg, Side, State};
+use crate::cell::{Leg, Registered, Side, State};
 use crate::disk::Disk;
 use crate::plan::Breaker;
 use crate::says::{self, Final};
@@ -136,7 +136,9 @@ impl World {
         let call_id = message.call_id();
         let (same, others): (Vec<usize>, Vec<usize>) =
             truth.mts.iter().partition(|other| self.legs[**other].calling.call_id == call_id);
-        if others.iter().any(|other| self.legs[*other].cell == cell) && !torn {
+        // What has ended is not remembered over a restart: a copy that is so late begins a call that nobody waits for.
+        let forgotten = torn || (truth.crashed && truth.is_over);
+        if others.iter().any(|other| self.legs[*other].cell == cell) && !forgotten {
             return self.broken(ONE_CALL, format!("cell {cell} is asked twice for call {call}"));
         }
         if !same.is_empty() {
@@ -199,7 +201,8 @@ impl World {
             || self.plan.weather.power_cuts + self.plan.weather.disks_full > 0;
         let caller = &self.phones[truth.caller];
         let is_bound = |phone: &crate::cell::Phone| {
-            phone.registered.is_some_and(|registered| registered.is_yes) && !phone.detached && !is_foul
+            let was_yes = |registered: Registered| registered.is_yes && registered.yes_us < truth.began_us;
+            phone.registered.is_some_and(was_yes) && !phone.detached && !is_foul
         };
         let from_cell = self.legs[leg].cell;
         let caller_near = caller.registered.is_some_and(|registered| self.is_near(registered.cell, from_cell));
@@ -401,7 +404,7 @@ impl World {
             // Late ones by 4 s each way, the last of them sent after 5 s.
             let must = calm || (last && loses_nothing && !crashed) || (!is_told && !crashed);
             let state = leg.state;
-            if leg.rings() && must {
+            if leg.rings() && must && !leg.torn {
                 let what = format!("leg {mt} of call {call} is {state:?} after the end; told: {told:?}");
                 return self.broken(RING_ENDS, what);
             }
@@ -469,7 +472,13 @@ impl World {
             };
             let is_kept = records.iter().any(|record| record.contains(&mo.calling.call_id));
             let truth = &mut self.calls[call];
-            truth.torn |= power_cut && !truth.promised && !truth.end_promised && !is_kept;
+            let was_promised = truth.promised || truth.end_promised;
+            truth.torn |= power_cut && !was_promised && !is_kept;
+            for mt in &truth.mts {
+                let id = &self.legs[*mt].calling.call_id;
+                let is_kept = records.iter().any(|record| record.contains(id));
+                self.legs[*mt].torn |= power_cut && !was_promised && !is_kept;
+            }
             self.meet(met);
         }
     }
@@ -501,7 +510,7 @@ impl World {
             let deaf = told.is_some_and(|told| told.byes >= 5 && told.byes_arrived == 0);
             let others = truth.mts.iter().chain([&truth.mo]).filter(|other| **other != leg);
             let unheard = others.clone().any(|other| self.legs[*other].unheard || self.legs[*other].vanished);
-            let forgotten = truth.is_forgotten();
+            let forgotten = truth.is_forgotten() || one.torn;
             let states: Vec<_> = others.map(|other| (other, self.legs[*other].state)).collect();
             let what = format!(
                 "leg {leg} of call {call} is {:?} ({:?}), the others {states:?}, told {told:?}",
