@@ -132,12 +132,12 @@ impl World {
         self.legs[leg].call = Some(call);
         self.count_check(ONE_CALL);
         let truth = &self.calls[call];
-        let (caller, mo, torn) = (truth.caller, truth.mo, truth.torn);
+        let (caller, mo) = (truth.caller, truth.mo);
         let call_id = message.call_id();
         let (same, others): (Vec<usize>, Vec<usize>) =
             truth.mts.iter().partition(|other| self.legs[**other].calling.call_id == call_id);
         // What has ended is not remembered over a restart: a copy that is so late begins a call that nobody waits for.
-        let forgotten = torn || (truth.crashed && truth.is_over);
+        let forgotten = truth.is_forgotten() || (truth.crashed && truth.is_over);
         if others.iter().any(|other| self.legs[*other].cell == cell) && !forgotten {
             return self.broken(ONE_CALL, format!("cell {cell} is asked twice for call {call}"));
         }
@@ -157,9 +157,8 @@ impl World {
         }
         self.count_check(BOUND);
         let from_cell = self.legs[mo].cell;
-        // With several boxes a replica may be silent: what the others have is then taken for a yes, which it is not.
         let is_near = self.phones[caller].seen_at.iter().any(|seen| self.is_near(*seen, from_cell));
-        if !is_near && self.boxes.len() == 1 {
+        if !is_near {
             return self.broken(BOUND, format!("phone {caller} calls from cell {from_cell}, where it never was"));
         }
         self.calls[call].mts.push(leg);
