@@ -63,6 +63,7 @@ fn main() {
     });
     let trunk = Client::new(TRUNK, FRONT);
     encamp.measure("INVITE -> 302", registrations, || invites(&trunk, registrations));
+    println!("    {}", call_records(folder.path()));
     match start_kamailio(folder.path()) {
         Err(why) => println!("Kamailio's INVITE -> 302 is not measured: {why}"),
         Ok((kamailio, version)) => {
@@ -204,6 +205,24 @@ fn start_encamp(folder: &Path, bindings: usize) -> Program {
         fs::read_to_string(folder.join("log")).unwrap_or_default()
     );
     server
+}
+
+/// Calls and redirects are recorded in a file; those that were lost have cost less than they should have.
+fn call_records(folder: &Path) -> String {
+    let mut status = Command::new(env!("CARGO_BIN_EXE_encamp"));
+    let answer = status.args(["status", "--json", "--config"]).arg(folder.join("encamp.toml")).output();
+    let answer = answer.map_or(String::new(), |output| String::from_utf8_lossy(&output.stdout).into_owned());
+    let count = |name: &str| {
+        let behind =
+            answer.split_once(&format!("\"call_records_{name}\":")).map_or("", |(_, behind)| behind).trim_start();
+        behind
+            .split(|char: char| !char.is_ascii_digit())
+            .next()
+            .filter(|digits| !digits.is_empty())
+            .unwrap_or("?")
+            .to_owned()
+    };
+    format!("(call records so far: {} written, {} lost)", count("written"), count("lost"))
 }
 
 /// Kamailio as a redirecting registrar that keeps its bindings in memory and nothing on a disk, and its version; or why it is not there.
