@@ -40,6 +40,8 @@ pub struct Phone {
     pub registered: Option<Registered>,
     /// Every cell that it ever sent a REGISTER from.
     pub seen_at: Vec<usize>,
+    /// When a box last sent it a text.
+    pub sent_to_us: u64,
     /// A detach was sent since its last REGISTER.
     pub detached: bool,
 }
@@ -369,6 +371,7 @@ impl World {
             }
         }
         self.leg_of.retain(|(at, _), _| *at != cell);
+        self.texts_cell_restarts(cell);
         self.cells[cell].register_call_id = format!("{:x}", self.rng.u64());
         self.cells[cell].cseq = self.rng.below(1 << 20) as u32;
     }
@@ -662,13 +665,16 @@ impl World {
         let user = message.to().ok().and_then(|to| to.uri().ok()).and_then(|uri| uri.user).unwrap_or_default();
         let Ok(imsi) = Imsi::parse(user) else { return };
         let phone = self.plan.phones.iter().position(|phone| phone.imsi == imsi);
+        let Some(phone) = phone else { return };
         let now_us = self.now_us;
-        if let Some(registered) = phone.and_then(|phone| self.phones[phone].registered.as_mut())
+        if let Some(registered) = self.phones[phone].registered.as_mut()
             && registered.cseq == cseq
             && registered.cell == cell
+            && !registered.is_yes
         {
             registered.is_yes = true;
             registered.yes_us = now_us;
+            self.phone_is_back(phone);
         }
     }
 

@@ -251,7 +251,10 @@ impl World {
     // --- At the box ---
 
     /// A datagram of a base station reaches a box that is up.
-    pub fn box_hears(&mut self, _node: usize, cell: usize, message: &Message<'_>) {
+    pub fn box_hears(&mut self, cell: usize, message: &Message<'_>) {
+        if message.cseq().1 == "MESSAGE" {
+            return self.text_answer_heard(message);
+        }
         let Some(leg) = self.leg_of.get(&(cell, message.call_id().to_owned())).copied() else { return };
         if matches!(message.method(), Some("BYE" | "CANCEL")) {
             self.legs[leg].end_heard = true;
@@ -418,6 +421,7 @@ impl World {
     /// A datagram is lost, or late.
     pub fn weather_hits(&mut self, message: &Message<'_>, is_lost: bool) {
         let id = message.call_id();
+        self.text_weather(id);
         if is_lost {
             self.told.entry(id.to_owned()).or_default().losses += 1;
         }
@@ -431,6 +435,7 @@ impl World {
 
     /// A box has gone down, and its disks are as the next start will find them.
     pub fn note_crash(&mut self, node: usize, power_cut: bool) {
+        self.texts_crash(node, power_cut);
         let disk = &self.boxes[node].disks.0[&StoreId::Node];
         let records: Vec<String> = disk
             .scan(b"call/", None, usize::MAX)
@@ -526,6 +531,7 @@ impl World {
     /// 200 s after the last word: nothing is remembered either.
     pub fn check_tables(&mut self) {
         self.count_check(EMPTY);
+        self.check_texts();
     }
 }
 

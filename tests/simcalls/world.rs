@@ -21,6 +21,7 @@ use crate::checks::{CallTruth, Told, Violation};
 use crate::disk::{Disk, Disks, Lie};
 use crate::plan::{self, Breaker, Plan, TODAY_MS, front, node_ip};
 use crate::says;
+use crate::texts::{Incoming, TextTick, Trying, Written};
 
 pub const SECOND: u64 = 1_000_000;
 pub const MS: u64 = 1_000;
@@ -53,6 +54,12 @@ pub struct World {
     /// Phones do nothing on their own any more.
     pub calm: bool,
     crashes_left: u64,
+    pub texts: Vec<Written>,
+    /// By the Call-ID of a phone's MESSAGE; of a box's.
+    pub text_of: BTreeMap<String, usize>,
+    pub tried: BTreeMap<String, Trying>,
+    pub incoming: Vec<Incoming>,
+    pub incoming_of: BTreeMap<(usize, String), usize>,
     /// Calls that a box says it has.
     listed: Vec<String>,
     pub met: BTreeMap<&'static str, u64>,
@@ -75,6 +82,7 @@ pub struct SimBox {
 }
 
 pub enum Ev {
+    Text(TextTick),
     Deliver {
         from: SocketAddr,
         to: SocketAddr,
@@ -164,6 +172,11 @@ impl World {
             calm: false,
             crashes_left,
             listed: Vec::new(),
+            texts: Vec::new(),
+            text_of: BTreeMap::new(),
+            tried: BTreeMap::new(),
+            incoming: Vec::new(),
+            incoming_of: BTreeMap::new(),
             met: BTreeMap::new(),
             checked: BTreeMap::new(),
             digest: 0xcbf2_9ce4_8422_2325,
@@ -311,6 +324,7 @@ impl World {
             Ev::Registered { phone, cseq } => self.register_due(phone, cseq),
             Ev::Leg { leg, tick } => self.leg_tick(leg, tick),
             Ev::RingCheck { call, last } => self.check_ringing(call, last),
+            Ev::Text(tick) => self.text_tick(tick),
         }
     }
 
@@ -549,7 +563,7 @@ impl World {
             }
             if let Some(cell) = from_cell {
                 tell!(self, "box {node} < cell {cell}: {}", says::describe(&message));
-                self.box_hears(node, cell, &message);
+                self.box_hears(cell, &message);
                 self.hearing = Some(message.call_id().to_owned());
                 self.has_spoken = false;
             }
@@ -591,6 +605,16 @@ impl World {
                 self.happen(Ev::DiskMend { node });
             }
             self.start(node);
+        }
+        // Everybody comes back, and is heard of now and then.
+        for _ in 0..3 {
+            for phone in 0..self.phones.len() {
+                if self.phones[phone].at.is_none() {
+                    self.phones[phone].at = Some(self.rng.below(self.cells.len() as u64) as usize);
+                }
+                self.register(phone, 5400);
+            }
+            self.run_until(self.now_us + 60 * SECOND);
         }
     }
 
