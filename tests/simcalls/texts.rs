@@ -497,18 +497,21 @@ impl World {
     /// A REGISTER of this phone was answered 200.
     pub fn phone_is_back(&mut self, phone: usize) {
         let now_us = self.now_us;
-        let waits = self.texts.iter().any(|text| {
-            text.to == Some(phone)
-                && text.taken.is_some()
-                && text.taken_us + SECOND < now_us
-                && text.shown.is_empty()
-                && !text.refused
-        });
+        let waits = self.waits_since(phone, now_us - SECOND);
         let is_tried = self.tried.values().any(|trying| trying.phone == Some(phone) && trying.is_open(now_us));
         let is_slow = self.plan.weather.slow_syncs > 0;
         if waits && !is_tried && self.is_fair_weather() && !is_slow {
             self.after(BACK_US, Ev::Text(TextTick::Back { phone, since_us: now_us }));
         }
+    }
+
+    /// A text that was taken before, and stands behind none that the phone has refused: that one has its own pause.
+    fn waits_since(&self, phone: usize, before_us: u64) -> bool {
+        let waiting = || self.texts.iter().filter(|text| text.to == Some(phone) && text.shown.is_empty());
+        waiting().any(|text| {
+            let is_held_up = waiting().any(|other| other.node == text.node && other.refused);
+            text.taken.is_some() && text.taken_us < before_us && !is_held_up
+        })
     }
 
     fn check_back(&mut self, phone: usize, since_us: u64) {
@@ -519,13 +522,7 @@ impl World {
         }
         self.count_check(BACK);
         self.meet("absent-return");
-        let waits = self.texts.iter().any(|text| {
-            text.to == Some(phone)
-                && text.shown.is_empty()
-                && text.taken.is_some()
-                && text.taken_us < since_us
-                && !text.refused
-        });
+        let waits = self.waits_since(phone, since_us - SECOND);
         if waits && self.phones[phone].sent_to_us < since_us {
             self.broken(BACK, format!("phone {phone} is back, and nobody sends it anything"));
         }
