@@ -40,6 +40,8 @@ pub struct Phone {
     pub registered: Option<Registered>,
     /// Every cell that it ever sent a REGISTER from.
     pub seen_at: Vec<usize>,
+    /// Switched off, or out of reach, until then.
+    pub off_until_us: u64,
     /// When a box last sent it a text.
     pub sent_to_us: u64,
     /// A detach was sent since its last REGISTER.
@@ -170,7 +172,7 @@ impl World {
     // --- What phones do on their own ---
 
     pub fn phone_acts(&mut self, phone: usize) {
-        if self.phones[phone].busy.is_some() {
+        if self.phones[phone].busy.is_some() || self.now_us < self.phones[phone].off_until_us {
             return;
         }
         let dice = self.rng.below(100);
@@ -199,6 +201,10 @@ impl World {
                 }
                 self.meet("radio off");
                 self.phones[phone].at = None;
+                // Often long enough to be missed.
+                if self.one_in(2) {
+                    self.phones[phone].off_until_us = self.now_us + self.between_ms(30_000, 60_000);
+                }
             }
             Some(_) if dice < 45 => self.dials(phone),
             Some(_) if dice < 55 => self.register(phone, 5400),

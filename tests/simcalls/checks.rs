@@ -38,6 +38,14 @@ pub struct Violation {
     pub what: String,
 }
 
+/// How long ago a call has ended, when it is seen who still rings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stage {
+    AtOnce,
+    Buried,
+    Last,
+}
+
 /// What a box has said and heard of one Call-ID.
 #[derive(Default, Debug)]
 pub struct Told {
@@ -381,17 +389,23 @@ impl World {
             self.broken(DURABLE, format!("the 200 of call {call} leaves, and a power cut would forget it"));
         }
         // Those who ring elsewhere are to stop.
-        self.after(BURIAL_US + 300 * MS, Ev::RingCheck { call, last: false });
+        self.ring_checks(call);
     }
 
     fn box_knows_the_end(&mut self, call: usize) {
         if !std::mem::replace(&mut self.calls[call].is_over, true) {
-            self.after(BURIAL_US + 300 * MS, Ev::RingCheck { call, last: false });
-            self.after(3 * BURIAL_US, Ev::RingCheck { call, last: true });
+            self.ring_checks(call);
         }
     }
 
-    pub fn check_ringing(&mut self, call: usize, last: bool) {
+    fn ring_checks(&mut self, call: usize) {
+        let stages = [(SECOND, Stage::AtOnce), (BURIAL_US + 300 * MS, Stage::Buried), (3 * BURIAL_US, Stage::Last)];
+        for (delay_us, stage) in stages {
+            self.after(delay_us, Ev::RingCheck { call, stage });
+        }
+    }
+
+    pub fn check_ringing(&mut self, call: usize, stage: Stage) {
         let truth = &self.calls[call];
         if truth.is_forgotten() {
             return;
@@ -403,14 +417,19 @@ impl World {
             let told = self.told.get(&leg.calling.call_id);
             let is_told = told.is_some_and(|told| told.cancels + told.byes > 0);
             let loses_nothing = told.is_none_or(|told| told.losses == 0);
-            // Late ones by 4 s each way, the last of them sent after 5 s.
-            let must = calm || (last && loses_nothing && !crashed) || (!is_told && !crashed);
+            let must = match stage {
+                // The CANCEL leaves at once, and nothing happens to it.
+                Stage::AtOnce => calm,
+                Stage::Buried => calm || (!is_told && !crashed),
+                // Late ones by 4 s each way, the last of them sent after 5 s.
+                Stage::Last => calm || ((loses_nothing || !is_told) && !crashed),
+            };
             let state = leg.state;
             if leg.rings() && must && !leg.torn {
                 let what = format!("leg {mt} of call {call} is {state:?} after the end; told: {told:?}");
                 return self.broken(RING_ENDS, what);
             }
-            if last && calm && is_over && leg.is_up() && !leg.hung_up {
+            if stage == Stage::Last && calm && is_over && leg.is_up() && !leg.hung_up {
                 return self.broken(BYE_REACHES, format!("leg {mt} of call {call} is {state:?} after the end"));
             }
         }

@@ -36,6 +36,8 @@ pub enum Breaker {
     PhraseLost,
     /// After its BYE a leg is told something more.
     TalksOn,
+    /// A box never hears that a phone has its text.
+    AnswersUnheard,
     /// The texts are gone after a crash.
     TextsLost,
 }
