@@ -664,6 +664,11 @@ impl Node {
         }
     }
 
+    /// What is remembered for late copies: nothing, when nobody has spoken for a while.
+    pub fn remembered(&self) -> usize {
+        self.server.len() + self.calls.remembered()
+    }
+
     /// How much is under way: all 0 when a node is at rest.
     pub fn under_way(&self) -> usize {
         self.front.under_way()

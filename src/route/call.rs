@@ -44,7 +44,7 @@ use crate::sip::header::{HeaderName, Uri, auth_params, values};
 use crate::sip::parse::{Message, StartLine, parse};
 use crate::sip::write::{DATAGRAM_BYTES_MAX, Writer};
 use crate::site::{Request, World};
-use crate::store::{Batch, StoreError};
+use crate::store::{Batch, StoreError, StoreId};
 use crate::time::Instant;
 
 /// A cancelled branch is buried after this: a base station sends no 487 (wire.md 3.3).

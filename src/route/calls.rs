@@ -71,6 +71,11 @@ impl Calls {
         self.all.len()
     }
 
+    /// What has ended, and is remembered for late copies.
+    pub fn remembered(&self) -> usize {
+        self.ended.len() + self.ended_order.len() + self.by_caller.len() + self.unforgotten.len()
+    }
+
     pub fn describe(&self, w: &World<'_, '_>) -> Vec<CallAnswer> {
         self.all.values().map(|call| call.describe(w)).collect()
     }

@@ -40,6 +40,10 @@ pub struct Phone {
     pub registered: Option<Registered>,
     /// Every cell that it ever sent a REGISTER from.
     pub seen_at: Vec<usize>,
+    /// Switched off, or out of reach, until then.
+    pub off_until_us: u64,
+    /// When a box last sent it a text.
+    pub sent_to_us: u64,
     /// A detach was sent since its last REGISTER.
     pub detached: bool,
 }
@@ -168,7 +172,7 @@ impl World {
     // --- What phones do on their own ---
 
     pub fn phone_acts(&mut self, phone: usize) {
-        if self.phones[phone].busy.is_some() {
+        if self.phones[phone].busy.is_some() || self.now_us < self.phones[phone].off_until_us {
             return;
         }
         let dice = self.rng.below(100);
@@ -197,6 +201,10 @@ impl World {
                 }
                 self.meet("radio off");
                 self.phones[phone].at = None;
+                // Often long enough to be missed.
+                if self.one_in(2) {
+                    self.phones[phone].off_until_us = self.now_us + self.between_ms(30_000, 60_000);
+                }
             }
             Some(_) if dice < 45 => self.dials(phone),
             Some(_) if dice < 55 => self.register(phone, 5400),
@@ -369,6 +377,7 @@ impl World {
             }
         }
         self.leg_of.retain(|(at, _), _| *at != cell);
+        self.texts_cell_restarts(cell);
         self.cells[cell].register_call_id = format!("{:x}", self.rng.u64());
         self.cells[cell].cseq = self.rng.below(1 << 20) as u32;
     }
@@ -662,13 +671,16 @@ impl World {
         let user = message.to().ok().and_then(|to| to.uri().ok()).and_then(|uri| uri.user).unwrap_or_default();
         let Ok(imsi) = Imsi::parse(user) else { return };
         let phone = self.plan.phones.iter().position(|phone| phone.imsi == imsi);
+        let Some(phone) = phone else { return };
         let now_us = self.now_us;
-        if let Some(registered) = phone.and_then(|phone| self.phones[phone].registered.as_mut())
+        if let Some(registered) = self.phones[phone].registered.as_mut()
             && registered.cseq == cseq
             && registered.cell == cell
+            && !registered.is_yes
         {
             registered.is_yes = true;
             registered.yes_us = now_us;
+            self.phone_is_back(phone);
         }
     }
 

@@ -38,6 +38,14 @@ pub struct Violation {
     pub what: String,
 }
 
+/// How long ago a call has ended, when it is seen who still rings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stage {
+    AtOnce,
+    Buried,
+    Last,
+}
+
 /// What a box has said and heard of one Call-ID.
 #[derive(Default, Debug)]
 pub struct Told {
@@ -251,7 +259,10 @@ impl World {
     // --- At the box ---
 
     /// A datagram of a base station reaches a box that is up.
-    pub fn box_hears(&mut self, _node: usize, cell: usize, message: &Message<'_>) {
+    pub fn box_hears(&mut self, cell: usize, message: &Message<'_>) {
+        if message.cseq().1 == "MESSAGE" {
+            return self.text_answer_heard(message);
+        }
         let Some(leg) = self.leg_of.get(&(cell, message.call_id().to_owned())).copied() else { return };
         if matches!(message.method(), Some("BYE" | "CANCEL")) {
             self.legs[leg].end_heard = true;
@@ -270,7 +281,7 @@ impl World {
         }
         let Some(call) = self.offers.get(message.body).copied() else { return };
         // A copy may be met with silence once the call is up or over.
-        if !self.calls[call].promised && !self.calls[call].is_over && self.told.get(message.call_id()).is_none() {
+        if !self.calls[call].promised && !self.calls[call].is_over && !self.told.contains_key(message.call_id()) {
             self.broken(AT_ONCE, format!("call {call} is met with silence"));
         }
     }
@@ -378,17 +389,23 @@ impl World {
             self.broken(DURABLE, format!("the 200 of call {call} leaves, and a power cut would forget it"));
         }
         // Those who ring elsewhere are to stop.
-        self.after(BURIAL_US + 300 * MS, Ev::RingCheck { call, last: false });
+        self.ring_checks(call);
     }
 
     fn box_knows_the_end(&mut self, call: usize) {
         if !std::mem::replace(&mut self.calls[call].is_over, true) {
-            self.after(BURIAL_US + 300 * MS, Ev::RingCheck { call, last: false });
-            self.after(3 * BURIAL_US, Ev::RingCheck { call, last: true });
+            self.ring_checks(call);
         }
     }
 
-    pub fn check_ringing(&mut self, call: usize, last: bool) {
+    fn ring_checks(&mut self, call: usize) {
+        let stages = [(SECOND, Stage::AtOnce), (BURIAL_US + 300 * MS, Stage::Buried), (3 * BURIAL_US, Stage::Last)];
+        for (delay_us, stage) in stages {
+            self.after(delay_us, Ev::RingCheck { call, stage });
+        }
+    }
+
+    pub fn check_ringing(&mut self, call: usize, stage: Stage) {
         let truth = &self.calls[call];
         if truth.is_forgotten() {
             return;
@@ -400,14 +417,19 @@ impl World {
             let told = self.told.get(&leg.calling.call_id);
             let is_told = told.is_some_and(|told| told.cancels + told.byes > 0);
             let loses_nothing = told.is_none_or(|told| told.losses == 0);
-            // Late ones by 4 s each way, the last of them sent after 5 s.
-            let must = calm || (last && loses_nothing && !crashed) || (!is_told && !crashed);
+            let must = match stage {
+                // The CANCEL leaves at once, and nothing happens to it.
+                Stage::AtOnce => calm,
+                Stage::Buried => calm || (!is_told && !crashed),
+                // Late ones by 4 s each way, the last of them sent after 5 s.
+                Stage::Last => calm || ((loses_nothing || !is_told) && !crashed),
+            };
             let state = leg.state;
             if leg.rings() && must && !leg.torn {
                 let what = format!("leg {mt} of call {call} is {state:?} after the end; told: {told:?}");
                 return self.broken(RING_ENDS, what);
             }
-            if last && calm && is_over && leg.is_up() && !leg.hung_up {
+            if stage == Stage::Last && calm && is_over && leg.is_up() && !leg.hung_up {
                 return self.broken(BYE_REACHES, format!("leg {mt} of call {call} is {state:?} after the end"));
             }
         }
@@ -418,6 +440,7 @@ impl World {
     /// A datagram is lost, or late.
     pub fn weather_hits(&mut self, message: &Message<'_>, is_lost: bool) {
         let id = message.call_id();
+        self.text_weather(id);
         if is_lost {
             self.told.entry(id.to_owned()).or_default().losses += 1;
         }
@@ -431,6 +454,7 @@ impl World {
 
     /// A box has gone down, and its disks are as the next start will find them.
     pub fn note_crash(&mut self, node: usize, power_cut: bool) {
+        self.texts_crash(node, power_cut);
         let disk = &self.boxes[node].disks.0[&StoreId::Node];
         let records: Vec<String> = disk
             .scan(b"call/", None, usize::MAX)
@@ -526,6 +550,7 @@ impl World {
     /// 200 s after the last word: nothing is remembered either.
     pub fn check_tables(&mut self) {
         self.count_check(EMPTY);
+        self.check_texts();
     }
 }
 

@@ -31,10 +31,10 @@ use checks::Violation;
 use plan::Breaker;
 use world::World;
 
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 300;
 const BREAKER_SEEDS: u64 = 100;
 /// What the run is there to meet; it is no proof of anything that it has not met.
-const MET: [&str; 22] = [
+const MET: [&str; 31] = [
     "glare",
     "late ACK",
     "BYE before ACK",
@@ -57,6 +57,15 @@ const MET: [&str; 22] = [
     "duplicate",
     "two call each other",
     "call still up",
+    "480 No_Paging_Response at the caller",
+    "200 on a full disk",
+    "copy of a text's MESSAGE",
+    "copy of a text at a cell",
+    "phone repeats a text",
+    "text to an absent phone",
+    "absent-return",
+    "text shown twice",
+    "RP-ERROR",
 ];
 const TRACE_LINES: usize = 150;
 
@@ -174,6 +183,26 @@ fn a_changed_session_description_is_caught() {
 #[test]
 fn a_lost_phrase_is_caught() {
     is_caught(Breaker::PhraseLost, checks::CAUSE);
+}
+
+#[test]
+fn lost_texts_are_caught() {
+    is_caught(Breaker::TextsLost, texts::ARRIVES);
+}
+
+#[test]
+fn a_text_that_comes_twice_is_caught() {
+    is_caught(Breaker::AnswersUnheard, texts::ONCE);
+}
+
+#[test]
+fn a_phone_that_is_back_and_gets_nothing_is_caught() {
+    is_caught(Breaker::NeverSends("MESSAGE"), texts::BACK);
+}
+
+#[test]
+fn a_202_before_the_text_is_caught() {
+    is_caught(Breaker::SyncIgnored, texts::KEPT);
 }
 
 #[test]

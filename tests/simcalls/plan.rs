@@ -36,6 +36,10 @@ pub enum Breaker {
     PhraseLost,
     /// After its BYE a leg is told something more.
     TalksOn,
+    /// A box never hears that a phone has its text.
+    AnswersUnheard,
+    /// The texts are gone after a crash.
+    TextsLost,
 }
 
 pub struct Plan {
@@ -148,9 +152,18 @@ fn draw_weather(rng: &mut Rng, breaker: Option<Breaker>) -> Weather {
     };
     match (rng.below(4), breaker) {
         // Without crashes nobody sees what they lose.
-        (_, Some(Breaker::RecordsLost)) => Weather { kills: 3, ..weather },
+        (_, Some(Breaker::RecordsLost | Breaker::TextsLost)) => Weather { kills: 3, ..weather },
         // Fair weather: everything is to be right.
-        (0, _) => Weather { lost: 0, late: 0, kills: 0, power_cuts: 0, disks_full: 0, cell_restarts: 0, ..weather },
+        (0, _) => Weather {
+            lost: 0,
+            late: 0,
+            kills: 0,
+            power_cuts: 0,
+            disks_full: 0,
+            cell_restarts: 0,
+            slow_syncs: 0,
+            ..weather
+        },
         // Only crashes.
         (1, _) => Weather { lost: 0, late: 0, kills: 2, power_cuts: 2, disks_full: 0, cell_restarts: 0, ..weather },
         _ => weather,

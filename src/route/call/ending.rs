@@ -31,7 +31,7 @@ impl Call {
                 let why = "the caller gave up when the call had just been answered";
                 return self.ended(w, "caller", reason.as_deref(), why);
             }
-            State::Ending => {}
+            State::Ending => return kept_so_far(w),
         }
         After::nothing()
     }
@@ -55,6 +55,7 @@ impl Call {
             Some(Side::Caller) if self.state == State::Ending => {
                 self.bye_caller = None;
                 self.caller.resend = None;
+                return kept_so_far(w);
             }
             Some(Side::Caller) => return self.caller_gave_up(w, reason),
             Some(Side::Called) => {
@@ -70,12 +71,16 @@ impl Call {
                         let why = "the called side hung up as soon as it had answered".into();
                         return self.refuse(w, Refusal { code: 480, phrase, reason, why }, "called");
                     }
-                    _ => self.callee = callee,
+                    _ => {
+                        self.callee = callee;
+                        return kept_so_far(w);
+                    }
                 }
             }
             None => {
                 if let Some(at) = self.branches.iter().position(|branch| branch.leg.is_of(inside.message)) {
                     self.branches.remove(at);
+                    self.asks.retain(|ask| !ask.is_cancel_of(inside.message.call_id()));
                     self.branch_gone(w, finder, w.ctx.now);
                 }
             }
@@ -187,4 +192,9 @@ impl Call {
         let bytes = writer.finish();
         self.ask(w, branch, bytes, leg.way, What::Bye, PATIENCE);
     }
+}
+
+/// What was written of the call's end, perhaps a moment ago.
+fn kept_so_far(w: &mut World<'_, '_>) -> After {
+    w.unsynced(StoreId::Node).map_or_else(After::nothing, |commit| After::nothing().and(commit))
 }

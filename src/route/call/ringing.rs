@@ -249,6 +249,8 @@ impl Call {
             return;
         }
         let mut branch = self.branches.remove(at);
+        // What has answered is not cancelled any more.
+        self.asks.retain(|ask| !ask.is_cancel_of(message.call_id()));
         if code < 300 {
             branch.leg.learn(w.site, message, from);
             if self.state == State::Ringing && !branch.cancelled {
