@@ -163,14 +163,14 @@ def calls_to(station, phone) -> list[obts.Call]:
     return [call for call in list(station.calls) if not call.outgoing and call.phone.imsi == phone.imsi]
 
 
-def messages(station) -> list[tuple[float, str, Message]]:
-    """All that a base station or a wire said and heard, in order."""
+def messages(station) -> list[tuple[float, str, tuple[str, int], Message]]:
+    """All that a base station or a wire said and heard, in order: when, way, with whom, what."""
     if isinstance(station, Wire):
-        return [(when, way, message) for when, way, _, message in list(station.traffic)]
+        return list(station.traffic)
     out = []
-    for when, way, _, datagram in list(station.traffic):
+    for when, way, peer, datagram in list(station.traffic):
         try:
-            out.append((when, way, Message.parse(datagram)))
+            out.append((when, way, peer, Message.parse(datagram)))
         except ValueError:
             pass
     return out
@@ -178,7 +178,7 @@ def messages(station) -> list[tuple[float, str, Message]]:
 
 def heard(station, call_id: str) -> list[str]:
     """The first lines and CSeq of what came in with this Call-ID."""
-    return [f"{message.start} ({message.get('cseq')})" for _, way, message in messages(station) if way == "in" and message.call_id == call_id]
+    return [f"{message.start} ({message.get('cseq')})" for _, way, _, message in messages(station) if way == "in" and message.call_id == call_id]
 
 
 def cause_in(reason: str) -> int | None:
@@ -192,9 +192,11 @@ def display_name(value: str) -> str:
 
 
 def audit(station, box) -> list[str]:
-    """What no base station may ever hear, whatever the scenario was; judged by its own traffic."""
+    """What no base station may ever hear of us, whatever the scenario was; judged by its own traffic."""
     found, dialogs = list(getattr(station, "complaints", [])), {}
-    for when, way, message in messages(station):
+    for when, way, peer, message in messages(station):
+        if peer[0] != box.host:
+            continue
         dialogs.setdefault(message.call_id, []).append((when, way, message))
     for call_id, said in dialogs.items():
         def when_first(way, test, after=0.0):
