@@ -212,6 +212,16 @@ def audit(station, box) -> list[str]:
         def request(method):
             return lambda m: m.is_request and m.method == method
 
+        # A text is sent twice at most, and never again after an answer: a copy then would be a second text at the phone.
+        texts_in = [(when, m) for when, w, m in said if w == "in" and request("MESSAGE")(m)]
+        if texts_in:
+            done = when_first("out", answer_to("MESSAGE"))
+            if done:
+                later(done, "after a text was answered")
+            if len(texts_in) > 2:
+                found.append(f"{station.host}: {len(texts_in)} copies of a text, call {call_id}")
+            if len(texts_in) == 2 and not 10 < texts_in[1][0] - texts_in[0][0] < 14:
+                found.append(f"{station.host}: the second copy of a text {texts_in[1][0] - texts_in[0][0]:.1f} s after the first")
         invites_out = [m for _, w, m in said if w == "out" and request("INVITE")(m)]
         invites_in = [m for _, w, m in said if w == "in" and request("INVITE")(m)]
         # After a BYE and its 200, in either direction, silence.
@@ -245,6 +255,23 @@ def audit(station, box) -> list[str]:
             accepted = when_first("out", answer_to("INVITE", range(200, 300)))
             if accepted and time.monotonic() - accepted > 35 and when_first("in", request("ACK"), accepted) is None:
                 found.append(f"{station.host}: a 200 was never acknowledged, call {call_id}")
+    return found + one_text_at_a_time(station, box)
+
+
+def one_text_at_a_time(station, box) -> list[str]:
+    """No text reaches a base station for a phone while it still has another one in hand for it."""
+    found, in_hand = [], {}
+    for when, way, peer, message in messages(station):
+        if peer[0] != box.host or message.cseq[1] != "MESSAGE":
+            continue
+        if way == "in" and message.is_request:
+            imsi = user_host_port(message.uri)[0]
+            other, since = in_hand.get(imsi, (message.call_id, when))
+            if other != message.call_id and when - since < 29:
+                found.append(f"{station.host}: a text for {imsi} while another one was in hand for {when - since:.1f} s")
+            in_hand[imsi] = (message.call_id, when)
+        elif way == "out" and not message.is_request and message.code >= 200:
+            in_hand = {imsi: hand for imsi, hand in in_hand.items() if hand[0] != message.call_id}
     return found
 
 

@@ -199,7 +199,11 @@ class InSetup(CallBox):
         self.assertEqual(self.trunk.complaints, [])
 
     def test_kill_9_at_random_moments_of_many_calls(self):
-        """Whenever it happens: afterwards both ends are in the call, or neither is."""
+        """Whenever it happens: afterwards both ends are in the call, or neither is.
+
+        Every other time the power goes as well. That costs what was not synced, so then only this holds: a caller who was answered
+        has somebody on the line.
+        """
         seed = int(os.environ.get("SEED", secrets.randbelow(1 << 32)))
         dice = random.Random(seed)
         box = self.open(disk=True)
@@ -213,7 +217,11 @@ class InSetup(CallBox):
                 begun.append((self.hill.call(ana, self.number(bob)), bob))
                 time.sleep(dice.uniform(0, 0.25))
             time.sleep(dice.uniform(0, 0.5))
-            box.power_cut()
+            without_power = turn % 2 == 1
+            if without_power:
+                box.power_cut()
+            else:
+                box.kill()
             box.start()
             time.sleep(3)
             for call, bob in begun:
@@ -227,7 +235,7 @@ class InSetup(CallBox):
                     both += 1
                     if call.hangup() != 200 or not at_bob[0].wait("ended", timeout=4):
                         lonely.append(f"seed {seed}, round {turn}: the BYE did not get through: {call}, {at_bob}")
-                elif call.state == "up" or at_bob:
+                elif call.state == "up" or at_bob and not without_power:
                     lonely.append(f"seed {seed}, round {turn}: {call} {[a.code for a in call.answers]}, {others}, at the called one: "
                                   f"{[heard(self.mill, other.invite.call_id) for other in others]}")
             for call in self.hill.calls + self.mill.calls:     # nobody is left in a call for the next round
