@@ -82,9 +82,10 @@ class SideBySide(BoxTest):
     def tearDownClass(cls):
         for thread in cls._threads.values():
             thread.join(120)
-        for station in vars(cls).values():
+        for name, station in list(vars(cls).items()):
             if isinstance(station, (obts.BaseStation, Wire)):
                 station.close()
+                delattr(cls, name)                         # unittest may come here twice
         super().tearDownClass()
 
     def setUp(self):
