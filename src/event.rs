@@ -86,6 +86,39 @@ pub enum Event {
         code: u16,
         why: &'static str,
     },
+    /// Numbers, or `IMSI..`; the last four digits are shown.
+    CallAnswered {
+        from: String,
+        to: String,
+    },
+    CallRefused {
+        code: u16,
+        why: String,
+    },
+    CallEnded {
+        from: String,
+        to: String,
+        code: u16,
+        why: String,
+    },
+    CallsResumed {
+        count: u64,
+        unreadable: u64,
+    },
+    EmergencyCall {
+        from: SocketAddr,
+    },
+    /// A 200 to an INVITE of a call that is no more.
+    StrayAnswer {
+        from: SocketAddr,
+    },
+    TrunkSilent {
+        trunk: String,
+    },
+    /// A base station with an established call does not answer OPTIONS.
+    ProbeUnanswered {
+        to: SocketAddr,
+    },
     WriteRestamped {
         imsi: Imsi,
     },
@@ -171,6 +204,12 @@ impl Event {
             | Event::RequestRefused { .. }
             | Event::Redirected { .. }
             | Event::RouteRefused { .. }
+            | Event::CallAnswered { .. }
+            | Event::CallRefused { .. }
+            | Event::CallEnded { .. }
+            | Event::CallsResumed { .. }
+            | Event::EmergencyCall { .. }
+            | Event::StrayAnswer { .. }
             | Event::WriteRestamped { .. }
             | Event::ReplicaLevel { .. }
             | Event::DiskFreed { .. }
@@ -178,6 +217,8 @@ impl Event {
             | Event::ReplicaRefilled { .. }
             | Event::Purged { .. } => Level::Info,
             Event::ReplicaMissedWrite { .. }
+            | Event::TrunkSilent { .. }
+            | Event::ProbeUnanswered { .. }
             | Event::ReplicaSilent { .. }
             | Event::SignatureRefused { .. }
             | Event::AnswerWithdrawn
@@ -216,6 +257,14 @@ impl Event {
             Event::RequestRefused { .. } => "request_refused",
             Event::Redirected { .. } => "redirected",
             Event::RouteRefused { .. } => "route_refused",
+            Event::CallAnswered { .. } => "call_answered",
+            Event::CallRefused { .. } => "call_refused",
+            Event::CallEnded { .. } => "call_ended",
+            Event::CallsResumed { .. } => "calls_resumed",
+            Event::EmergencyCall { .. } => "emergency_call",
+            Event::StrayAnswer { .. } => "stray_answer",
+            Event::TrunkSilent { .. } => "trunk_silent",
+            Event::ProbeUnanswered { .. } => "probe_unanswered",
             Event::WriteRestamped { .. } => "write_restamped",
             Event::ReplicaMissedWrite { .. } => "replica_missed_write",
             Event::ReplicaLevel { .. } => "replica_level",
@@ -269,6 +318,20 @@ impl fmt::Display for Event {
             }
             Event::Redirected { imsi } => write!(f, "redirected a call to {}", imsi.short()),
             Event::RouteRefused { code, why } => write!(f, "refused a call with {code}: {why}"),
+            Event::CallAnswered { from, to } => {
+                write!(f, "a call of {} to {} is answered", last_digits(from), last_digits(to))
+            }
+            Event::CallRefused { code, why } => write!(f, "refused a call with {code}: {why}"),
+            Event::CallEnded { from, to, code, why } => {
+                write!(f, "the call of {} to {} has ended with {code}: {why}", last_digits(from), last_digits(to))
+            }
+            Event::CallsResumed { count, unreadable } => {
+                write!(f, "took up {count} calls of an earlier run, {unreadable} could not be read")
+            }
+            Event::EmergencyCall { from } => write!(f, "an emergency call from {from}"),
+            Event::StrayAnswer { from } => write!(f, "{from} answers an INVITE of a call that is no more: hung up"),
+            Event::TrunkSilent { trunk } => write!(f, "trunk {trunk} does not answer"),
+            Event::ProbeUnanswered { to } => write!(f, "{to}, where a call is up, does not answer"),
             Event::WriteRestamped { imsi } => {
                 write!(f, "a replica knew a newer write of {}: stamped anew", imsi.short())
             }
@@ -311,6 +374,12 @@ impl fmt::Display for Event {
             Event::ConnectionRefused { from, why } => write!(f, "closed a connection of {from}: {why}"),
         }
     }
+}
+
+/// The last four digits of a number or an IMSI.
+pub fn last_digits(text: &str) -> String {
+    let digits: Vec<char> = text.chars().filter(char::is_ascii_digit).collect();
+    format!("…{}", digits[digits.len().saturating_sub(4)..].iter().collect::<String>())
 }
 
 impl fmt::Display for Drop {

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::Settings;
+use crate::config::{Settings, TrunkMode};
 use crate::event::{Drop, Event};
 use crate::ident::Imsi;
 use crate::register::asking::Asker;
@@ -17,6 +17,8 @@ use crate::register::front::{self, Front, STORE_REFUSED};
 use crate::register::locate::{Finder, Located, Locator, Seeker};
 use crate::register::replicas::{self, Replicas, Told};
 use crate::register::serve;
+use crate::route::call::Inside;
+use crate::route::calls::{self, Calls};
 use crate::route::redirect::{self, Redirect};
 use crate::seam::{ConnId, Ctx, Inner, Input, Local, Output, Port, ReplyTo, Timer, Timers};
 use crate::sip::header::{HeaderName, Uri, Via};
@@ -46,7 +48,7 @@ mod commands;
 mod streams;
 
 /// The methods that we answer otherwise than by 405.
-const ALLOW: &str = "REGISTER, INVITE, ACK, CANCEL, OPTIONS";
+const ALLOW: &str = "REGISTER, INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, MESSAGE";
 /// How much may wait for the disk, for each transaction that may be under way: a REGISTER holds a yes per replica and its own.
 const HELD_PER_TRANSACTION_MAX: usize = 4;
 /// Records looked at for purging, per replica and second.
@@ -69,6 +71,7 @@ pub struct Node {
     front: Front,
     locator: Locator,
     redirect: Redirect,
+    calls: Calls,
     streams: BTreeMap<ConnId, streams::Stream>,
     commands: BTreeMap<u64, commands::LookupCommand>,
     purge_at: Vec<Option<Imsi>>,
@@ -124,6 +127,7 @@ impl Node {
             return Err(error);
         }
         replicas.start(w, founding)?;
+        let calls = Calls::start(w)?;
         let zone = make_zone(w, &replicas)?;
         ctx.out.send(Output::Zone(Arc::clone(&zone)));
         let purge_at = vec![None; replicas.count()];
@@ -136,6 +140,7 @@ impl Node {
             front: Front::default(),
             locator: Locator::default(),
             redirect: Redirect::default(),
+            calls,
             streams: BTreeMap::new(),
             commands: BTreeMap::new(),
             purge_at,
@@ -189,7 +194,7 @@ impl Node {
                 }
                 Inner::Promised { register } => self.front.promised(world!(self, ctx), register),
                 Inner::Located { seeker, located } => self.located(ctx, seeker, located),
-                Inner::CallKept { .. } => {}
+                Inner::CallKept { call } => self.calls.kept(world!(self, ctx), call),
                 Inner::Found => self.replicas.found(world!(self, ctx)),
                 Inner::HintsWritten { replica, told } => {
                     self.replicas.hints_written(world!(self, ctx), replica, &told);
@@ -273,6 +278,9 @@ impl Node {
             return self.unlisted(ctx, came, message);
         }
         if method == "ACK" {
+            if self.calls.ack(world!(self, ctx), message) {
+                return;
+            }
             return ctx.out.event(Event::DatagramDropped { from: came.from, why: Drop::Ack });
         }
         if echo_bytes(message) > ECHO_BYTES_MAX {
@@ -286,7 +294,8 @@ impl Node {
         if let (Port::Replica(replica, _), true) = (came.port, stamped) {
             return self.stamped(ctx, came, message, usize::from(replica));
         }
-        let is_trunk = self.is_trunk(came.from, message);
+        let trunk = self.trunk_of(came.from, message);
+        let is_trunk = trunk.is_some();
         // "A replica's own port takes INVITE from trunks, replicas' addresses and peers, and is silent to all others, base stations
         // included; an unsigned REGISTER there, from whomever, binds nothing" (DESIGN section 9).
         if matches!(came.port, Port::Replica(..)) && !is_trunk && !self.site.is_peer(address) {
@@ -333,15 +342,20 @@ impl Node {
                     "a REGISTER from an address that is no base station's",
                 );
             }
-            ("INVITE" | "CANCEL", port) if is_trunk || self.site.is_peer(address) => {
-                self.route(ctx, came, message, port)
-            }
-            // Calls and texts of phones come with the next release: a cause that the phone can bear.
-            ("INVITE", _) => {
-                self.refuse(ctx, came, message, 503, "Service Unavailable", "calls of phones are not served yet")
-            }
+            ("INVITE" | "BYE" | "INFO" | "UPDATE", _) if has_to_tag(message) => self.inside(ctx, came, message),
+            ("CANCEL", port) => self.cancel(ctx, came, message, port),
+            ("INVITE", port) => match trunk {
+                Some(index) if self.site.settings.trunks[index].mode == TrunkMode::Recurse => {
+                    self.call(ctx, came, message, calls::From::Trunk(index));
+                }
+                Some(_) => self.route(ctx, came, message, port),
+                None if self.site.is_peer(address) && !self.site.settings.is_base_station(address) => {
+                    self.route(ctx, came, message, port);
+                }
+                None => self.call(ctx, came, message, calls::From::Station),
+            },
             ("MESSAGE", _) => self.refuse(ctx, came, message, 503, "Service Unavailable", "texts are not served yet"),
-            ("CANCEL" | "BYE", _) => {
+            ("BYE" | "INFO" | "UPDATE", _) => {
                 self.refuse(ctx, came, message, 481, "Call/Transaction Does Not Exist", "no such call");
             }
             ("OPTIONS", _) => self.options(ctx, came, message),
@@ -351,13 +365,14 @@ impl Node {
 
     /// A trunk by its address. Where trunk and base station share one (everything on one box), the source port tells them apart, or
     /// else who speaks: a base station's caller is an IMSI.
-    fn is_trunk(&self, from: SocketAddr, message: &Message<'_>) -> bool {
+    fn trunk_of(&self, from: SocketAddr, message: &Message<'_>) -> Option<usize> {
         let settings = &self.site.settings;
-        if settings.trunks.iter().any(|trunk| trunk.address == from) {
-            return true;
+        if let Some(index) = settings.trunks.iter().position(|trunk| trunk.address == from) {
+            return Some(index);
         }
         let caller_is_imsi = message.from().is_ok_and(|from| from.uri.starts_with("sip:IMSI"));
-        settings.trunk_at(from.ip()).is_some() && !(settings.is_base_station(from.ip()) && caller_is_imsi)
+        let index = settings.trunks.iter().position(|trunk| trunk.address.ip() == from.ip())?;
+        (!(settings.is_base_station(from.ip()) && caller_is_imsi)).then_some(index)
     }
 
     fn unlisted(&mut self, ctx: &mut Ctx<'_>, came: &Came<'_>, message: &Message<'_>) {
@@ -403,6 +418,7 @@ impl Node {
         None
     }
 
+    /// An INVITE that is redirected.
     fn route(&mut self, ctx: &mut Ctx<'_>, came: &Came<'_>, message: &Message<'_>, port: Port) {
         let replica = match port {
             Port::Front(_) => None,
@@ -410,12 +426,38 @@ impl Node {
         };
         let key = transaction::key(message, came.from);
         let request = redirect::Request { from: came.from, to: came.to, key, bytes: came.bytes, message, replica };
-        if message.method() == Some("CANCEL") {
-            // A CANCEL has its INVITE's branch, so the INVITE's key differs by the method alone.
-            let invite = transaction::key_of_method(message, came.from, "INVITE");
-            self.redirect.cancel(world!(self, ctx), &request, invite);
-        } else {
-            self.redirect.invite(world!(self, ctx), finder!(self), &request);
+        self.redirect.invite(world!(self, ctx), finder!(self), &request);
+    }
+
+    /// An INVITE that we carry ourselves.
+    fn call(&mut self, ctx: &mut Ctx<'_>, came: &Came<'_>, message: &Message<'_>, by: calls::From) {
+        let invite = calls::Invite { by, from: came.from, reply: came.to, bytes: came.bytes, message };
+        self.calls.invite(world!(self, ctx), finder!(self), &invite);
+    }
+
+    /// A CANCEL is of a call of ours, or of a lookup that a trunk no longer waits for.
+    fn cancel(&mut self, ctx: &mut Ctx<'_>, came: &Came<'_>, message: &Message<'_>, port: Port) {
+        let Some(key) = self.first_copy(ctx, came, message) else { return };
+        let inside = Inside { from: came.from, reply: came.to, key, bytes: came.bytes, message };
+        if self.calls.cancel(world!(self, ctx), &inside) {
+            return;
+        }
+        let replica = match port {
+            Port::Front(_) => None,
+            Port::Replica(index, _) => Some(usize::from(index)),
+        };
+        // A CANCEL has its INVITE's branch, so the INVITE's key differs by the method alone.
+        let invite = transaction::key_of_method(message, came.from, "INVITE");
+        let request = redirect::Request { from: came.from, to: came.to, key, bytes: came.bytes, message, replica };
+        self.redirect.cancel(world!(self, ctx), &request, invite);
+    }
+
+    /// A request inside a dialog.
+    fn inside(&mut self, ctx: &mut Ctx<'_>, came: &Came<'_>, message: &Message<'_>) {
+        let Some(key) = self.first_copy(ctx, came, message) else { return };
+        let inside = Inside { from: came.from, reply: came.to, key, bytes: came.bytes, message };
+        if !self.calls.inside(world!(self, ctx), finder!(self), &inside) {
+            calls::no_such_dialog(world!(self, ctx), &inside);
         }
     }
 
@@ -423,7 +465,10 @@ impl Node {
     fn located(&mut self, ctx: &mut Ctx<'_>, seeker: Seeker, located: Located) {
         match seeker {
             Seeker::Redirect(id) => self.redirect.located(world!(self, ctx), id, located),
-            Seeker::Caller(_) | Seeker::Callee(_) | Seeker::Sender(_) | Seeker::Recipient(_) => {}
+            Seeker::Caller(_) | Seeker::Callee(_) => {
+                self.calls.located(world!(self, ctx), finder!(self), seeker, located);
+            }
+            Seeker::Sender(_) | Seeker::Recipient(_) => {}
         }
     }
 
@@ -463,6 +508,9 @@ impl Node {
     }
 
     fn response(&mut self, ctx: &mut Ctx<'_>, from: SocketAddr, message: &Message<'_>) {
+        if message.via().ok().and_then(|via| via.branch).is_some_and(|branch| branch.starts_with(calls::BRANCH)) {
+            return self.calls.response(world!(self, ctx), finder!(self), from, message);
+        }
         let told = self.replicas.response(world!(self, ctx), from, message);
         self.told(ctx, told);
     }
@@ -501,7 +549,7 @@ impl Node {
             Timer::Register(id) => self.front.deadline(world!(self, ctx), &mut self.replicas, id),
             Timer::Replica(index) => self.replicas.retry(world!(self, ctx), index),
             Timer::Stream(conn) => self.stream_timeout(ctx, conn),
-            Timer::Call(_) => {}
+            Timer::Call(id) => self.calls.timeout(world!(self, ctx), finder!(self), id),
             Timer::Housekeeping => self.housekeeping(ctx),
         }
     }
@@ -512,6 +560,7 @@ impl Node {
         self.server.expire(ctx.now);
         let w = world!(self, ctx);
         self.front.housekeeping(w);
+        self.calls.housekeeping(w.ctx.now);
         if w.wall().trusted {
             for index in 0..self.replicas.count() {
                 self.purge_at[index] = self.replicas.purge(w, index, self.purge_at[index], PURGE_PER_SECOND);
@@ -595,7 +644,11 @@ impl Node {
 
     /// How much is under way: all 0 when a node is at rest.
     pub fn under_way(&self) -> usize {
-        self.front.under_way() + self.redirect.under_way() + self.locator.under_way() + self.commands.len()
+        self.front.under_way()
+            + self.redirect.under_way()
+            + self.calls.under_way()
+            + self.locator.under_way()
+            + self.commands.len()
     }
 }
 
@@ -609,6 +662,11 @@ fn notice_clock(w: &mut World<'_, '_>) {
     if era.is_some() || before != w.clock.untrusted_since_ms() {
         w.keep_clock();
     }
+}
+
+/// It belongs to a dialog.
+fn has_to_tag(message: &Message<'_>) -> bool {
+    message.to().is_ok_and(|to| to.tag().is_some())
 }
 
 /// "…to the source address and the port of the top Via's sent-by" (DESIGN section 6; RFC 3261 §18.2.2), from where it came to.

@@ -37,8 +37,14 @@ impl Node {
                 alarms: self.replicas.alarms(),
             }),
             Command::Lookup(who) => return self.lookup(ctx, id, who),
-            Command::Calls => CommandAnswer::Calls(Vec::new()),
-            Command::CallEnd(_) => CommandAnswer::Done,
+            Command::Calls => {
+                let w: &World<'_, '_> = world!(self, ctx);
+                CommandAnswer::Calls(self.calls.describe(w))
+            }
+            Command::CallEnd(call) => match self.calls.end(world!(self, ctx), &call) {
+                true => CommandAnswer::Done,
+                false => error("no such call", "no call under way has this id", "encamp calls shows them"),
+            },
             Command::Queue => CommandAnswer::Queue(Vec::new()),
         };
         ctx.out.send(Output::Answer { id, answer });

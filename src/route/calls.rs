@@ -1,0 +1,326 @@
+//! The calls that pass through us: which one a message is about, and which may begin.
+//!
+//! Knows: the calls by their id, their caller's Call-ID and From tag, and what has just ended. Does not know: what happens inside one
+//! ([`super::call`]). Our own branch parameters and Call-IDs carry the call's id, so what comes back needs no table.
+//! Limits: `calls.count_max`; a call that has ended is remembered for 32 s, so that a late copy of its INVITE begins no second one.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+
+use super::No;
+use super::call::{Begin, Call, Inside, State, answer};
+use super::dialplan;
+use super::kept;
+use super::leg::{PATIENCE, Party, Way};
+use crate::event::{Drop, Event};
+use crate::register::locate::{Finder, Located, Seeker, Want};
+use crate::seam::{After, CallAnswer, Inner, ReplyTo};
+use crate::sip::header::{HeaderName, NameAddr, Uri, values};
+use crate::sip::parse::Message;
+use crate::sip::write::Writer;
+use crate::site::World;
+use crate::store::{StoreError, StoreId};
+use crate::time::Instant;
+
+/// How the branch parameter of every request of a call begins; its id follows.
+pub const BRANCH: &str = "z9hG4bK-c";
+
+/// Who sent the INVITE.
+#[derive(Clone, Copy, Debug)]
+pub enum From {
+    /// A listed base station.
+    Station,
+    /// Index into `Settings::trunks`.
+    Trunk(usize),
+}
+
+/// An INVITE as it came in.
+pub struct Invite<'a> {
+    pub by: From,
+    pub from: SocketAddr,
+    pub reply: ReplyTo,
+    pub bytes: &'a [u8],
+    pub message: &'a Message<'a>,
+}
+
+/// Call-ID and From tag: what a base station's CANCEL still has in common with its INVITE (wire.md 3.2).
+type CallerKey = (String, String);
+
+#[derive(Default)]
+pub struct Calls {
+    all: BTreeMap<u64, Call>,
+    by_caller: BTreeMap<CallerKey, u64>,
+    /// What has ended, with the CSeq number of its INVITE.
+    ended: BTreeMap<CallerKey, u32>,
+    ended_order: VecDeque<(Instant, CallerKey)>,
+}
+
+impl Calls {
+    /// Takes up what an earlier run left behind.
+    ///
+    /// Errors: the node's own store cannot be read.
+    pub fn start(w: &mut World<'_, '_>) -> Result<Calls, StoreError> {
+        let (kept, unreadable) = kept::load(w.store(StoreId::Node)?)?;
+        let mut calls = Calls::default();
+        let count = kept.len();
+        for one in kept {
+            if let Some(call) = Call::resume(w, one) {
+                calls.insert(w, call);
+            }
+        }
+        if count + unreadable > 0 {
+            w.event(Event::CallsResumed { count: count as u64, unreadable: unreadable as u64 });
+        }
+        Ok(calls)
+    }
+
+    pub fn under_way(&self) -> usize {
+        self.all.len()
+    }
+
+    pub fn describe(&self, w: &World<'_, '_>) -> Vec<CallAnswer> {
+        self.all.values().map(|call| call.describe(w)).collect()
+    }
+
+    /// Ends a call for the operator; `false` where there is none of that id.
+    pub fn end(&mut self, w: &mut World<'_, '_>, id: &str) -> bool {
+        let Ok(id) = u64::from_str_radix(id, 16) else { return false };
+        if self.all.get(&id).is_none_or(|call| call.state == State::Ending) {
+            return false;
+        }
+        self.with(w, id, |call, w| call.end_by_hand(w));
+        true
+    }
+
+    fn insert(&mut self, w: &mut World<'_, '_>, mut call: Call) {
+        let leg = call.caller_leg();
+        let key = (leg.call_id.clone(), leg.remote_tag.clone().unwrap_or_default());
+        self.by_caller.insert(key, call.id);
+        if call.is_over() {
+            // Nothing to wait for: a call of an earlier run that nobody can be told of.
+            call.forget(w);
+        }
+        call.arm(w);
+        self.all.insert(call.id, call);
+    }
+
+    /// Lets something happen in a call, then arms its timer or forgets it.
+    fn with(&mut self, w: &mut World<'_, '_>, id: u64, act: impl FnOnce(&mut Call, &mut World<'_, '_>)) {
+        let Some(call) = self.all.get_mut(&id) else { return };
+        act(call, w);
+        if !call.is_over() {
+            return call.arm(w);
+        }
+        call.forget(w);
+        let leg = call.caller_leg();
+        let key = (leg.call_id.clone(), leg.remote_tag.clone().unwrap_or_default());
+        self.by_caller.remove(&key);
+        self.ended.insert(key.clone(), call.caller_cseq());
+        self.ended_order.push_back((w.ctx.now, key));
+        self.all.remove(&id);
+    }
+
+    /// Forgets what has ended long enough ago.
+    pub fn housekeeping(&mut self, now: Instant) {
+        while let Some((since, key)) = self.ended_order.front() {
+            if now - *since < PATIENCE {
+                return;
+            }
+            self.ended.remove(key);
+            self.ended_order.pop_front();
+        }
+    }
+
+    // --- Requests ---
+
+    /// An INVITE outside of a dialog.
+    pub fn invite(&mut self, w: &mut World<'_, '_>, finder: &mut Finder<'_>, invite: &Invite<'_>) {
+        let message = invite.message;
+        let key = caller_key(message);
+        if let Some(id) = self.by_caller.get(&key).copied() {
+            // A higher number is no copy, but a base station never sends one; the first call must not be forked all the same.
+            return self.with(w, id, |call, w| call.copy(w));
+        }
+        if self.ended.get(&key).is_some_and(|cseq| *cseq >= message.cseq().0) {
+            return w.event(Event::Retransmission { from: invite.from });
+        }
+        if let Some(id) = self.begin(w, finder, invite) {
+            self.by_caller.insert(key, id);
+            // It may be over already: a refusal waits for its ACK all the same, so it is not.
+            self.with(w, id, |_, _| {});
+        }
+    }
+
+    fn begin(&mut self, w: &mut World<'_, '_>, finder: &mut Finder<'_>, invite: &Invite<'_>) -> Option<u64> {
+        let message = invite.message;
+        let user = message.from().ok().and_then(|from| Uri::parse(from.uri).ok()).and_then(|uri| uri.user);
+        let user = user.unwrap_or_default();
+        let subscriber = w.site.resolve(user).cloned();
+        let (party, number) = match invite.by {
+            From::Trunk(index) => {
+                let trunk = w.site.settings.trunks.get(index)?;
+                (Party::Trunk { name: trunk.name.clone() }, asserted(message).unwrap_or(user).to_owned())
+            }
+            From::Station => {
+                let imsi = subscriber.as_ref().map(|subscriber| subscriber.imsi.as_str().to_owned());
+                let number = subscriber.as_ref().and_then(|subscriber| subscriber.msisdn.first());
+                let number = number.map_or_else(|| user.to_owned(), ToString::to_string);
+                (Party::Phone { imsi, cell: None }, number)
+            }
+        };
+        // Forty-eight dice: never one that an earlier run used.
+        let id = w.ctx.rng.u64() >> 16;
+        let (bytes, reply, from) = (invite.bytes, invite.reply, invite.from);
+        let mut call = Call::begin(w, Begin { id, party, number, from, reply, bytes, message })?;
+        if self.all.len() >= w.site.settings.calls.count_max {
+            call.refuse_no(w, No::Overload);
+        } else if message.max_forwards() == Some(Ok(0)) {
+            call.refuse_no(w, No::TooManyHops);
+        } else if let (From::Trunk(_), Some(_)) = (invite.by, message.header(HeaderName::Require)) {
+            call.refuse_no(w, No::Extension);
+        } else {
+            match (invite.by, subscriber) {
+                (From::Trunk(_), _) => call.route(w, finder),
+                // Emergency first: bound or not, known or not.
+                (From::Station, _) if dialplan::is_emergency(&w.site.settings, &super::call::dialled(message)) => {
+                    call.route(w, finder);
+                }
+                (From::Station, None) => call.refuse_no(w, No::NotBoundThere),
+                (From::Station, Some(subscriber)) if subscriber.barred => call.refuse_no(w, No::Barred),
+                (From::Station, Some(subscriber)) => {
+                    let want = Want::BoundAt(invite.from.ip());
+                    finder.seek(w, subscriber.imsi, Seeker::Caller(id), want, None);
+                }
+            }
+        }
+        self.all.insert(id, call);
+        Some(id)
+    }
+
+    /// A CANCEL: matched by Call-ID and From tag, because a base station's has a new branch, another number and a To tag. `false`
+    /// where it is of none of our calls.
+    pub fn cancel(&mut self, w: &mut World<'_, '_>, inside: &Inside<'_>) -> bool {
+        let Some(id) = self.by_caller.get(&caller_key(inside.message)).copied() else { return false };
+        answer(w, inside, 200, "OK");
+        self.with(w, id, |call, w| call.cancelled(w, inside.message));
+        true
+    }
+
+    /// An ACK; `false` where it is of none of our calls.
+    pub fn ack(&mut self, w: &mut World<'_, '_>, message: &Message<'_>) -> bool {
+        let Some(id) = self.find(message) else { return false };
+        self.with(w, id, |call, w| call.acked(w, message));
+        true
+    }
+
+    /// A request inside a dialog; `false` where we have no such dialog.
+    pub fn inside(&mut self, w: &mut World<'_, '_>, finder: &mut Finder<'_>, inside: &Inside<'_>) -> bool {
+        let Some(id) = self.find(inside.message) else { return false };
+        self.with(w, id, |call, w| match (inside.message.cseq().1, call.side_of(inside.message)) {
+            ("BYE", _) => call.bye_came(w, finder, inside),
+            (_, Some(side)) => call.inside(w, side, inside),
+            (_, None) => answer(w, inside, 481, "Call/Transaction Does Not Exist"),
+        });
+        true
+    }
+
+    /// The call that a request belongs to: by its caller's Call-ID and tag, or by the id in a Call-ID that we gave.
+    fn find(&self, message: &Message<'_>) -> Option<u64> {
+        if let Some(id) = self.by_caller.get(&caller_key(message)) {
+            return Some(*id);
+        }
+        let id = message.call_id().split_once('-').and_then(|(id, _)| u64::from_str_radix(id, 16).ok())?;
+        let call = self.all.get(&id)?;
+        (call.side_of(message).is_some() || call.is_early(message)).then_some(id)
+    }
+
+    // --- Answers, time, disk ---
+
+    /// An answer to a request of a call; its branch begins with [`BRANCH`].
+    pub fn response(
+        &mut self,
+        w: &mut World<'_, '_>,
+        finder: &mut Finder<'_>,
+        from: SocketAddr,
+        message: &Message<'_>,
+    ) {
+        let branch = message.via().ok().and_then(|via| via.branch).unwrap_or_default();
+        let id = branch.strip_prefix(BRANCH).and_then(|rest| rest.split_once('.')).map(|(id, _)| id);
+        let id = id.and_then(|id| u64::from_str_radix(id, 16).ok()).unwrap_or_default();
+        let (_, method) = message.cseq();
+        if !self.all.contains_key(&id) {
+            if message.code().is_some_and(|code| (200..300).contains(&code)) && method == "INVITE" {
+                return end_stray(w, from, message);
+            }
+            return w.event(Event::DatagramDropped { from, why: Drop::ResponseUnknown });
+        }
+        self.with(w, id, |call, w| match method {
+            // It has its INVITE's branch.
+            "CANCEL" if message.code().is_some_and(|code| code >= 200) => call.cancel_answered(branch),
+            "CANCEL" => {}
+            _ => call.response(w, finder, from, message, branch),
+        });
+    }
+
+    pub fn located(&mut self, w: &mut World<'_, '_>, finder: &mut Finder<'_>, seeker: Seeker, located: Located) {
+        match seeker {
+            Seeker::Caller(id) => self.with(w, id, |call, w| call.caller_located(w, finder, located)),
+            Seeker::Callee(id) => self.with(w, id, |call, w| call.callee_located(w, finder, located)),
+            _ => {}
+        }
+    }
+
+    pub fn timeout(&mut self, w: &mut World<'_, '_>, finder: &mut Finder<'_>, id: u64) {
+        self.with(w, id, |call, w| call.timeout(w, finder));
+    }
+
+    /// The record of an answered call is on the disk.
+    pub fn kept(&mut self, w: &mut World<'_, '_>, id: u64) {
+        self.with(w, id, |call, w| call.kept(w));
+    }
+}
+
+fn caller_key(message: &Message<'_>) -> CallerKey {
+    let tag = message.from().ok().and_then(|from| from.tag()).unwrap_or_default();
+    (message.call_id().to_owned(), tag.to_owned())
+}
+
+/// The number that a trunk vouches for.
+fn asserted<'a>(message: &Message<'a>) -> Option<&'a str> {
+    let value = message.headers_of(HeaderName::PAssertedIdentity).flat_map(values).next()?;
+    Uri::parse(NameAddr::parse(value).ok()?.uri).ok()?.user
+}
+
+/// A 200 of a base station to an INVITE of a call that is no more, perhaps of an earlier run: acknowledged and hung up, statelessly;
+/// should it come again, it is told again.
+pub(super) fn end_stray(w: &mut World<'_, '_>, from: SocketAddr, message: &Message<'_>) {
+    let Some(way) = Way::to(w.site, from) else { return };
+    let contact = message.headers_of(HeaderName::Contact).flat_map(values).next();
+    let contact = contact.and_then(|contact| NameAddr::parse(contact).ok()).map(|contact| contact.uri.to_owned());
+    let (Some(sender), Some(to)) = (message.header(HeaderName::From), message.header(HeaderName::To)) else { return };
+    let uri = contact.unwrap_or_else(|| format!("sip:{from}"));
+    let own = super::leg::own_address(w.site);
+    w.event(Event::StrayAnswer { from });
+    let (number, _) = message.cseq();
+    for (method, number) in [("ACK", number), ("BYE", number.saturating_add(1))] {
+        let branch = format!("{BRANCH}0.0.{:016x}", w.ctx.rng.u64());
+        let mut writer = Writer::request(method, &uri);
+        writer
+            .header_fmt("Via", format_args!("SIP/2.0/UDP {own};branch={branch}"))
+            .header("From", sender)
+            .header("To", to)
+            .header("Call-ID", message.call_id())
+            .header_fmt("CSeq", format_args!("{number} {method}"))
+            .header("Max-Forwards", "70");
+        way.send(w, writer.finish());
+    }
+}
+
+/// A *no* to a request inside a dialog that we do not have.
+pub fn no_such_dialog(w: &mut World<'_, '_>, inside: &Inside<'_>) {
+    let source = (inside.from.ip(), Some(inside.from.port()));
+    let tag = w.site.stateless_tag(inside.message);
+    let phrase = "Call/Transaction Does Not Exist";
+    let bytes = Writer::response_to(inside.message, 481, phrase, Some(&tag), Some(source)).finish();
+    w.ctx.out.after(After::nothing(), Inner::Answer { key: Some(inside.key), to: inside.reply, bytes });
+}

@@ -1,0 +1,74 @@
+//! What a dialled number means: a phone of ours, trunks in the order in which they are tried, or nobody.
+//!
+//! Knows: emergency numbers, subscribers, prefixes. Does not know: where a phone is, or whether a trunk answers. Pure.
+
+use crate::config::{Settings, Subscriber};
+use crate::site::Site;
+
+/// Where a call is to go.
+#[derive(Clone, Debug)]
+pub enum Dialled<'a> {
+    Phone(&'a Subscriber),
+    /// Indices into `Settings::trunks`, the first one to be tried first; never empty.
+    Trunks(Vec<usize>),
+    Emergency(Vec<usize>),
+    /// Not a number of ours, and no trunk takes it.
+    Nobody,
+    /// It would be a trunk's, but there is none for it.
+    NoTrunk,
+}
+
+/// What a phone dialled. Emergency first: whatever else the number may be.
+pub fn by_phone<'a>(site: &'a Site, user: &str) -> Dialled<'a> {
+    let settings = &site.settings;
+    if is_emergency(settings, user) {
+        let mut trunks: Vec<usize> = settings.emergency.trunk.into_iter().collect();
+        trunks.extend(trunks_for(settings, user).into_iter().filter(|trunk| Some(*trunk) != settings.emergency.trunk));
+        return if trunks.is_empty() { Dialled::NoTrunk } else { Dialled::Emergency(trunks) };
+    }
+    if let Some(subscriber) = site.resolve(user) {
+        return Dialled::Phone(subscriber);
+    }
+    // "Numbers that are nobody's go from a phone to the trunk (unless `[dialplan] local_prefixes` has them: 404)" (DESIGN section 9).
+    if settings.dialplan.local_prefixes.iter().any(|prefix| begins_with(user, prefix)) {
+        return Dialled::Nobody;
+    }
+    match trunks_for(settings, user) {
+        trunks if trunks.is_empty() => Dialled::Nobody,
+        trunks => Dialled::Trunks(trunks),
+    }
+}
+
+/// What came from a trunk: a phone of ours, "and never from trunk to trunk" (DESIGN section 9).
+pub fn by_trunk<'a>(site: &'a Site, user: &str) -> Dialled<'a> {
+    site.resolve(user).map_or(Dialled::Nobody, Dialled::Phone)
+}
+
+pub fn is_emergency(settings: &Settings, user: &str) -> bool {
+    let bare = user.strip_prefix('+').unwrap_or(user);
+    bare.eq_ignore_ascii_case("sos")
+        || bare.eq_ignore_ascii_case("emergency")
+        || settings.emergency.numbers.iter().any(|number| number == bare)
+}
+
+/// The longest prefix first, then in the order of the file; one without prefixes takes what no other has.
+fn trunks_for(settings: &Settings, user: &str) -> Vec<usize> {
+    let longest = |prefixes: &[String]| {
+        let fitting = prefixes.iter().filter(|prefix| begins_with(user, prefix));
+        fitting.map(String::len).max().or(if prefixes.is_empty() { Some(0) } else { None })
+    };
+    let mut fitting: Vec<(usize, usize)> = settings
+        .trunks
+        .iter()
+        .enumerate()
+        .filter_map(|(index, trunk)| Some((longest(&trunk.prefixes)?, index)))
+        .collect();
+    fitting.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
+    fitting.into_iter().map(|(_, index)| index).collect()
+}
+
+/// What is dialled and what was typed differ by a `+` often.
+fn begins_with(user: &str, prefix: &str) -> bool {
+    user.strip_prefix('+').unwrap_or(user).starts_with(prefix.strip_prefix('+').unwrap_or(prefix))
+        && (prefix.starts_with('+') || !user.starts_with('+') || user.starts_with(prefix))
+}
