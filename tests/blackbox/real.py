@@ -55,7 +55,7 @@ class Program:
 class Baresip(Program):
     """A softphone with a GSM codec: says what it hears, answers by itself, dials when told."""
 
-    def __init__(self, test, box: Box, host: str, port: int):
+    def __init__(self, test, box: Box, host: str, port: int, number: str):
         super().__init__(test, "baresip", box.directory / f"baresip-{port}")
         self.host, self.port, self.control = host, port, free_port(host)
         modules = unpacked("usr", "lib", "baresip", "modules", "gsm.so").parent
@@ -73,7 +73,7 @@ module_app menu.so
 module_app ctrl_tcp.so
 ctrl_tcp_listen {host}:{self.control}
 """)
-        (self.directory / "accounts").write_text(f'<sip:bare@{host}:{port}>;regint=0;answermode=auto;audio_codecs=gsm;outbound="sip:{box.host}:{box.calls}"\n')
+        (self.directory / "accounts").write_text(f'<sip:{number}@{host}:{port}>;regint=0;answermode=auto;audio_codecs=gsm;outbound="sip:{box.host}:{box.calls}"\n')
         (self.directory / "contacts").write_text("")
         self.run("-4", "-s", "-f", str(self.directory))
         until = time.monotonic() + 10
@@ -86,7 +86,18 @@ ctrl_tcp_listen {host}:{self.control}
                     raise AssertionError(f"baresip does not listen:\n{self.log()[-2000:]}") from None
                 time.sleep(0.1)
         test.addCleanup(self.stream.close)
-        self.stream.settimeout(5)
+        self.stream.settimeout(0.1)
+        self.said = ""
+
+    def told(self, event: str, count: int, timeout: float = 3) -> bool:
+        """Whether it has told so many of these events (`CALL_CLOSED`) on its control connection; what it prints comes late."""
+        until = time.monotonic() + timeout
+        while self.said.count(f'"{event}"') < count and time.monotonic() < until:
+            try:
+                self.said += self.stream.recv(65536).decode(errors="replace")
+            except TimeoutError:
+                pass
+        return self.said.count(f'"{event}"') >= count
 
     def command(self, name: str, parameters: str = ""):
         text = json.dumps({"command": name, "params": parameters, "token": "test"})
