@@ -227,7 +227,8 @@ class Calls(Stations, SideBySide):
 
     def test_two_phones_that_call_each_other_are_both_busy(self):
         ana, bob = self.phones(2, self.hill, self.mill)
-        one, other = self.hill.call(ana, self.number(bob)), self.mill.call(bob, self.number(ana))
+        with self.hill._changed, self.mill._changed:       # both have dialled before either one's base station hears anything
+            one, other = self.hill.call(ana, self.number(bob)), self.mill.call(bob, self.number(ana))
         self.assertFailed(one, 486, 17)
         self.assertFailed(other, 486, 17)
 
