@@ -146,6 +146,8 @@ class Trunks(SideBySide):
 
     def test_a_wrong_password_ends_the_call(self):
         ana = self.phones(1, self.hill)[0]
+        # Whether another trunk is tried then is the dial plan's business; there it is refused as well.
+        self.any.plans["+391234"] = self.second.plans["+391234"] = [(0, 503, "Service Unavailable")]
         call = self.hill.call(ana, "+391234")
         self.assertTrue(call.wait("failed", timeout=10), call)
         self.assertNotIn(call.code, (401, 407), "a base station can do nothing with it")
