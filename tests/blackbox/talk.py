@@ -30,6 +30,28 @@ def open_sims(count: int, prefix: str = "3") -> list[Sim]:
             for number in range(count)]
 
 
+def two_boxes(test: unittest.TestCase, sims: list[Sim]) -> tuple[Box, Box]:
+    """Two front ends, each with a replica of the one shard; started and level. Both know the same base stations."""
+    shards = [Shard("all", ["00-99"], ["a", "b"], 1)]
+    front = Box(test, host=BOX, shards=shards, sims=sims, listening=("a",), cluster_key="6b" * 32, trunks=False)
+    far = Box(test, host=SECOND_BOX, shards=shards, sims=sims, listening=("b",), cluster_key="6b" * 32, trunks=False)
+    test.addCleanup(front.close)
+    test.addCleanup(far.close)
+    front.remote, far.remote = {"b": (SECOND_BOX, far.listening["b"])}, {"a": (BOX, front.listening["a"])}
+    far.station_ports = front.station_ports
+    for box in (front, far):
+        box.write()
+        founded = box.command("init")                      # not all replicas of the map are local: somebody must say that this is the beginning
+        test.assertEqual(founded.code, 0, founded.err)
+    far.start()
+    front.start()
+    until = time.monotonic() + 15
+    while {each["state"] for box in (front, far) for each in box.replicas().values()} != {"level"}:
+        test.assertLess(time.monotonic(), until, f"{front.replicas()} {far.replicas()}")
+        time.sleep(0.1)
+    return front, far
+
+
 # --- Scenarios side by side ---------------------------------------------------------------------------------------------------
 
 class SideBySide(BoxTest):

@@ -1,10 +1,11 @@
 """Calls between phones, judged at the phones: what each base station heard, and what it did not."""
 
 import time
+import unittest
 
 from box import Station
 from sip import letters, tag_of
-from talk import QUICK, Literal, RawStation, SideBySide, assert_sound, calls_to, display_name, heard, open_sims
+from talk import QUICK, Literal, RawStation, SideBySide, assert_sound, audit, calls_to, display_name, heard, open_sims, two_boxes
 
 
 class Stations:
@@ -548,3 +549,30 @@ class Maximum(Stations, SideBySide):
         self.assertTrue(call.wait("ended", timeout=12) and call.ended_by == "them", call)
         self.assertTrue(calls_to(self.mill, bob)[0].wait("ended", timeout=3))
         self.assertTrue(3 < time.monotonic() - started < 9)
+
+
+class TwoBoxes(unittest.TestCase):
+    def test_a_call_to_a_phone_that_registered_at_the_other_box(self):
+        front, far = two_boxes(self, open_sims(8))
+        hill, mill = front.station("hill", **QUICK), far.station("mill", **QUICK)
+        ana, bob = front.phone("none"), front.phone("none")
+        self.assertTrue(hill.register(ana).ok and mill.register(bob).ok)
+        for here, caller, there, callee in ((hill, ana, mill, bob), (mill, bob, hill, ana)):
+            call = here.call(caller, front.numbers_of(callee)[0])
+            self.assertTrue(call.wait("up", timeout=8), call)
+            other = calls_to(there, callee)[0]
+            self.assertEqual((other.sdp, call.sdp), (call.invite.body, other.own_sdp))
+            self.assertEqual(call.hangup(), 200)
+            self.assertTrue(other.wait("ended", timeout=4))
+        # He comes to the near one while the far one is dead: the newest word counts.
+        far.freeze()
+        try:
+            bob.camps_on.phones.clear()
+            self.assertTrue(hill.register(bob).ok)
+            call = hill.call(ana, front.numbers_of(bob)[0])
+            self.assertTrue(call.wait("up", timeout=8), call)
+            self.assertEqual(call.hangup(), 200)
+        finally:
+            far.thaw()
+        time.sleep(2.5)
+        self.assertEqual(audit(hill, front) + audit(mill, far), [])

@@ -3,10 +3,10 @@
 import time
 import unittest
 
-from box import BOX, SECOND_BOX, Box, Shard, Station       # first: it puts the peers on the path
+from box import Station                                    # first: it puts the peers on the path
 import sms
 from sip import letters, user_host_port
-from talk import QUICK, RawStation, SideBySide, audit, messages, open_sims
+from talk import QUICK, RawStation, SideBySide, audit, messages, open_sims, two_boxes
 
 ALPHABETS = ("hello", "{[~]} ^ \\ | €", "¿Ça va à Ærøskøbing?", "Привет, Боб", "漢字 ok", "🙂 done", "x" * 160, "ж" * 70, "@", "two\nlines")
 
@@ -269,20 +269,8 @@ class TwoBoxes(unittest.TestCase):
     """Two front ends, each with a replica of the one shard."""
 
     def test_a_text_waits_in_one_box_and_its_phone_comes_to_the_other(self):
-        shards, sims = [Shard("all", ["00-99"], ["a", "b"], 1)], open_sims(12)
-        front = Box(self, host=BOX, shards=shards, sims=sims, listening=("a",), cluster_key="6b" * 32, trunks=False)
-        far = Box(self, host=SECOND_BOX, shards=shards, sims=sims, listening=("b",), cluster_key="6b" * 32, trunks=False)
-        self.addCleanup(front.close)
-        self.addCleanup(far.close)
-        front.remote, far.remote = {"b": (SECOND_BOX, far.listening["b"])}, {"a": (BOX, front.listening["a"])}
-        far.station_ports = front.station_ports
-        for box in (front, far):
-            box.write()
-            self.assertEqual(box.command("init").code, 0)
-        far.start()
-        front.start()
+        front, far = two_boxes(self, open_sims(12))
         hill, mill = front.station("hill", **QUICK), far.station("mill", **QUICK)
-        self.assertTrue(hill.wait(lambda: {each["state"] for box in (front, far) for each in box.replicas().values()} == {"level"}, 15))
         ana, bob, carol, dave = (front.phone("none") for _ in range(4))
         self.assertTrue(hill.register(ana).ok)
         # bob was never there; carol was here and fell silent; dave is there already.
