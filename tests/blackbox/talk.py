@@ -13,7 +13,7 @@ import time
 import traceback
 import unittest
 
-from box import BoxTest, Sim, Station                            # first: it puts the peers on the path
+from box import BOX, SECOND_BOX, Box, BoxTest, Shard, Sim, Station   # first: it puts the peers on the path
 import obts
 import peers
 from sip import Message, letters, tag_of, uri_in, user_host_port
