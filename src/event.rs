@@ -98,7 +98,6 @@ pub enum Event {
     CallEnded {
         from: String,
         to: String,
-        code: u16,
         why: String,
     },
     CallsResumed {
@@ -322,8 +321,8 @@ impl fmt::Display for Event {
                 write!(f, "a call of {} to {} is answered", last_digits(from), last_digits(to))
             }
             Event::CallRefused { code, why } => write!(f, "refused a call with {code}: {why}"),
-            Event::CallEnded { from, to, code, why } => {
-                write!(f, "the call of {} to {} has ended with {code}: {why}", last_digits(from), last_digits(to))
+            Event::CallEnded { from, to, why } => {
+                write!(f, "the call of {} to {} has ended: {why}", last_digits(from), last_digits(to))
             }
             Event::CallsResumed { count, unreadable } => {
                 write!(f, "took up {count} calls of an earlier run, {unreadable} could not be read")

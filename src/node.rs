@@ -561,6 +561,7 @@ impl Node {
         let w = world!(self, ctx);
         self.front.housekeeping(w);
         self.calls.housekeeping(w.ctx.now);
+        self.redirect.housekeeping(w.ctx.now);
         if w.wall().trusted {
             for index in 0..self.replicas.count() {
                 self.purge_at[index] = self.replicas.purge(w, index, self.purge_at[index], PURGE_PER_SECOND);

@@ -10,7 +10,9 @@ use std::time::Duration;
 use encamp::config::diff::diff;
 use encamp::config::keys::{ROOT, Section, Shape};
 use encamp::config::read::{Problem, Source, Sources, cluster_key_path, data_dir_path, read};
-use encamp::config::{Place, Registrar, Settings, Transport, TrunkMode, Unlisted};
+use encamp::config::{
+    Calls, Emergency, Messages, Password, Place, Registrar, Settings, Transport, TrunkMode, Unlisted,
+};
 use encamp::ident::Imsi;
 use proptest::prelude::*;
 
@@ -184,6 +186,9 @@ fn two_lines_are_a_whole_box() {
     assert_eq!(settings.control.to_str(), Some("/d/control.sock"));
     assert_eq!(settings.disk_reserve_bytes, 64_000_000);
     assert_eq!(settings.registrar, Registrar::default());
+    assert_eq!(settings.calls, Calls::of("/d".as_ref()));
+    assert_eq!(settings.calls.record_file.to_str(), Some("/d/calls.csv"));
+    assert_eq!((settings.messages, settings.emergency), (Messages::default(), Emergency::default()));
     assert_eq!((settings.shards.len(), settings.shards[0].name.as_str()), (1, "all"));
     let suffixes: Vec<&str> = settings.shards[0].suffixes.iter().map(|suffix| suffix.as_str()).collect();
     assert_eq!(suffixes, ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
@@ -219,6 +224,28 @@ fn the_sample_of_the_design_means_what_it_says() {
     );
     assert_eq!(settings.disk_reserve_bytes, 1_500_000);
     assert_eq!(settings.dialplan.local_prefixes, ["20", "+1555"]);
+    let (pbx, gateway) = (&settings.trunks[0], &settings.trunks[1]);
+    assert_eq!((pbx.prefixes.as_slice(), pbx.username.as_deref()), (&["+1".into(), "00".into()][..], Some("encamp")));
+    assert!(pbx.password == Some(Password("a \"quoted\" secret".into())));
+    assert!(gateway.prefixes.is_empty() && gateway.username.is_none() && gateway.password.is_none());
+    assert_eq!(gateway.mode, TrunkMode::Redirect);
+    let calls = Calls {
+        ring_group: Duration::from_secs(12),
+        setup_max: Duration::from_secs(45),
+        duration_max: Duration::from_secs(7_200),
+        probe_interval: Duration::from_secs(60),
+        count_max: 50,
+        record_file: "/var/log/encamp/calls.csv".into(),
+        record_file_bytes_max: 1 << 20,
+        record_file_count: 3,
+    };
+    assert_eq!(settings.calls, calls);
+    let life_max = Duration::from_secs(2 * 86_400);
+    assert_eq!(
+        settings.messages,
+        Messages { service_centre: "+15550000".into(), life_max, count_max: 500, count_per_phone_max: 20 }
+    );
+    assert_eq!((settings.emergency.numbers.join(" ").as_str(), settings.emergency.trunk), ("112 911 110", Some(1)));
     assert_eq!(settings.zone.apex, "map.example");
     let ana = settings.subscribers.get(&Imsi::parse("001010000000001").unwrap()).unwrap();
     assert_eq!((&*ana.name, ana.auth.algorithm(), ana.barred), ("Ana", "milenage", true));
@@ -307,15 +334,96 @@ fn a_secret_is_never_repeated() {
 }
 
 #[test]
+fn the_password_of_a_trunk_is_never_repeated() {
+    let trunk = format!("{BASE}[[trunk]]\nname = \"pbx\"\naddress = \"192.0.2.20:5060\"\n");
+    for line in [
+        "password = \"hunter2\"",
+        "username = \"u\"\npassword = \"hunter2\\u0007\"",
+        "username = \"u\"\npassword = \"file:hunter2\"",
+        "username = \"u\"\npassword = \"sealed:hunter2\"",
+        "username = \"u\"\npassword = hunter2",
+        "username = \"u\"\npassword = [\"hunter2\"]",
+        "username = \"hunter2\\\"\"\npassword = \"x\"",
+    ] {
+        let found = problems_of(&format!("{trunk}{line}\n"), &[]);
+        assert!(!found.is_empty() && !found.concat().contains("hunter2"), "{found:?}");
+    }
+    let settings = settings(&format!("{}username = \"u\"\npassword = \"hunter2\"\n", &trunk[BASE.len()..]));
+    assert!(!format!("{settings:?}").contains("hunter2"));
+    assert!(settings.trunks[0].password == Some(Password("hunter2".into())));
+}
+
+#[test]
+fn who_shortens_the_whole_need_not_name_its_part() {
+    let short = settings("[calls]\nsetup_max = \"12 s\"\n[messages]\ncount_max = 100\n");
+    assert_eq!(short.calls.ring_group, Duration::from_secs(12));
+    assert_eq!(short.messages.count_per_phone_max, 100);
+}
+
+#[test]
+fn who_moves_the_data_moves_the_records_with_it() {
+    let (old, _) = read(&sources(BASE, &[])).unwrap();
+    let (new, _) = read(&sources(&BASE.replace("/d", "/e"), &[])).unwrap();
+    assert_eq!(new.calls.record_file.to_str(), Some("/e/calls.csv"));
+    let told: Vec<String> = diff(&old, &new).into_iter().map(|change| change.what).collect();
+    assert_eq!(told[0], "`data_dir`: /d -> /e");
+    assert!(!told.concat().contains("calls.csv"), "it waits for the restart with the rest: {told:?}");
+}
+
+#[test]
+fn calls_that_could_not_go_out_are_noted() {
+    let bts = "[front]\nbase_stations = [\"192.0.2.0/28\"]\n";
+    let trunk = |name: &str, last: u8, more: &str| {
+        format!("[[trunk]]\nname = \"{name}\"\naddress = \"192.0.2.{last}:5060\"\n{more}")
+    };
+    let ana =
+        "[[subscriber]]\nimsi = \"001010000000001\"\nauth = { algorithm = \"none\" }\nmsisdn = [\"110\", \"911\"]\n";
+    let stuck = "no trunk takes emergency calls: 112, 911 would be refused \
+                 (write trunk = \"..\" in [emergency], with the name of a [[trunk]])";
+    let cases: &[(String, &[&str])] = &[
+        (bts.into(), &[&format!("1:1 {stuck}")]),
+        (format!("{bts}[emergency]\nnumbers = [\"112\"]\n"), &[&format!("5:2 {stuck}")]),
+        (format!("{bts}{}", trunk("pbx", 20, "")), &[]),
+        (format!("{bts}{}", trunk("pbx", 20, "prefixes = [\"+44\"]\n")), &[&format!("5:3 {stuck}")]),
+        (format!("{bts}{}", trunk("pbx", 20, "prefixes = [\"+44\"]\n[emergency]\ntrunk = \"pbx\"\n")), &[]),
+        (
+            format!("{bts}{}", trunk("pbx", 20, "prefixes = [\"11\"]\n")),
+            &["5:3 no trunk takes emergency calls: 911 would be refused \
+               (write trunk = \"..\" in [emergency], with the name of a [[trunk]])"],
+        ),
+        (
+            format!("{bts}{}{ana}[emergency]\nnumbers = [\"110\"]\n", trunk("pbx", 20, "")),
+            &[
+                "11:18 911 is an emergency number: nobody reaches this phone by it (give the phone another number)",
+                "13:12 a subscriber has the emergency number 110: nobody reaches his phone by it (it is given at encamp.toml:11:11)",
+            ],
+        ),
+        (
+            format!(
+                "{bts}{}[dialplan]\nlocal_prefixes = [\"+4420\"]\n",
+                trunk("pbx", 20, "prefixes = [\"+44\", \"+44207\"]\n") + &trunk("gw", 21, "")
+            ),
+            &["8:20 no call goes out by this prefix: \"+4420\" is in `local_prefixes` \
+               (numbers that begin so are ours, and 404 where nobody has them)"],
+        ),
+        (
+            format!("{bts}{}[calls]\nring_group = \"9 s\"\n", trunk("pbx", 20, "")),
+            &["9:1 paging a phone takes up to 10 s, and it is given less to ring (the default of ring_group is 15 s)"],
+        ),
+    ];
+    check_all(cases.iter().map(|(text, expected)| {
+        let notes = read(&sources(&format!("{BASE}{text}"), &[])).map(|(_, notes)| notes);
+        (text.as_str(), told(&notes.unwrap_or_else(|problems| problems)), *expected)
+    }));
+}
+
+#[test]
 fn keys_of_later_issues_are_noted() {
     let text = "[front]\nbase_stations = [\"192.0.2.0/28\"]\n[mail]\ndomain = \"sms.gsm.example\"\nlisten = [\"tcp:0.0.0.0:25\"]\n\
-                [[trunk]]\nname = \"pbx\"\naddress = \"192.0.2.20:5060\"\ntexts = true\n[messages]\nservice_centre = \"+15550000\"\n";
+                [[trunk]]\nname = \"pbx\"\naddress = \"192.0.2.20:5060\"\ntexts = true\n";
     let (settings, notes) = read(&sources(&format!("{BASE}{text}"), &[])).unwrap();
     assert!(settings.trunks[0].texts);
-    assert_eq!(
-        told(&notes),
-        ["5:2 [mail] has no effect yet", "11:1 `texts` has no effect yet", "12:2 [messages] has no effect yet"]
-    );
+    assert_eq!(told(&notes), ["5:2 [mail] has no effect yet", "11:1 `texts` has no effect yet"]);
     let wrong = problems_of(&format!("{BASE}[mail]\ndomian = \"x\"\nlisten = 25\n"), &[]);
     assert_eq!(
         wrong,
@@ -401,9 +509,9 @@ fn the_manual_shows_every_key_and_no_other_and_the_true_defaults() {
     // No other: an unknown key would be a problem.
     let (shown, notes) = read(&all).unwrap_or_else(|problems| panic!("{:#?}", told(&problems)));
     // What is noted as without effect is called so in the manual, and nothing else is.
-    assert_eq!(notes.len(), 4 + 1 + 4, "{:#?}", told(&notes));
+    assert_eq!(notes.len(), 1 + 2, "{:#?}", told(&notes));
     let prose: Vec<&str> = MANUAL.lines().filter(|line| line.contains("effect yet")).collect();
-    assert_eq!(prose.len(), 5, "three comments in [[trunk]], one in [dialplan], one headline: {prose:#?}");
+    assert_eq!(prose.len(), 2, "one comment in [[trunk]], one headline: {prose:#?}");
 
     let table: toml::Table = text.parse().unwrap();
     let mut missing = BTreeSet::new();
@@ -419,6 +527,8 @@ fn the_manual_shows_every_key_and_no_other_and_the_true_defaults() {
     assert_eq!(shown.zone.apex, shown.domain);
     assert_eq!(shown.control, shown.data_dir.join("control.sock"));
     assert_eq!(shown.trunks[0].mode, TrunkMode::Redirect);
+    assert_eq!(shown.calls, Calls::of(&shown.data_dir));
+    assert_eq!((shown.messages, shown.emergency.numbers), (default.messages, default.emergency.numbers));
 }
 
 /// The keys of a section that stand in none of the tables of its kind.
@@ -457,7 +567,13 @@ fn a_difference_is_told_in_words_and_says_what_waits_for_a_restart() {
         .replace("\"00-49\", \"150\"", "\"00-49\"")
         .replace("/srv/disk1/c", "/srv/disk2/c")
         .replace("name = \"Ana\"", "name = \"Anna\"")
-        .replace("tcp:192.0.2.1:5060", "tcp:192.0.2.1:5061");
+        .replace("tcp:192.0.2.1:5060", "tcp:192.0.2.1:5061")
+        .replace("secret\"\n", "secret!\"\n")
+        .replace("probe_interval = \"1 min\"", "probe_interval = \"90 s\"")
+        .replace("/var/log/encamp/calls.csv", "/srv/calls.csv")
+        .replace("1 MiB", "2 MB")
+        .replace("+15550000", "+15550009")
+        .replace("numbers = [\"110\", \"112\"]\ntrunk = \"gateway\"", "trunk = \"pbx\"");
     let (old, new) = (settings(SAMPLE), settings(&changed));
     let told: Vec<String> = diff(&old, &new)
         .into_iter()
@@ -470,10 +586,17 @@ fn a_difference_is_told_in_words_and_says_what_waits_for_a_restart() {
         [
             "`front.listen`: udp:192.0.2.1:5060, tcp:192.0.2.1:5060 -> udp:192.0.2.1:5060, tcp:192.0.2.1:5061 [restart]",
             "base station `hill` changed",
+            "trunk `pbx` changed",
             "`zone.ttl_s`: 30 -> 5",
             "`shard low: suffixes`: 00-49, 150 -> 00-49 [restart]",
             "`replica c`: /srv/disk1/c, listening on udp:0.0.0.0:5070 as 192.0.2.1 -> /srv/disk2/c, listening on udp:0.0.0.0:5070 as 192.0.2.1 [restart]",
             "`registrar.stale_life`: 129600s -> 172800s",
+            "`calls.record_file`: /var/log/encamp/calls.csv -> /srv/calls.csv",
+            "`calls.probe_interval`: 1 min -> 90 s",
+            "`calls.record_file_max`: 1048576 -> 2000000",
+            "`messages.service_centre`: +15550000 -> +15550009",
+            "`emergency.numbers`: 112, 911, 110 -> 112, 911",
+            "`emergency.trunk`: gateway -> pbx",
             ana.as_str(),
         ]
     );
@@ -582,6 +705,13 @@ location_area = "valley"
 name = "pbx"
 address = "192.0.2.20:5060"
 mode = "recurse"
+prefixes = ["+1", "00"]
+username = "encamp"
+password = "a \"quoted\" secret"
+
+[[trunk]]
+name = "gateway"
+address = "192.0.2.21:5060"
 
 [zone]
 apex = "Map.Example."
@@ -629,6 +759,26 @@ unknown_cause = { 262 = 11, 26201 = { cause = 3, lock_sim = true }, 310410 = 13 
 [dialplan]
 local_prefixes = ["20", "+1555"]
 
+[calls]
+ring_group = "12 s"
+setup_max = "45 s"
+duration_max = "2 h"
+probe_interval = "1 min"
+count_max = 50
+record_file = "/var/log/encamp/calls.csv"
+record_file_max = "1 MiB"
+record_file_count = 3
+
+[messages]
+service_centre = "+15550000"
+life_max = "2 days"
+count_max = 500
+count_per_phone_max = 20
+
+[emergency]
+numbers = ["110", "112"]
+trunk = "gateway"
+
 [[subscriber]]
 imsi = "IMSI001010000000001"
 msisdn = ["+15550001", "2001"]
@@ -672,7 +822,7 @@ const MISTAKES: &[(&str, &[&str])] = &[
     (
         "frobnicate = 1\n",
         &[
-            "3:1 unknown key `frobnicate` (the top of the file knows domain, data_dir, control, cluster_key, disk_reserve, front, base_station, trunk, zone, shard, replica, registrar, dialplan, rehearsal, subscriber, messages, mail, admin, emergency)",
+            "3:1 unknown key `frobnicate` (the top of the file knows domain, data_dir, control, cluster_key, disk_reserve, front, base_station, trunk, zone, shard, replica, registrar, dialplan, calls, messages, emergency, rehearsal, subscriber, mail, admin)",
         ],
     ),
     ("expires-s-min = 1\n", &["3:1 unknown key `expires-s-min` (did you mean `expires_s_min` in [registrar]?)"]),
@@ -1012,6 +1162,116 @@ const MISTAKES: &[(&str, &[&str])] = &[
             "4:23 \"+\" is no prefix of a number (write 1 to 15 digits, with a leading + where the numbers are international)",
             "4:28 \"2 0\" is no prefix of a number (write 1 to 15 digits, with a leading + where the numbers are international)",
         ],
+    ),
+    (
+        "[[trunk]]\nname = \"pbx\"\naddress = \"192.0.2.20:5060\"\nprefixes = [\"+\", \"4-4\", \"1234567890123456\"]\n",
+        &[
+            "6:13 \"+\" is no prefix of a number (write 1 to 15 digits, with a leading + where the numbers are international)",
+            "6:18 \"4-4\" is no prefix of a number (write 1 to 15 digits, with a leading + where the numbers are international)",
+            "6:25 \"1234567890123456\" is no prefix of a number (write 1 to 15 digits, with a leading + where the numbers are international)",
+        ],
+    ),
+    (
+        "[[trunk]]\nname = \"pbx\"\naddress = \"192.0.2.20:5060\"\nprefixes = \"+44\"\nusername = \"encamp\"\n",
+        &[
+            "6:12 `prefixes` is a list, not a text (write prefixes = [\"+44\"])",
+            "7:1 a `username` without a `password` (write both, or neither where the trunk asks for no login)",
+        ],
+    ),
+    (
+        "[[trunk]]\nname = \"pbx\"\naddress = \"192.0.2.20:5060\"\nusername = \"a:b\"\npassword = \"\"\n",
+        &[
+            "6:12 this is no name to log in with (write 1 to 128 characters without quotes, backslashes and colons)",
+            "7:12 this is no password (write 1 to 128 characters, none of them a control character)",
+        ],
+    ),
+    (
+        "[[trunk]]\nname = \"pbx\"\naddress = \"192.0.2.20:5060\"\npassword = \"file:/etc/encamp/pbx.key\"\n",
+        &[
+            "6:1 a `password` without a `username` (write both, or neither where the trunk asks for no login)",
+            "6:12 a `password` cannot be read from \"file:..\" yet (write the password itself, and keep the file mode 0640)",
+        ],
+    ),
+    (
+        "[calls]\nring_group = \"70 s\"\n",
+        &[
+            "4:1 `ring_group` (70 s) is above `setup_max` (1 min) (the default of ring_group is 15 s, of setup_max 60 s)",
+        ],
+    ),
+    (
+        "[calls]\nring_group = \"0.5 s\"\nsetup_max = \"1 h\"\nduration_max = 14400\nprobe_interval = \"10\"\ncount_max = 0\n",
+        &[
+            "4:14 `ring_group` cannot be \"0.5 s\" (write something from 1 s to 5 min)",
+            "5:13 `setup_max` cannot be \"1 h\" (write something from 1 s to 10 min)",
+            "6:16 `duration_max` is a time with its unit, not a number (write duration_max = \"4 h\")",
+            "7:18 \"10\" has no unit (write a number and ms, s, min, h, days or weeks: \"2.5 s\", \"30 days\")",
+            "8:13 `count_max` is a whole number from 1 to 1000000",
+        ],
+    ),
+    (
+        "[calls]\nrecord_file = \"\"\nrecord_file_max = 999\nrecord_file_count = 0\n",
+        &[
+            "4:15 this is no path (write one such as \"/var/lib/encamp\")",
+            "5:19 `record_file_max` cannot be 999 bytes (write something from 1 kB to 1000 GB)",
+            "6:21 `record_file_count` is a whole number from 1 to 999",
+        ],
+    ),
+    (
+        "[calls]\nrecord_file_max = \"16 Mb\"\nrecord_fle = \"x\"\n",
+        &[
+            "4:19 \"16 Mb\" is no size (write a number and kB, MB, GB, KiB, MiB or GiB: \"64 MB\")",
+            "5:1 unknown key `record_fle` (did you mean `record_file`?)",
+        ],
+    ),
+    (
+        "[calls]\nrecord_file_max = \"2000 GB\"\n",
+        &["4:19 `record_file_max` cannot be 2000000000000 bytes (write something from 1 kB to 1000 GB)"],
+    ),
+    (
+        "[messages]\nservice_centre = \"centre\"\nlife_max = \"2 years\"\ncount_per_phone_max = 200000\n",
+        &[
+            "4:18 \"centre\" is no number: a number has 2 to 15 digits, with a leading + where it is international (write one that nobody has: \"1000\")",
+            "5:12 \"2 years\" is no time (write a number and ms, s, min, h, days or weeks: \"2.5 s\", \"30 days\")",
+            "6:1 `count_per_phone_max` (200000) is above `count_max` (100000) (the default of count_per_phone_max is 1000, of count_max 100000)",
+        ],
+    ),
+    (
+        "[messages]\nservice_centre = \"+15550001\"\n[[subscriber]]\nimsi = \"001010000000001\"\nauth = { algorithm = \"none\" }\nmsisdn = [\"2001\", \"+15550001\"]\n",
+        &[
+            "4:18 a subscriber has the number of the `service_centre` (it is given at encamp.toml:8:19: write another one here)",
+        ],
+    ),
+    (
+        "[[subscriber]]\nimsi = \"001010000000001\"\nauth = { algorithm = \"none\" }\nmsisdn = [\"1000\"]\n",
+        &[
+            "6:11 1000 is the number of the message centre, unless it is told another (write service_centre = \"..\" in [messages], or another number here)",
+        ],
+    ),
+    (
+        "[messages]\nservice_centre = \"110\"\n[emergency]\nnumbers = [\"110\"]\n",
+        &["4:18 110 is an emergency number (write a number that nobody dials)"],
+    ),
+    (
+        "[emergency]\nnumbers = [\"+112\", \"sos\", \"1\", \"1 1 0\"]\n",
+        &[
+            "4:12 \"+112\" is no emergency number (write 2 to 15 digits, as they are dialled: \"110\")",
+            "4:20 \"sos\" is no emergency number (`sos` is one without being written)",
+            "4:27 \"1\" is no emergency number (write 2 to 15 digits, as they are dialled: \"110\")",
+            "4:32 \"1 1 0\" is no emergency number (write 2 to 15 digits, as they are dialled: \"110\")",
+        ],
+    ),
+    ("[emergency]\ntrunk = \"pbx\"\n", &["4:9 there is no trunk \"pbx\" (write a [[trunk]] with this name)"]),
+    (
+        "[emergency]\ntrunk = \"pxb\"\n[[trunk]]\nname = \"pbx\"\naddress = \"192.0.2.20:5060\"\n",
+        &["4:9 there is no trunk \"pxb\" (did you mean \"pbx\"?)"],
+    ),
+    (
+        "[emergency]\ntrunk = \"elsewhere\"\n[[trunk]]\nname = \"pbx\"\naddress = \"192.0.2.20:5060\"\n[[trunk]]\nname = \"gw\"\naddress = \"192.0.2.21:5060\"\n",
+        &["4:9 there is no trunk \"elsewhere\" (write one of pbx, gw)"],
+    ),
+    (
+        "[emergency]\ntrunk = \"pbx\"\n[[trunk]]\nname = \"pbx\"\naddress = \"192.0.2.20\"\n",
+        &["7:11 \"192.0.2.20\" has no port (write \"192.0.2.20:5060\")"],
     ),
     ("[rehearsal]\ncount = 5\n", &["3:1 `imsi_prefix` is missing in [rehearsal] (write imsi_prefix = \"00101999\")"]),
     (

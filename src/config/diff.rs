@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Display};
 
-use super::{Listener, Place, Replica, Settings, Shard, Subscriber, Transport, map};
+use super::{Calls, Listener, Place, Replica, Settings, Shard, Subscriber, Transport, map, units};
 
 /// So many subscribers are named one by one; of more, only their number is told.
 const SUBSCRIBERS_NAMED_MAX: usize = 20;
@@ -52,6 +52,10 @@ pub fn diff(old: &Settings, new: &Settings) -> Vec<Change> {
         joined(&new.dialplan.local_prefixes),
         false,
     );
+    changes.calls(old, new);
+    changes.messages(old, new);
+    changes.value("emergency.numbers", joined(&old.emergency.numbers), joined(&new.emergency.numbers), false);
+    changes.value("emergency.trunk", emergency_trunk(old), emergency_trunk(new), false);
     changes.debug("rehearsal", &old.rehearsal, &new.rehearsal);
     changes.subscribers(old, new);
     changes.0
@@ -161,6 +165,32 @@ impl Changes {
         self.debug("registrar.unknown_cause", &old.unknown_cause_by_plmn, &new.unknown_cause_by_plmn);
     }
 
+    fn calls(&mut self, old: &Settings, new: &Settings) {
+        // One that only follows `data_dir` is told, and waits, with that.
+        let by_default = |all: &Settings| all.calls.record_file == Calls::of(&all.data_dir).record_file;
+        if !by_default(old) || !by_default(new) {
+            let (old, new) = (old.calls.record_file.display(), new.calls.record_file.display());
+            self.value("calls.record_file", old, new, false);
+        }
+        let (old, new) = (&old.calls, &new.calls);
+        let mut time = |key: &str, old, new| self.value(key, units::shown(old), units::shown(new), false);
+        time("calls.ring_group", old.ring_group, new.ring_group);
+        time("calls.setup_max", old.setup_max, new.setup_max);
+        time("calls.duration_max", old.duration_max, new.duration_max);
+        time("calls.probe_interval", old.probe_interval, new.probe_interval);
+        self.value("calls.count_max", old.count_max, new.count_max, false);
+        self.value("calls.record_file_max", old.record_file_bytes_max, new.record_file_bytes_max, false);
+        self.value("calls.record_file_count", old.record_file_count, new.record_file_count, false);
+    }
+
+    fn messages(&mut self, old: &Settings, new: &Settings) {
+        let (old, new) = (&old.messages, &new.messages);
+        self.value("messages.service_centre", &old.service_centre, &new.service_centre, false);
+        self.value("messages.life_max", units::shown(old.life_max), units::shown(new.life_max), false);
+        self.value("messages.count_max", old.count_max, new.count_max, false);
+        self.value("messages.count_per_phone_max", old.count_per_phone_max, new.count_per_phone_max, false);
+    }
+
     fn subscribers(&mut self, old: &Settings, new: &Settings) {
         let (mut added, mut changed, mut removed) = (Vec::new(), Vec::new(), Vec::new());
         for subscriber in new.subscribers.iter() {
@@ -182,6 +212,11 @@ impl Changes {
             }
         }
     }
+}
+
+/// By name: the order of the tables means nothing.
+fn emergency_trunk(all: &Settings) -> &str {
+    all.emergency.trunk.map_or("", |index| all.trunks[index].name.as_str())
 }
 
 /// Where it stands is no property of a subscriber.

@@ -15,8 +15,8 @@ pub enum Shape {
     Flag,
     /// A text with a unit, with an example: `"30 days"`.
     Duration(&'static str),
-    /// Bytes, or a text with a unit: `"64 MB"`.
-    Size,
+    /// Bytes, or a text with a unit, with an example: `"64 MB"`.
+    Size(&'static str),
     /// A list of `"udp:0.0.0.0:5060"`, or of tables of this section.
     Listeners(&'static Section),
     /// `[name]`, or `name = { .. }`.
@@ -69,7 +69,7 @@ pub static ROOT: Section = Section {
         now("data_dir", Text("/var/lib/encamp")),
         now("control", Text("/run/encamp/control.sock")),
         now("cluster_key", Text("file:/etc/encamp/cluster.key")),
-        now("disk_reserve", Size),
+        now("disk_reserve", Size("64 MB")),
         now("front", Table(&FRONT)),
         now("base_station", Tables(&BASE_STATION)),
         now("trunk", Tables(&TRUNK)),
@@ -78,12 +78,13 @@ pub static ROOT: Section = Section {
         now("replica", Tables(&REPLICA)),
         now("registrar", Table(&REGISTRAR)),
         now("dialplan", Table(&DIALPLAN)),
+        now("calls", Table(&CALLS)),
+        now("messages", Table(&MESSAGES)),
+        now("emergency", Table(&EMERGENCY)),
         now("rehearsal", Table(&REHEARSAL)),
         now("subscriber", Tables(&SUBSCRIBER)),
-        later("messages", Table(&MESSAGES)),
         later("mail", Table(&MAIL)),
         later("admin", Table(&ADMIN)),
-        later("emergency", Table(&EMERGENCY)),
     ],
 };
 
@@ -118,9 +119,9 @@ static TRUNK: Section = Section {
         now("address", Text("192.0.2.20:5060")),
         now("mode", Text("redirect")),
         later("texts", Flag),
-        later("prefixes", Texts("+44")),
-        later("username", Text("encamp")),
-        later("password", Text("secret")),
+        now("prefixes", Texts("+44")),
+        now("username", Text("encamp")),
+        now("password", Text("secret")),
     ],
 };
 
@@ -175,7 +176,7 @@ static REGISTRAR: Section = Section {
 
 static CAUSE: Section = Section { title: "unknown_cause", keys: &[now("cause", Count(1, 127)), now("lock_sim", Flag)] };
 
-static DIALPLAN: Section = Section { title: "[dialplan]", keys: &[later("local_prefixes", Texts("20"))] };
+static DIALPLAN: Section = Section { title: "[dialplan]", keys: &[now("local_prefixes", Texts("20"))] };
 
 static REHEARSAL: Section =
     Section { title: "[rehearsal]", keys: &[now("imsi_prefix", Text("00101999")), now("count", Count(1, 1_000_000))] };
@@ -201,7 +202,29 @@ static AUTH: Section = Section {
     ],
 };
 
-static MESSAGES: Section = Section { title: "[messages]", keys: &[later("service_centre", Text("+15550000"))] };
+static CALLS: Section = Section {
+    title: "[calls]",
+    keys: &[
+        now("ring_group", Duration("15 s")),
+        now("setup_max", Duration("60 s")),
+        now("duration_max", Duration("4 h")),
+        now("probe_interval", Duration("10 min")),
+        now("count_max", Count(1, 1_000_000)),
+        now("record_file", Text("/var/lib/encamp/calls.csv")),
+        now("record_file_max", Size("16 MB")),
+        now("record_file_count", Count(1, 999)),
+    ],
+};
+
+static MESSAGES: Section = Section {
+    title: "[messages]",
+    keys: &[
+        now("service_centre", Text("1000")),
+        now("life_max", Duration("7 days")),
+        now("count_max", Count(1, 10_000_000)),
+        now("count_per_phone_max", Count(1, 1_000_000)),
+    ],
+};
 
 static MAIL: Section = Section {
     title: "[mail]",
@@ -209,7 +232,7 @@ static MAIL: Section = Section {
         later("domain", Text("sms.gsm.example")),
         later("listen", Texts("tcp:0.0.0.0:25")),
         later("relay", Text("smtp://mail.example:587")),
-        later("short_code", Text("1000")),
+        later("short_code", Text("1001")),
         later("reply_pool", Texts("+15559000-+15559099")),
     ],
 };
@@ -217,7 +240,7 @@ static MAIL: Section = Section {
 static ADMIN: Section = Section { title: "[admin]", keys: &[later("listen", Text("127.0.0.1:8080"))] };
 
 static EMERGENCY: Section =
-    Section { title: "[emergency]", keys: &[later("numbers", Texts("112")), later("trunk", Text("pbx"))] };
+    Section { title: "[emergency]", keys: &[now("numbers", Texts("112")), now("trunk", Text("pbx"))] };
 
 /// The nearest of some words, if one is near enough to be meant.
 pub(super) fn nearest<'w>(typed: &str, words: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {

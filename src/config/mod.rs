@@ -3,6 +3,7 @@
 //! [`Settings`] is the meaning: checked, complete, with every default filled in. How it is read from text, and what is
 //! said of a mistake, stands in [`read`] and [`subscribers`]. Nothing here touches a file: the shell hands in texts.
 
+mod calling;
 mod csv;
 pub mod diff;
 #[cfg(feature = "box")]
@@ -113,7 +114,7 @@ pub struct Trunk {
     pub address: SocketAddr,
     pub mode: TrunkMode,
     pub texts: bool,
-    /// The numbers that go out here begin with one of these; none: every number for which no other trunk has a prefix.
+    /// The numbers that go out here begin with one of these; none: every number, after the trunks that have a prefix for it.
     pub prefixes: Vec<String>,
     /// What its 401 and 407 are answered with.
     pub username: Option<String>,
@@ -262,7 +263,7 @@ impl Calls {
             probe_interval: Duration::from_secs(600),
             count_max: 1_000,
             record_file: data_dir.join("calls.csv"),
-            record_file_bytes_max: 16 << 20,
+            record_file_bytes_max: 16_000_000,
             record_file_count: 8,
         }
     }
@@ -294,9 +295,9 @@ impl Default for Messages {
 /// Emergency calls (`[emergency]`).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Emergency {
-    /// 112, 911 and `sos` are always among them.
+    /// 112 and 911 are always among them; `sos`, which is no number, is meant without being written.
     pub numbers: Vec<String>,
-    /// Index into `Settings::trunks`; `None`: the trunks by prefix, as for any other number.
+    /// Index into `Settings::trunks`: tried first. Then, or where it is `None`, the trunks by prefix, as for any other number.
     pub trunk: Option<usize>,
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ use super::text::{Place, Report, Spot};
 use super::typed::{self, Entry, Item, View};
 use super::units::{self, Flaw};
 use super::{
-    BaseStation, Calls, ClusterKey, Dialplan, Emergency, Front, Listener, Messages, Registrar, Rehearsal, Settings,
-    Subscribers, Transport, Trunk, TrunkMode, Unlisted, ZoneSettings, csv, keys, map, sims,
+    BaseStation, ClusterKey, Front, Listener, Registrar, Rehearsal, Settings, Subscribers, Transport, Unlisted,
+    ZoneSettings, calling, csv, keys, map, sims,
 };
 use crate::ident::Network;
 
@@ -150,7 +150,7 @@ fn settings(root: &View<'_>, sources: &Sources, roll: sims::Roll, report: &mut R
     let mut bound = Bound::default();
     let front = read_front(root, &mut bound, report);
     let base_stations = read_base_stations(root, report);
-    let trunks = read_trunks(root, &front, &base_stations, report);
+    let trunks = calling::read_trunks(root, &front, &base_stations, report);
     note_who_may_speak(root, &front, &base_stations, report);
     let zone = read_zone(root, domain.as_deref().unwrap_or_default(), &mut bound, report);
     let data_dir_known = data_dir.clone().unwrap_or_default();
@@ -162,7 +162,11 @@ fn settings(root: &View<'_>, sources: &Sources, roll: sims::Roll, report: &mut R
     };
     let (shards, replicas) = map::read(root, &around, &mut bound, report);
     let registrar = read_registrar(root, report);
-    let dialplan = read_dialplan(root, report);
+    let dialplan = calling::read_dialplan(root, report);
+    let calls = calling::read_calls(root, data_dir.as_deref().unwrap_or(Path::new("")), report);
+    let emergency = calling::read_emergency(root, &front, &trunks, &roll, report);
+    let messages = calling::read_messages(root, &emergency, &roll, report);
+    calling::note_hidden_prefixes(root, &dialplan, report);
     let disk_reserve_bytes = read_disk_reserve(root, report);
     let rehearsal = read_rehearsal(root, &roll, report);
 
@@ -170,9 +174,6 @@ fn settings(root: &View<'_>, sources: &Sources, roll: sims::Roll, report: &mut R
     Some(Settings {
         domain,
         control: control.unwrap_or_else(|| data_dir.join("control.sock")),
-        calls: Calls::of(&data_dir),
-        messages: Messages::default(),
-        emergency: Emergency::default(),
         data_dir,
         cluster_key,
         front,
@@ -183,13 +184,16 @@ fn settings(root: &View<'_>, sources: &Sources, roll: sims::Roll, report: &mut R
         replicas,
         registrar,
         dialplan,
+        calls,
+        messages,
+        emergency,
         disk_reserve_bytes,
         rehearsal,
         subscribers: Arc::new(Subscribers::new(roll.into_subscribers())),
     })
 }
 
-fn path(spot: Spot<&str>, report: &mut Report<'_>) -> Option<PathBuf> {
+pub(super) fn path(spot: Spot<&str>, report: &mut Report<'_>) -> Option<PathBuf> {
     if spot.value.is_empty() || spot.value.contains('\0') {
         report.problem(spot.at, "this is no path").hint("write one such as \"/var/lib/encamp\"");
         return None;
@@ -391,11 +395,11 @@ fn front_elsewhere(root: &View<'_>, front: &Front) -> Option<Place> {
 
 /// Names that stand only once, with the place of the first.
 #[derive(Default)]
-struct Once(HashMap<String, Place>);
+pub(super) struct Once(HashMap<String, Place>);
 
 impl Once {
     /// Reports a second one.
-    fn take(&mut self, key: String, at: Place, what: impl FnOnce() -> String, report: &mut Report<'_>) {
+    pub fn take(&mut self, key: String, at: Place, what: impl FnOnce() -> String, report: &mut Report<'_>) {
         match self.0.get(&key) {
             Some(first) => {
                 let first = report.name_of(*first);
@@ -432,60 +436,13 @@ fn read_base_stations(root: &View<'_>, report: &mut Report<'_>) -> Vec<BaseStati
 }
 
 /// A name for people that is not empty.
-fn named(text: &str) -> Result<String, Flaw> {
+pub(super) fn named(text: &str) -> Result<String, Flaw> {
     match units::title(text)? {
         name if name.is_empty() => {
             Err(Flaw { what: "this name is empty".into(), hint: "write one, as in \"hill\"".into() })
         }
         name => Ok(name),
     }
-}
-
-fn read_trunks(root: &View<'_>, front: &Front, base_stations: &[BaseStation], report: &mut Report<'_>) -> Vec<Trunk> {
-    let (mut names, mut addresses) = (Once::default(), Once::default());
-    let mut all = Vec::new();
-    for view in root.tables("trunk") {
-        let name = view.required_text("name", "pbx", report);
-        let address = view.required_text("address", "192.0.2.20:5060", report);
-        let name = name.and_then(|spot| Some(Spot::new(value(spot, named, report)?, spot.at)));
-        let address =
-            address.and_then(|spot| Some(Spot::new(value(spot, |text| units::peer(text, 5060), report)?, spot.at)));
-        if let Some(Spot { value: name, at }) = &name {
-            names.take(name.clone(), *at, || format!("there is a trunk `{name}` already"), report);
-        }
-        if let Some(Spot { value: address, at }) = &address {
-            let ip = address.ip();
-            addresses.take(ip.to_string(), *at, || format!("there is a trunk at {ip} already"), report);
-            if let Some(station) = base_stations.iter().find(|station| station.address.ip() == ip) {
-                report
-                    .problem(*at, format!("{ip} is the base station `{}`", station.name))
-                    .hint("who speaks is known by the address alone, so a trunk needs one of its own");
-            } else if front.base_stations.iter().any(|network| network.contains(ip)) {
-                report
-                    .note(*at, format!("{ip} is inside `base_stations`, so this trunk may also speak for phones"))
-                    .hint("a trunk is better kept out of those networks");
-            }
-        }
-        let mode = match view.text("mode") {
-            None => TrunkMode::Redirect,
-            Some(spot) => match spot.value {
-                "redirect" => TrunkMode::Redirect,
-                "recurse" => TrunkMode::Recurse,
-                other => {
-                    report
-                        .problem(spot.at, format!("`mode` cannot be {other:?}"))
-                        .hint("write \"redirect\", or \"recurse\" for a peer that cannot follow a 302");
-                    TrunkMode::Redirect
-                }
-            },
-        };
-        let texts = view.flag("texts").is_some_and(|texts| texts.value);
-        if let (Some(name), Some(address)) = (name, address) {
-            let (prefixes, username, password) = (Vec::new(), None, None);
-            all.push(Trunk { name: name.value, address: address.value, mode, texts, prefixes, username, password });
-        }
-    }
-    all
 }
 
 /// A box that works and admits nobody looks broken; say it.
@@ -573,7 +530,7 @@ fn read_registrar(root: &View<'_>, report: &mut Report<'_>) -> Registrar {
     registrar
 }
 
-fn read_duration(
+pub(super) fn read_duration(
     section: &View<'_>,
     name: &str,
     allowed: std::ops::RangeInclusive<Duration>,
@@ -629,22 +586,6 @@ fn read_causes(section: &View<'_>, report: &mut Report<'_>) -> Vec<(String, u8)>
     }
     all.sort_by(|(a, _), (b, _)| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
     all
-}
-
-fn read_dialplan(root: &View<'_>, report: &mut Report<'_>) -> Dialplan {
-    let section = root.table("dialplan");
-    let texts = section.and_then(|section| section.texts("local_prefixes")).unwrap_or_default();
-    let prefix = |spot: Spot<&str>| {
-        let digits = spot.value.strip_prefix('+').unwrap_or(spot.value);
-        if digits.is_empty() || digits.len() > 15 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-            report
-                .problem(spot.at, format!("{:?} is no prefix of a number", spot.value))
-                .hint("write 1 to 15 digits, with a leading + where the numbers are international");
-            return None;
-        }
-        Some(spot.value.to_owned())
-    };
-    Dialplan { local_prefixes: texts.into_iter().filter_map(prefix).collect() }
 }
 
 fn read_disk_reserve(root: &View<'_>, report: &mut Report<'_>) -> u64 {

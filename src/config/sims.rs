@@ -117,6 +117,11 @@ impl Roll {
         self.all.iter().find(|(subscriber, _)| subscriber.imsi.as_str().starts_with(digits)).map(|(_, at)| *at)
     }
 
+    /// Where the number was given to somebody.
+    pub fn place_of_number(&self, number: &Msisdn) -> Option<Place> {
+        self.number_at.get(number).copied()
+    }
+
     pub fn into_subscribers(self) -> impl Iterator<Item = Subscriber> {
         self.all.into_iter().map(|(subscriber, _)| subscriber)
     }

@@ -103,9 +103,9 @@ fn check_value(report: &mut Report<'_>, file: usize, name: &str, value: &Value<'
     match (shape, value.get_ref()) {
         (Shape::Text(_), DeValue::String(_))
         | (Shape::Duration(_), DeValue::String(_))
-        | (Shape::Size, DeValue::String(_))
+        | (Shape::Size(_), DeValue::String(_))
         | (Shape::Flag, DeValue::Boolean(_)) => {}
-        (Shape::Size, DeValue::Integer(_)) if whole(value.get_ref()).is_some() => {}
+        (Shape::Size(_), DeValue::Integer(_)) if whole(value.get_ref()).is_some() => {}
         (Shape::Text(example), _) => {
             report
                 .problem(at, format!("`{name}` is a text, not {found}"))
@@ -116,10 +116,10 @@ fn check_value(report: &mut Report<'_>, file: usize, name: &str, value: &Value<'
                 .problem(at, format!("`{name}` is a time with its unit, not {found}"))
                 .hint(format!("write {name} = \"{example}\""));
         }
-        (Shape::Size, _) => {
+        (Shape::Size(example), _) => {
             report
                 .problem(at, format!("`{name}` is a whole number of bytes, or a text with a unit"))
-                .hint(format!("write {name} = \"64 MB\""));
+                .hint(format!("write {name} = \"{example}\""));
         }
         (Shape::Flag, _) => {
             report.problem(at, format!("`{name}` is true or false, not {found}")).hint("without quotes");

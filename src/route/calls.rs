@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
 use super::No;
-use super::call::{Begin, Call, Inside, State, answer};
+use super::call::{Begin, Call, Inside, answer};
 use super::dialplan;
 use super::kept;
 use super::leg::{PATIENCE, Party, Way};
@@ -85,7 +85,7 @@ impl Calls {
     /// Ends a call for the operator; `false` where there is none of that id.
     pub fn end(&mut self, w: &mut World<'_, '_>, id: &str) -> bool {
         let Ok(id) = u64::from_str_radix(id, 16) else { return false };
-        if self.all.get(&id).is_none_or(|call| call.state == State::Ending) {
+        if !self.all.contains_key(&id) {
             return false;
         }
         self.with(w, id, |call, w| call.end_by_hand(w));
@@ -172,7 +172,8 @@ impl Calls {
         let id = w.ctx.rng.u64() >> 16;
         let (bytes, reply, from) = (invite.bytes, invite.reply, invite.from);
         let mut call = Call::begin(w, Begin { id, party, number, from, reply, bytes, message })?;
-        if self.all.len() >= w.site.settings.calls.count_max {
+        let is_emergency = dialplan::is_emergency(&w.site.settings, &super::call::dialled(message));
+        if self.all.len() >= w.site.settings.calls.count_max && !is_emergency {
             call.refuse_no(w, No::Overload);
         } else if message.max_forwards() == Some(Ok(0)) {
             call.refuse_no(w, No::TooManyHops);
@@ -182,9 +183,7 @@ impl Calls {
             match (invite.by, subscriber) {
                 (From::Trunk(_), _) => call.route(w, finder),
                 // Emergency first: bound or not, known or not.
-                (From::Station, _) if dialplan::is_emergency(&w.site.settings, &super::call::dialled(message)) => {
-                    call.route(w, finder);
-                }
+                (From::Station, _) if is_emergency => call.route(w, finder),
                 (From::Station, None) => call.refuse_no(w, No::NotBoundThere),
                 (From::Station, Some(subscriber)) if subscriber.barred => call.refuse_no(w, No::Barred),
                 (From::Station, Some(subscriber)) => {
@@ -294,7 +293,9 @@ fn asserted<'a>(message: &Message<'a>) -> Option<&'a str> {
 /// A 200 of a base station to an INVITE of a call that is no more, perhaps of an earlier run: acknowledged and hung up, statelessly;
 /// should it come again, it is told again.
 pub(super) fn end_stray(w: &mut World<'_, '_>, from: SocketAddr, message: &Message<'_>) {
-    let Some(way) = Way::to(w.site, from) else { return };
+    let Some(way) = Way::to(w.site, from).filter(|_| w.site.is_listed(from.ip())) else {
+        return w.event(Event::DatagramDropped { from, why: Drop::ResponseUnknown });
+    };
     let contact = message.headers_of(HeaderName::Contact).flat_map(values).next();
     let contact = contact.and_then(|contact| NameAddr::parse(contact).ok()).map(|contact| contact.uri.to_owned());
     let (Some(sender), Some(to)) = (message.header(HeaderName::From), message.header(HeaderName::To)) else { return };

@@ -30,7 +30,7 @@ pub fn by_phone<'a>(site: &'a Site, user: &str) -> Dialled<'a> {
         return Dialled::Phone(subscriber);
     }
     // "Numbers that are nobody's go from a phone to the trunk (unless `[dialplan] local_prefixes` has them: 404)" (DESIGN section 9).
-    if settings.dialplan.local_prefixes.iter().any(|prefix| begins_with(user, prefix)) {
+    if settings.dialplan.local_prefixes.iter().any(|prefix| user.starts_with(prefix.as_str())) {
         return Dialled::Nobody;
     }
     match trunks_for(settings, user) {
@@ -51,10 +51,11 @@ pub fn is_emergency(settings: &Settings, user: &str) -> bool {
         || settings.emergency.numbers.iter().any(|number| number == bare)
 }
 
-/// The longest prefix first, then in the order of the file; one without prefixes takes what no other has.
+/// The longest prefix first, then in the order of the file; one without prefixes is the last resort of every number. Letter by letter,
+/// the `+` included: `+1` must not take 112.
 fn trunks_for(settings: &Settings, user: &str) -> Vec<usize> {
     let longest = |prefixes: &[String]| {
-        let fitting = prefixes.iter().filter(|prefix| begins_with(user, prefix));
+        let fitting = prefixes.iter().filter(|prefix| user.starts_with(prefix.as_str()));
         fitting.map(String::len).max().or(if prefixes.is_empty() { Some(0) } else { None })
     };
     let mut fitting: Vec<(usize, usize)> = settings
@@ -65,10 +66,4 @@ fn trunks_for(settings: &Settings, user: &str) -> Vec<usize> {
         .collect();
     fitting.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
     fitting.into_iter().map(|(_, index)| index).collect()
-}
-
-/// What is dialled and what was typed differ by a `+` often.
-fn begins_with(user: &str, prefix: &str) -> bool {
-    user.strip_prefix('+').unwrap_or(user).starts_with(prefix.strip_prefix('+').unwrap_or(prefix))
-        && (prefix.starts_with('+') || !user.starts_with('+') || user.starts_with(prefix))
 }

@@ -3,18 +3,21 @@
 //! Knows: the lookups under way. Does not know: how replicas are asked ([`crate::register::locate`]). Stateless towards the trunk
 //! (RFC 3261 §8.2.7): the tag is computed, the 302 is not repeated, the ACK is dropped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
 use super::No;
+use super::call::dialled;
+use super::leg::{PATIENCE, address_of};
 use crate::event::Event;
 use crate::ident::Imsi;
 use crate::register::locate::{Finder, Located, Seeker, Want};
-use crate::seam::{After, Inner, ReplyTo, TransactionKey};
+use crate::seam::{After, CallOutcome, CallRecord, Inner, Output, ReplyTo, TransactionKey};
 use crate::sip::header::Uri;
 use crate::sip::parse::{Message, parse};
 use crate::sip::write::Writer;
 use crate::site::World;
+use crate::time::Instant;
 
 /// An INVITE as it came in.
 #[derive(Clone, Copy)]
@@ -34,6 +37,9 @@ pub struct Redirect {
     under_way: BTreeMap<u64, Lookup>,
     by_key: BTreeMap<TransactionKey, u64>,
     count: u64,
+    /// The INVITEs that have their record, and since when; at most `transaction_count_max`, the oldest forgotten first.
+    recorded: BTreeSet<TransactionKey>,
+    recorded_order: VecDeque<(Instant, TransactionKey)>,
 }
 
 struct Lookup {
@@ -42,6 +48,7 @@ struct Lookup {
     to: ReplyTo,
     key: TransactionKey,
     imsi: Imsi,
+    started_ms: u64,
 }
 
 impl Redirect {
@@ -56,24 +63,24 @@ impl Redirect {
             return w.event(Event::Retransmission { from: request.from });
         }
         if request.message.max_forwards() == Some(Ok(0)) {
-            return refuse(w, request, No::TooManyHops);
+            return self.refuse(w, request, No::TooManyHops);
         }
         let user =
             request.message.uri().and_then(|uri| Uri::parse(uri).ok()).and_then(|uri| uri.user).unwrap_or_default();
         let Some(subscriber) = w.site.resolve(user) else {
-            return refuse(w, request, No::UnknownNumber);
+            return self.refuse(w, request, No::UnknownNumber);
         };
         let (imsi, barred) = (subscriber.imsi, subscriber.barred);
         if barred {
-            return refuse(w, request, No::Barred);
+            return self.refuse(w, request, No::Barred);
         }
         if self.under_way.len() >= w.site.settings.registrar.transaction_count_max {
-            return refuse(w, request, No::Overload);
+            return self.refuse(w, request, No::Overload);
         }
         self.count += 1;
         let id = self.count;
         let (bytes, Request { from, to, key, .. }) = (request.bytes.to_vec(), *request);
-        self.under_way.insert(id, Lookup { bytes, from, to, key, imsi });
+        self.under_way.insert(id, Lookup { bytes, from, to, key, imsi, started_ms: w.wall().ms });
         self.by_key.insert(key, id);
         // The replica whose port it came to is read first.
         finder.seek(w, imsi, Seeker::Redirect(id), Want::Contact, request.replica);
@@ -110,29 +117,91 @@ impl Redirect {
         let Some(lookup) = self.under_way.remove(&id) else { return };
         self.by_key.remove(&lookup.key);
         let Ok(message) = parse(&lookup.bytes) else { return };
-        let Lookup { from, to, key, .. } = lookup;
+        let Lookup { from, to, key, imsi, started_ms, .. } = lookup;
         let request = Request { from, to, key, bytes: &lookup.bytes, message: &message, replica: None };
         match end {
-            Err(no) => refuse(w, &request, no),
+            Err(no) => self.refuse(w, &request, no),
             Ok(contact) => {
                 let mut writer = response(w, &request, 302, "Moved Temporarily");
                 let bytes = writer.header_fmt("Contact", format_args!("<{contact}>")).finish();
-                w.event(Event::Redirected { imsi: lookup.imsi });
+                w.event(Event::Redirected { imsi });
+                let phone = Some((imsi, contact.as_str()));
+                self.record(w, &request, started_ms, phone, (302, 0, "what became of it is not known here"));
                 // A 302 promises nothing and waits for no disk (promise 1).
                 w.ctx.out.after(After::nothing(), Inner::Answer { key: None, to, bytes });
             }
         }
     }
-}
 
-fn refuse(w: &mut World<'_, '_>, request: &Request<'_>, no: No) {
-    let (code, phrase, cause, why) = no.answer();
-    let mut writer = response(w, request, code, phrase);
-    if let Some(cause) = cause {
-        writer.header_fmt("Reason", format_args!("Q.850;cause={cause}"));
+    fn refuse(&mut self, w: &mut World<'_, '_>, request: &Request<'_>, no: No) {
+        let (code, phrase, cause, why) = no.answer();
+        let mut writer = response(w, request, code, phrase);
+        if let Some(cause) = cause {
+            writer.header_fmt("Reason", format_args!("Q.850;cause={cause}"));
+        }
+        w.event(Event::RouteRefused { code, why });
+        self.record(w, request, w.wall().ms, None, (code, cause.unwrap_or(0), why));
+        w.ctx.out.after(After::nothing(), Inner::Answer { key: None, to: request.to, bytes: writer.finish() });
     }
-    w.event(Event::RouteRefused { code, why });
-    w.ctx.out.after(After::nothing(), Inner::Answer { key: None, to: request.to, bytes: writer.finish() });
+
+    /// One record per call: a copy of an INVITE that was answered is answered again, and not recorded again.
+    fn record(
+        &mut self,
+        w: &mut World<'_, '_>,
+        request: &Request<'_>,
+        started_ms: u64,
+        phone: Option<(Imsi, &str)>,
+        (code, cause, why): (u16, u8, &str),
+    ) {
+        if !self.recorded.insert(request.key) {
+            return;
+        }
+        self.recorded_order.push_back((w.ctx.now, request.key));
+        if self.recorded_order.len() > w.site.settings.registrar.transaction_count_max
+            && let Some((_, oldest)) = self.recorded_order.pop_front()
+        {
+            self.recorded.remove(&oldest);
+        }
+        let settings = &w.site.settings;
+        let trunk = settings.trunk_at(request.from.ip()).map(|trunk| trunk.name.clone());
+        let station = phone.and_then(|(_, contact)| address_of(contact)).map(|address| {
+            settings.base_station_at(address.ip()).map_or_else(|| address.to_string(), |station| station.name.clone())
+        });
+        let caller = request.message.from().ok().and_then(|from| Uri::parse(from.uri).ok()).and_then(|uri| uri.user);
+        let record = CallRecord {
+            id: w.site.stateless_tag(request.message).chars().take(12).collect(),
+            started_ms,
+            answered_ms: None,
+            ended_ms: w.wall().ms,
+            from: caller.unwrap_or_default().to_owned(),
+            to: dialled(request.message),
+            from_imsi: None,
+            to_imsi: phone.map(|(imsi, _)| imsi),
+            from_cell: trunk.unwrap_or_else(|| request.from.to_string()),
+            to_cell: station.unwrap_or_default(),
+            outcome: match code {
+                302 => CallOutcome::Redirected,
+                487 => CallOutcome::Cancelled,
+                _ => CallOutcome::Refused,
+            },
+            code,
+            cause,
+            ended_by: if code == 487 { "caller" } else { "us" },
+            why: why.to_owned(),
+        };
+        w.ctx.out.send(Output::CallRecord(Box::new(record)));
+    }
+
+    /// Forgets what was recorded long enough ago.
+    pub fn housekeeping(&mut self, now: Instant) {
+        while let Some((since, key)) = self.recorded_order.front() {
+            if now - *since < PATIENCE {
+                return;
+            }
+            self.recorded.remove(key);
+            self.recorded_order.pop_front();
+        }
+    }
 }
 
 fn response(w: &World<'_, '_>, request: &Request<'_>, code: u16, phrase: &str) -> Writer {

@@ -61,6 +61,16 @@ enum What {
         #[command(subcommand)]
         verb: Option<ReplicaVerb>,
     },
+    /// The calls under way.
+    Calls {
+        #[command(subcommand)]
+        verb: Option<CallsVerb>,
+    },
+    /// The texts that wait for their phones.
+    Queue {
+        #[command(subcommand)]
+        verb: Option<QueueVerb>,
+    },
     /// The DNS zone.
     Zone {
         #[command(subcommand)]
@@ -111,6 +121,21 @@ enum ReplicaVerb {
 }
 
 #[derive(Subcommand)]
+enum CallsVerb {
+    List,
+    /// End one: both sides get what they expect of a call that is over.
+    End {
+        /// As `encamp calls` shows it.
+        id: String,
+    },
+}
+
+#[derive(Subcommand)]
+enum QueueVerb {
+    List,
+}
+
+#[derive(Subcommand)]
 enum ZoneVerb {
     Dump,
 }
@@ -154,6 +179,11 @@ pub fn main() -> u8 {
         What::Status { wait } => status(&config, line.json, wait),
         What::Lookup { who } => lookup(&config, line.json, &who),
         What::Replica { verb: None | Some(ReplicaVerb::Status) } => replica(&config, line.json),
+        What::Calls { verb } => match verb.unwrap_or(CallsVerb::List) {
+            CallsVerb::List => calls(&config, line.json),
+            CallsVerb::End { id } => call_end(&config, line.json, &id),
+        },
+        What::Queue { verb: None | Some(QueueVerb::List) } => queue(&config, line.json),
         What::Zone { verb: None | Some(ZoneVerb::Dump) } => zone(&config, line.json),
         What::Subscriber { verb } => match verb.unwrap_or(SubscriberVerb::List) {
             SubscriberVerb::List => list(&config, line.json, None),
@@ -346,6 +376,38 @@ fn replica(config: &Path, as_json: bool) -> Result<u8, Failure> {
     Ok(answer.exit)
 }
 
+fn calls(config: &Path, as_json: bool) -> Result<u8, Failure> {
+    let answer = answered(ask_running(&control(config)?, "calls", "")?)?;
+    let head = ["id", "state", "from", "to", "since", "lasts s", "cells"];
+    say(as_json, &answer.answer, &table(&head, &call_rows(&answer.answer)));
+    Ok(answer.exit)
+}
+
+fn call_rows(calls: &Value) -> Vec<Vec<String>> {
+    let row = |call: &Value| {
+        // A cell's name holds blanks, so the two ends need more between them.
+        let ends: Vec<String> = call["cells"].as_array().into_iter().flatten().map(cell).collect();
+        let columns = ["id", "state", "from", "to", "since", "duration_s"].map(|name| cell(&call[name]));
+        columns.into_iter().chain([ends.join(" -> ")]).collect()
+    };
+    calls.as_array().into_iter().flatten().map(row).collect()
+}
+
+fn call_end(config: &Path, as_json: bool, id: &str) -> Result<u8, Failure> {
+    let answer = answered(ask_running(&control(config)?, "call_end", id)?)?;
+    say(as_json, &json!({ "ended": id }), &format!("{id} is ended\n"));
+    Ok(answer.exit)
+}
+
+fn queue(config: &Path, as_json: bool) -> Result<u8, Failure> {
+    let answer = answered(ask_running(&control(config)?, "queue", "")?)?;
+    let columns = ["id", "from", "to", "state", "since", "next_attempt", "cause"];
+    let row = |text: &Value| columns.iter().map(|name| cell(&text[*name])).collect();
+    let rows: Vec<Vec<String>> = answer.answer.as_array().into_iter().flatten().map(row).collect();
+    say(as_json, &answer.answer, &table(&["id", "from", "to", "state", "since", "next attempt", "cause"], &rows));
+    Ok(answer.exit)
+}
+
 /// The zone as the running process answers it; without one, as the files make it, every replica healthy.
 fn zone(config: &Path, as_json: bool) -> Result<u8, Failure> {
     let (records, text) = match ask_running(&control(config)?, "zone", "") {
@@ -484,4 +546,36 @@ fn change_local(
         &json!({ "file": name, "applied": applied, "at": now_ms() }),
         &format!("{done} in {name}, {how}\n"),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(arguments: &[&str]) -> Line {
+        Line::try_parse_from([&["encamp"], arguments].concat()).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn a_bare_noun_is_its_first_verb() {
+        assert!(matches!(parsed(&["calls"]).command, What::Calls { verb: None }));
+        assert!(matches!(parsed(&["calls", "list", "--json"]), Line { json: true, command: What::Calls { .. }, .. }));
+        assert!(
+            matches!(parsed(&["calls", "end", "a1"]).command, What::Calls { verb: Some(CallsVerb::End { id }) } if id == "a1")
+        );
+        assert!(matches!(parsed(&["--json", "queue"]).command, What::Queue { verb: None }));
+        assert!(matches!(parsed(&["queue", "list"]).command, What::Queue { verb: Some(QueueVerb::List) }));
+        assert!(Line::try_parse_from(["encamp", "calls", "end"]).is_err());
+    }
+
+    #[test]
+    fn both_ends_of_a_call_are_told_apart() {
+        let calls = json!([{
+            "id": "a1", "state": "up", "from": "+15550001", "to": "2002", "since": "2026-11-21T12:00:00Z", "duration_s": 12,
+            "cells": ["hill 001-01-1000-10", "pbx"],
+        }]);
+        let row = ["a1", "up", "+15550001", "2002", "2026-11-21T12:00:00Z", "12", "hill 001-01-1000-10 -> pbx"];
+        assert_eq!(call_rows(&calls), [row]);
+        assert!(call_rows(&json!([])).is_empty());
+    }
 }

@@ -22,8 +22,8 @@ use super::files::{self, Fault};
 use super::log::Counters;
 use super::node::{Door, Told};
 use super::print::{problems_json, rfc3339};
-use crate::config::Settings;
 use crate::config::diff::{Change, diff};
+use crate::config::{Calls, Settings};
 use crate::ident::{Imsi, Msisdn};
 use crate::seam::{Command, CommandAnswer, Who};
 use crate::zone::Zone;
@@ -80,7 +80,8 @@ pub struct Desk {
     /// When the settings in force were read, and what was wrong with those that were refused since.
     pub loaded: Mutex<(u64, Option<String>)>,
     pub roles: Vec<&'static str>,
-    pub dns_counts: Box<dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync>,
+    /// Beside the node's: of the zone and of the call records.
+    pub more_counts: Box<dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync>,
 }
 
 /// Listens; a socket that a dead process left is replaced.
@@ -159,6 +160,9 @@ impl Desk {
                 let zone = self.zone.load();
                 Answer { exit: 0, answer: json!({ "records": zone.dump(), "text": zone.dump_text() }) }
             }
+            "calls" => self.node(Command::Calls).await,
+            "call_end" => self.node(Command::CallEnd(request.argument.clone())).await,
+            "queue" => self.node(Command::Queue).await,
             "apply" => self.apply(),
             other => Answer::could_not("unknown command", other, "is the command of the same release?"),
         }
@@ -170,7 +174,11 @@ impl Desk {
             Ok((answer, _)) => {
                 let exit = match &answer {
                     CommandAnswer::Lookup(lookup) => u8::from(lookup.bindings.is_empty()),
-                    CommandAnswer::Error(error) if error.error == "not provisioned" => 1,
+                    CommandAnswer::Error(error)
+                        if matches!(error.error.as_str(), "not provisioned" | "no such call") =>
+                    {
+                        1
+                    }
                     CommandAnswer::Error(_) => 2,
                     CommandAnswer::Replicas(_)
                     | CommandAnswer::Status(_)
@@ -178,11 +186,7 @@ impl Desk {
                     | CommandAnswer::Queue(_)
                     | CommandAnswer::Done => 0,
                 };
-                let mut answer = serde_json::to_value(&answer).unwrap_or_default();
-                for binding in answer.get_mut("bindings").and_then(Value::as_array_mut).into_iter().flatten() {
-                    binding["since"] = binding["since"].as_u64().map(rfc3339).into();
-                }
-                Answer { exit, answer }
+                Answer { exit, answer: with_times(&answer) }
             }
         }
     }
@@ -196,7 +200,7 @@ impl Desk {
         let roles: Vec<Value> = self.roles.iter().map(|name| json!({ "name": name, "state": state })).collect();
         let (loaded_at, error) = self.loaded.lock().map(|loaded| loaded.clone()).unwrap_or_default();
         let mut all = counters.0;
-        all.extend((self.dns_counts)());
+        all.extend((self.more_counts)());
         let answer = json!({
             "state": state,
             "since": rfc3339(self.since_ms),
@@ -255,9 +259,31 @@ impl Desk {
     }
 }
 
+/// An answer of the node as JSON; its milliseconds since 1970 become RFC 3339.
+fn with_times(answer: &CommandAnswer) -> Value {
+    let mut value = serde_json::to_value(answer).unwrap_or_default();
+    let rows = match answer {
+        CommandAnswer::Lookup(_) => value.get_mut("bindings").and_then(Value::as_array_mut),
+        CommandAnswer::Calls(_) | CommandAnswer::Queue(_) => value.as_array_mut(),
+        CommandAnswer::Replicas(_) | CommandAnswer::Status(_) | CommandAnswer::Done | CommandAnswer::Error(_) => None,
+    };
+    for row in rows.into_iter().flatten() {
+        for name in ["since", "next_attempt"] {
+            if let Some(time) = row.get_mut(name) {
+                *time = time.as_u64().map(rfc3339).into();
+            }
+        }
+    }
+    value
+}
+
 /// The new settings, but with what only a restart changes as it is: sockets, stores, the map.
 fn what_can_change(old: &Settings, mut new: Settings) -> Settings {
     new.domain.clone_from(&old.domain);
+    if new.calls.record_file == Calls::of(&new.data_dir).record_file {
+        // It follows `data_dir`, which waits for the restart.
+        new.calls.record_file = Calls::of(&old.data_dir).record_file;
+    }
     new.data_dir.clone_from(&old.data_dir);
     new.control.clone_from(&old.control);
     new.cluster_key.clone_from(&old.cluster_key);
@@ -279,4 +305,57 @@ pub fn who(text: &str) -> Option<Who> {
 
 pub fn now_ms() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::read::{Source, Sources, read};
+    use crate::seam::{CallAnswer, TextAnswer};
+
+    fn settings(text: &str) -> Settings {
+        let main = Source { name: "encamp.toml".into(), text: format!("domain = \"gsm.example\"\n{text}") };
+        read(&Sources { main, ..Sources::default() }).unwrap_or_else(|problems| panic!("{problems:?}")).0
+    }
+
+    #[test]
+    fn the_records_stay_where_they_are_until_the_data_moves() {
+        let (old, moved) = (settings("data_dir = \"/d\"\n"), settings("data_dir = \"/e\"\n"));
+        let taken = what_can_change(&old, moved);
+        assert_eq!((taken.data_dir.to_str(), taken.calls.record_file.to_str()), (Some("/d"), Some("/d/calls.csv")));
+        let named = settings("data_dir = \"/e\"\n[calls]\nrecord_file = \"/srv/calls.csv\"\n");
+        assert_eq!(what_can_change(&old, named).calls.record_file.to_str(), Some("/srv/calls.csv"));
+    }
+
+    #[test]
+    fn calls_and_texts_are_told_with_times_in_rfc_3339() {
+        let call = CallAnswer {
+            id: "a1".into(),
+            state: "up",
+            from: "+15550001".into(),
+            to: "2002".into(),
+            since: 1_795_262_400_000,
+            duration_s: 12,
+            cells: vec!["hill 001-01-1000-10".into(), "pbx".into()],
+        };
+        assert_eq!(
+            with_times(&CommandAnswer::Calls(vec![call])),
+            json!([{
+                "id": "a1", "state": "up", "from": "+15550001", "to": "2002", "since": "2026-11-21T12:00:00Z",
+                "duration_s": 12, "cells": ["hill 001-01-1000-10", "pbx"],
+            }])
+        );
+        let text = |next_attempt| TextAnswer {
+            id: "t1".into(),
+            from: "2001".into(),
+            to: "2002".into(),
+            state: "absent",
+            since: 1_795_262_400_250,
+            next_attempt,
+            cause: "absent".into(),
+        };
+        let told = with_times(&CommandAnswer::Queue(vec![text(None), text(Some(1_795_262_401_000))]));
+        assert_eq!((&told[0]["since"], &told[0]["next_attempt"]), (&json!("2026-11-21T12:00:00.25Z"), &Value::Null));
+        assert_eq!(told[1]["next_attempt"], json!("2026-11-21T12:00:01Z"));
+    }
 }

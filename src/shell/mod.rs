@@ -2,7 +2,7 @@
 //!
 //! Knows: how to open things and when to close them. Does not know: what a phone is allowed to. One dedicated thread owns the node,
 //! its stores and its UDP sockets ([`node`]); tokio runs beside it for DNS, TCP and the control socket, and speaks to it
-//! through one bounded queue.
+//! through one bounded queue. A small thread writes the call records ([`records`]).
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the room that may touch the world")]
 
 pub mod commands;
@@ -13,6 +13,7 @@ pub mod init;
 pub mod log;
 pub mod node;
 pub mod print;
+pub mod records;
 pub mod run;
 pub mod sockets;
 pub mod streams;

@@ -16,6 +16,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
 use super::log::Counters;
+use super::records::Records;
 use super::sockets::Udp;
 use crate::config::{Place, Settings, Transport};
 use crate::node::Node;
@@ -174,6 +175,7 @@ pub struct Thread {
     pub sockets: Vec<(Port, Udp)>,
     pub stores: OpenStores,
     pub zone: Arc<ArcSwap<Zone>>,
+    pub records: Records,
     pub seed: [u8; 32],
     pub clock_trusted: bool,
 }
@@ -198,13 +200,15 @@ struct Running {
     command_count: u64,
     counters: Counters,
     zone: Arc<ArcSwap<Zone>>,
+    /// Dropped with the rest at the end: then the last records are written.
+    records: Records,
     end: Option<End>,
 }
 
 impl Thread {
     /// Runs until it is told to stop, or its own store fails. `ready` is called once the node has started.
     pub fn run(self, settings: Arc<Settings>, ready: impl FnOnce()) -> End {
-        let Thread { ear, sockets, mut stores, zone, seed, clock_trusted } = self;
+        let Thread { ear, sockets, mut stores, zone, records, seed, clock_trusted } = self;
         let mut rng = Rng::from_seed(seed);
         let mut out = Outbox::default();
         let mut clock = SystemClock::new(clock_trusted);
@@ -228,6 +232,7 @@ impl Thread {
             command_count: 0,
             counters: Counters::default(),
             zone,
+            records,
             end: None,
         };
         running.deliver();
@@ -325,6 +330,7 @@ impl Running {
                 for store in self.stores.0.values() {
                     store.set_disk_reserve(settings.disk_reserve_bytes);
                 }
+                self.records.follow(&settings.calls);
                 self.input(Input::Settings(settings));
             }
             Told::Command { command, answer } => {
@@ -371,7 +377,7 @@ impl Running {
                     }
                 }
                 Output::Event(event) => self.counters.tell(&event),
-                Output::CallRecord(_) => {}
+                Output::CallRecord(record) => self.records.keep(record),
                 Output::End(why) => self.end = Some(End::Failed(why)),
             }
         }

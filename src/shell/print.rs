@@ -13,6 +13,15 @@ pub fn rfc3339(ms: u64) -> String {
         .unwrap_or_default()
 }
 
+/// As [`rfc3339`], always with its milliseconds: a column of times that sorts as text.
+pub fn rfc3339_ms(ms: u64) -> String {
+    i64::try_from(ms)
+        .ok()
+        .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
+        .map(|time| format!("{time:.3}"))
+        .unwrap_or_default()
+}
+
 /// `check --json`: a list of `{error, cause, hint}`, `error` beginning `file:line:column:`.
 pub fn problems_json(problems: &[Problem]) -> Value {
     let problem = |problem: &Problem| {

@@ -16,12 +16,14 @@ use super::control::{self, Desk, now_ms};
 use super::files::{self, Fault};
 use super::node::{self, End, OpenStores, Thread, Told, door};
 use super::print::problems_text;
-use super::{dns, log, streams};
+use super::{dns, log, records, streams};
 use crate::config::Settings;
 use crate::zone::{Map, Zone};
 
 /// How long a clean end may take before it is given up.
 const END_WITHIN: Duration = Duration::from_secs(2);
+/// How long the last call records may take after that.
+const RECORDS_WITHIN: Duration = Duration::from_secs(1);
 
 /// Runs until it is told to end.
 ///
@@ -95,7 +97,9 @@ async fn serve(config: &Path, settings: Arc<Settings>) -> Result<(), String> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|error| format!("the system gives no random numbers: {error}"))?;
     let clock_trusted = settings.registrar.clock_trusted;
-    let thread = Thread { ear, sockets, stores, zone: Arc::clone(&zone), seed, clock_trusted };
+    let (records, writer) = records::start(&settings.calls)
+        .map_err(|error| format!("cannot start the thread of the call records: {error}"))?;
+    let thread = Thread { ear, sockets, stores, zone: Arc::clone(&zone), records, seed, clock_trusted };
     let (ready, is_ready) = oneshot::channel();
     let (ended, mut has_ended) = oneshot::channel();
     let for_node = Arc::clone(&settings);
@@ -119,7 +123,7 @@ async fn serve(config: &Path, settings: Arc<Settings>) -> Result<(), String> {
     for (port, listener) in listeners {
         tokio::spawn(streams::serve(port, listener, door.clone(), Arc::clone(&count)));
     }
-    let counts = Arc::clone(&dns);
+    let (counts, tally) = (Arc::clone(&dns), Arc::clone(&writer.tally));
     let desk = Arc::new(Desk {
         config: config.to_owned(),
         door: door.clone(),
@@ -128,7 +132,7 @@ async fn serve(config: &Path, settings: Arc<Settings>) -> Result<(), String> {
         since_ms: now_ms(),
         loaded: Mutex::new((now_ms(), None)),
         roles: roles(&settings),
-        dns_counts: Box::new(move || counts.counts().all().to_vec()),
+        more_counts: Box::new(move || [&counts.counts().all()[..], &tally.counts()].concat()),
     });
     tokio::spawn(control::serve(control, Arc::clone(&desk)));
     let mut signals = Signals::new().map_err(|error| error.to_string())?;
@@ -145,6 +149,10 @@ async fn serve(config: &Path, settings: Arc<Settings>) -> Result<(), String> {
         }
     };
     let _ = std::fs::remove_file(&settings.control);
+    // The node has ended, or hangs: it hands over no more.
+    if !writer.wait(RECORDS_WITHIN) {
+        tracing::error!("the last call records could not be written in time");
+    }
     match end {
         End::Stopped => {
             // Joined only where it ended in time; a thread that hangs is left behind.

@@ -1,0 +1,593 @@
+//! The call records: one line of CSV for each call that has ended.
+//!
+//! The node hands a record over and goes on; a thread of its own writes it. So neither a disk that hangs nor one that is full ever
+//! holds up a call: what cannot be written waits in a queue, is tried again, and is counted where it is lost.
+//! Limits: [`QUEUE_MAX`] records wait; the file is turned at `record_file_max`, and `record_file_count` former ones are kept.
+//! Not promised: a line is handed to the system with one write and not synced; a power cut may cost the last seconds.
+//! Source: RFC 4180 (quoting); lines end in LF alone, as `tail`, `awk` and spreadsheets all read it.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+
+use super::print::rfc3339_ms;
+use crate::config::Calls;
+use crate::seam::{CallOutcome, CallRecord};
+
+/// Records that wait for the disk; with more, new ones are lost and counted.
+pub const QUEUE_MAX: usize = 1_024;
+/// A disk that refused is tried again after this, then after twice as long each time.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// How soon a pause notices that the process ends.
+const PAUSE_STEP: Duration = Duration::from_millis(50);
+const FILE_MODE: u32 = 0o640;
+
+/// The columns, in the order of [`line`]; README.md says what stands in them.
+pub const HEAD: &str = "id,started,answered,ended,duration_s,from,to,from_imsi,to_imsi,from_cell,to_cell,outcome,code,cause,ended_by,why\n";
+
+/// Where records go, and when the file is turned.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Target {
+    path: PathBuf,
+    bytes_max: u64,
+    count: u32,
+}
+
+impl Target {
+    fn of(calls: &Calls) -> Target {
+        Target {
+            path: calls.record_file.clone(),
+            bytes_max: calls.record_file_bytes_max,
+            count: calls.record_file_count,
+        }
+    }
+
+    /// `calls.csv.1` is the youngest of the former ones.
+    fn former(&self, number: u32) -> PathBuf {
+        let mut name = self.path.clone().into_os_string();
+        name.push(format!(".{number}"));
+        name.into()
+    }
+}
+
+/// What became of the records; told by `status`.
+#[derive(Default)]
+pub struct Tally {
+    written: AtomicU64,
+    lost: AtomicU64,
+    faults: AtomicU64,
+}
+
+impl Tally {
+    pub fn counts(&self) -> [(&'static str, u64); 3] {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        [
+            ("call_records_written", of(&self.written)),
+            ("call_records_lost", of(&self.lost)),
+            ("call_record_faults", of(&self.faults)),
+        ]
+    }
+}
+
+/// The side of the node: never waits.
+pub struct Records {
+    queue: SyncSender<Box<CallRecord>>,
+    target: Arc<ArcSwap<Target>>,
+    tally: Arc<Tally>,
+    is_ending: Arc<AtomicBool>,
+    /// Told once, not for each record.
+    is_losing: bool,
+}
+
+impl Records {
+    pub fn keep(&mut self, record: Box<CallRecord>) {
+        match self.queue.try_send(record) {
+            Ok(()) => self.is_losing = false,
+            Err(_) => {
+                self.tally.lost.fetch_add(1, Ordering::Relaxed);
+                if !std::mem::replace(&mut self.is_losing, true) {
+                    tracing::error!(
+                        alarm = true,
+                        "ALARM: call records are lost: {QUEUE_MAX} wait for the disk already"
+                    );
+                }
+            }
+        }
+    }
+
+    /// New settings are in force from the next line on.
+    pub fn follow(&self, calls: &Calls) {
+        self.target.store(Arc::new(Target::of(calls)));
+    }
+}
+
+impl Drop for Records {
+    /// The writer still drains the queue, but waits for no disk any more.
+    fn drop(&mut self) {
+        self.is_ending.store(true, Ordering::Release);
+    }
+}
+
+/// The thread that writes.
+pub struct Writer {
+    thread: JoinHandle<()>,
+    pub tally: Arc<Tally>,
+}
+
+impl Writer {
+    /// Waits until everything is written, but no longer than `patience`; `false` where it had to be left behind. The [`Records`] must
+    /// have been dropped before.
+    pub fn wait(self, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        while !self.thread.is_finished() {
+            if Instant::now() >= until {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.thread.join().is_ok()
+    }
+}
+
+/// Starts the thread; nothing is opened before the first record.
+pub fn start(calls: &Calls) -> io::Result<(Records, Writer)> {
+    let (queue, records) = sync_channel(QUEUE_MAX);
+    let target = Arc::new(ArcSwap::from_pointee(Target::of(calls)));
+    let (tally, is_ending) = (Arc::<Tally>::default(), Arc::<AtomicBool>::default());
+    let mut writing = Writing {
+        records,
+        target: Arc::clone(&target),
+        tally: Arc::clone(&tally),
+        is_ending: Arc::clone(&is_ending),
+        open: None,
+        is_refused: false,
+        is_unturned: false,
+    };
+    let thread = std::thread::Builder::new().name("records".into()).spawn(move || writing.until_end())?;
+    Ok((Records { queue, target, tally: Arc::clone(&tally), is_ending, is_losing: false }, Writer { thread, tally }))
+}
+
+struct Writing {
+    records: Receiver<Box<CallRecord>>,
+    target: Arc<ArcSwap<Target>>,
+    tally: Arc<Tally>,
+    is_ending: Arc<AtomicBool>,
+    open: Option<(Arc<Target>, Log)>,
+    /// The last try failed; told once, as is its end.
+    is_refused: bool,
+    /// The file cannot be turned; told once.
+    is_unturned: bool,
+}
+
+impl Writing {
+    fn until_end(&mut self) {
+        while let Ok(record) = self.records.recv() {
+            self.keep(&line(&record));
+        }
+    }
+
+    /// Writes one line, as often as it takes; once only where the process ends.
+    fn keep(&mut self, line: &str) {
+        let mut pause = PAUSE_MIN;
+        loop {
+            let ending = self.is_ending.load(Ordering::Acquire);
+            match self.write(line) {
+                Ok(()) => {
+                    self.tally.written.fetch_add(1, Ordering::Relaxed);
+                    if std::mem::take(&mut self.is_refused) {
+                        tracing::info!("call records are written again");
+                    }
+                    return;
+                }
+                Err(error) => {
+                    self.open = None;
+                    self.tally.faults.fetch_add(1, Ordering::Relaxed);
+                    if !std::mem::replace(&mut self.is_refused, true) {
+                        let path = &self.target.load().path;
+                        tracing::error!(
+                            alarm = true,
+                            "ALARM: no call record can be written to {}: {error}",
+                            path.display()
+                        );
+                    }
+                }
+            }
+            if ending {
+                self.tally.lost.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+            self.pause(pause);
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// Ends early where the process does, or where the settings name another file.
+    fn pause(&self, pause: Duration) {
+        let (until, target) = (Instant::now() + pause, self.target.load_full());
+        while Instant::now() < until
+            && !self.is_ending.load(Ordering::Acquire)
+            && Arc::ptr_eq(&target, &self.target.load())
+        {
+            std::thread::sleep(PAUSE_STEP);
+        }
+    }
+
+    fn write(&mut self, line: &str) -> io::Result<()> {
+        let target = self.target.load_full();
+        let same = |(of, _): &(Arc<Target>, Log)| **of == *target;
+        let mut log = match self.open.take().filter(same) {
+            // Removed, moved or turned by somebody else: a new one is begun.
+            Some((_, log)) if log.is_still_at(&target.path) => log,
+            _ => Log::open(&target.path)?,
+        };
+        if log.bytes + line.len() as u64 > target.bytes_max && log.has_lines() {
+            match turn(&target) {
+                Ok(()) => (log, self.is_unturned) = (Log::open(&target.path)?, false),
+                // Too large a file is better than a lost record.
+                Err(error) => {
+                    self.tally.faults.fetch_add(1, Ordering::Relaxed);
+                    if !std::mem::replace(&mut self.is_unturned, true) {
+                        let path = target.path.display();
+                        tracing::error!(alarm = true, "ALARM: {path} cannot be turned and grows on: {error}");
+                    }
+                }
+            }
+        }
+        log.append(line)?;
+        self.open = Some((target, log));
+        Ok(())
+    }
+}
+
+/// The open file.
+struct Log {
+    file: File,
+    bytes: u64,
+}
+
+impl Log {
+    /// Opens it to append, or begins it with the head. A last line that a power cut left unfinished is ended, so that it stays alone.
+    fn open(path: &Path) -> io::Result<Log> {
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists()) {
+            DirBuilder::new().recursive(true).mode(0o750).create(folder)?;
+        }
+        let options = || {
+            let mut options = OpenOptions::new();
+            // A pipe that nobody reads must not hold the thread.
+            options.read(true).append(true).mode(FILE_MODE).custom_flags(libc::O_NONBLOCK);
+            options
+        };
+        let mut file = match options().open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let file = options().create_new(true).open(path)?;
+                // Also under the unit's umask, which would take it from the group: who reads the records need not be who runs the box.
+                file.set_permissions(fs::Permissions::from_mode(FILE_MODE))?;
+                file
+            }
+            opened => opened?,
+        };
+        let bytes = file.metadata()?.len();
+        let mut last = [b'\n'];
+        if bytes > 0 {
+            file.seek(SeekFrom::End(-1))?;
+            file.read_exact(&mut last)?;
+        }
+        let mut log = Log { file, bytes };
+        if bytes == 0 {
+            log.append(HEAD)?;
+        } else if last != *b"\n" {
+            log.append("\n")?;
+        }
+        Ok(log)
+    }
+
+    fn has_lines(&self) -> bool {
+        self.bytes > HEAD.len() as u64
+    }
+
+    fn is_still_at(&self, path: &Path) -> bool {
+        match (self.file.metadata(), fs::metadata(path)) {
+            (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
+            _ => false,
+        }
+    }
+
+    /// One write(2); what of a line was written before the disk was full is taken back.
+    fn append(&mut self, line: &str) -> io::Result<()> {
+        let written = self.file.write(line.as_bytes());
+        if let Ok(count) = written
+            && count == line.len()
+        {
+            self.bytes += count as u64;
+            return Ok(());
+        }
+        if written.is_ok() {
+            // Where even that is refused, the next opening ends the line.
+            let _ = self.file.set_len(self.bytes);
+        }
+        Err(written.err().unwrap_or_else(|| io::Error::from(io::ErrorKind::StorageFull)))
+    }
+}
+
+/// `calls.csv` becomes `.1`, `.1` becomes `.2`; what would be above `count` is removed.
+///
+/// A gap (a power cut in the middle of an earlier turn) takes what is before it, so nothing is removed that need not be.
+fn turn(target: &Target) -> io::Result<()> {
+    let exists = |number: u32| fs::symlink_metadata(target.former(number)).is_ok();
+    let free = (1..=target.count).find(|number| !exists(*number));
+    let last = free.unwrap_or(target.count);
+    for number in (1..last).rev() {
+        fs::rename(target.former(number), target.former(number + 1))?;
+    }
+    fs::rename(&target.path, target.former(1))?;
+    // Of a time when more were kept.
+    for number in target.count + 1.. {
+        if fs::remove_file(target.former(number)).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// One line of the records, its end included.
+///
+/// Numbers begin with `+`, and stay as they are: a spreadsheet must be told that these columns are text.
+pub fn line(record: &CallRecord) -> String {
+    let imsi = |imsi: &Option<crate::ident::Imsi>| imsi.as_ref().map(ToString::to_string).unwrap_or_default();
+    let answered = record.answered_ms;
+    let duration_s = answered.map_or(0, |answered| record.ended_ms.saturating_sub(answered) / 1_000);
+    let outcome = match record.outcome {
+        CallOutcome::Answered => "answered",
+        CallOutcome::Cancelled => "cancelled",
+        CallOutcome::Refused => "refused",
+        CallOutcome::Redirected => "redirected",
+    };
+    let fields = [
+        record.id.clone(),
+        rfc3339_ms(record.started_ms),
+        answered.map(rfc3339_ms).unwrap_or_default(),
+        rfc3339_ms(record.ended_ms),
+        duration_s.to_string(),
+        record.from.clone(),
+        record.to.clone(),
+        imsi(&record.from_imsi),
+        imsi(&record.to_imsi),
+        record.from_cell.clone(),
+        record.to_cell.clone(),
+        outcome.to_owned(),
+        record.code.to_string(),
+        record.cause.to_string(),
+        record.ended_by.to_owned(),
+        record.why.clone(),
+    ];
+    let quoted: Vec<String> = fields.iter().map(|field| quoted(field)).collect();
+    quoted.join(",") + "\n"
+}
+
+/// "Fields containing line breaks (CRLF), double quotes, and commas should be enclosed in double-quotes" (RFC 4180 §2.6); "a
+/// double-quote appearing inside a field must be escaped by preceding it with another double quote" (§2.7).
+///
+/// A control character, which only somebody who plays with us dials, becomes `?`: a record is one line.
+fn quoted(field: &str) -> String {
+    let shown: String = field.chars().map(|char| if char.is_control() { '?' } else { char }).collect();
+    let needs_quotes = shown.contains([',', '"']) || shown.starts_with(' ') || shown.ends_with(' ');
+    if needs_quotes { format!("\"{}\"", shown.replace('"', "\"\"")) } else { shown }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ident::Imsi;
+
+    fn record(id: &str) -> CallRecord {
+        CallRecord {
+            id: id.into(),
+            started_ms: 1_795_262_400_000,
+            answered_ms: Some(1_795_262_405_250),
+            ended_ms: 1_795_262_475_249,
+            from: "+15550001".into(),
+            to: "2002".into(),
+            from_imsi: Imsi::parse("001010000000001").ok(),
+            to_imsi: None,
+            from_cell: "hill 001-01-1000-10".into(),
+            to_cell: "pbx".into(),
+            outcome: CallOutcome::Answered,
+            code: 200,
+            cause: 16,
+            ended_by: "caller",
+            why: String::new(),
+        }
+    }
+
+    fn target(folder: &Path, bytes_max: u64, count: u32) -> Calls {
+        let calls = Calls::of(folder);
+        Calls { record_file_bytes_max: bytes_max, record_file_count: count, ..calls }
+    }
+
+    fn write_all(calls: &Calls, ids: impl IntoIterator<Item = String>) -> Arc<Tally> {
+        let (mut records, writer) = start(calls).unwrap();
+        for id in ids {
+            records.keep(Box::new(record(&id)));
+        }
+        let tally = Arc::clone(&writer.tally);
+        drop(records);
+        assert!(writer.wait(Duration::from_secs(5)));
+        tally
+    }
+
+    fn count(tally: &Tally, name: &str) -> u64 {
+        tally.counts().into_iter().find(|(found, _)| *found == name).unwrap().1
+    }
+
+    /// The ids of a file, after its head.
+    fn ids(path: &Path) -> Vec<String> {
+        let text = fs::read_to_string(path).unwrap();
+        let lines = text.strip_prefix(HEAD).unwrap_or_else(|| panic!("no head in {}: {text}", path.display()));
+        lines.lines().map(|line| line.split(',').next().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_record_is_one_line_with_as_many_fields_as_the_head() {
+        assert_eq!(
+            line(&record("a1")),
+            "a1,2026-11-21T12:00:00.000Z,2026-11-21T12:00:05.250Z,2026-11-21T12:01:15.249Z,69,+15550001,2002,001010000000001,,\
+             hill 001-01-1000-10,pbx,answered,200,16,caller,\n"
+        );
+        let refused = CallRecord {
+            answered_ms: None,
+            outcome: CallOutcome::Refused,
+            code: 404,
+            cause: 1,
+            ended_by: "us",
+            why: "nobody has \"0800, free\"\r\nFAKE".into(),
+            to: "=1+1".into(),
+            ..record("b,2")
+        };
+        let line = line(&refused);
+        assert_eq!(
+            line,
+            "\"b,2\",2026-11-21T12:00:00.000Z,,2026-11-21T12:01:15.249Z,0,+15550001,=1+1,001010000000001,,\
+             hill 001-01-1000-10,pbx,refused,404,1,us,\"nobody has \"\"0800, free\"\"??FAKE\"\n"
+        );
+        // An independent reader finds the same columns.
+        let text = format!("{HEAD}{line}");
+        let mut reader = csv::Reader::from_reader(text.as_bytes());
+        let read = reader.records().next().unwrap().unwrap();
+        assert_eq!((read.len(), reader.headers().unwrap().len()), (16, 16));
+        assert_eq!((&read[0], &read[15]), ("b,2", "nobody has \"0800, free\"??FAKE"));
+    }
+
+    #[test]
+    fn a_clock_that_jumped_back_makes_no_negative_duration() {
+        let back = CallRecord { ended_ms: 1_000, ..record("a") };
+        assert!(line(&back).contains(",1970-01-01T00:00:01.000Z,0,"));
+    }
+
+    #[test]
+    fn a_new_file_begins_with_the_head_and_is_the_groups_to_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let calls = target(&folder.path().join("not/yet"), 1_000_000, 8);
+        let tally = write_all(&calls, ["a".into(), "b".into()]);
+        assert_eq!(ids(&calls.record_file), ["a", "b"]);
+        assert_eq!(fs::metadata(&calls.record_file).unwrap().mode() & 0o777, 0o640);
+        assert_eq!((count(&tally, "call_records_written"), count(&tally, "call_records_lost")), (2, 0));
+        // A later run appends, and writes no second head.
+        write_all(&calls, ["c".into()]);
+        assert_eq!(ids(&calls.record_file), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn a_line_that_a_power_cut_tore_stays_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let calls = target(folder.path(), 1_000_000, 8);
+        fs::write(&calls.record_file, format!("{HEAD}torn,2026")).unwrap();
+        write_all(&calls, ["b".into()]);
+        assert_eq!(ids(&calls.record_file), ["torn", "b"]);
+    }
+
+    #[test]
+    fn above_its_size_the_file_is_turned_and_the_oldest_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        // Three lines fit beside the head.
+        let bytes_max = (HEAD.len() + 3 * line(&record("00")).len()) as u64;
+        let calls = target(folder.path(), bytes_max, 3);
+        write_all(&calls, (0..20).map(|id| format!("{id:02}")));
+        let former = |number| Target::of(&calls).former(number);
+        assert_eq!(ids(&calls.record_file), ["18", "19"]);
+        assert_eq!(ids(&former(1)), ["15", "16", "17"]);
+        assert_eq!(ids(&former(2)), ["12", "13", "14"]);
+        assert_eq!(ids(&former(3)), ["09", "10", "11"]);
+        assert!(!former(4).exists() && fs::metadata(&calls.record_file).unwrap().len() <= bytes_max);
+        // Who keeps fewer from now on has no more; who finds a gap loses nothing.
+        let fewer = Calls { record_file_count: 2, ..calls.clone() };
+        fs::remove_file(former(1)).unwrap();
+        write_all(&fewer, ["20".into(), "21".into()]);
+        assert_eq!(
+            (ids(&fewer.record_file), ids(&former(1))),
+            (vec!["21".into()], vec!["18".into(), "19".into(), "20".into()])
+        );
+        assert_eq!(ids(&former(2)), ["12", "13", "14"]);
+        assert!(!former(3).exists());
+    }
+
+    #[test]
+    fn a_line_larger_than_the_file_may_be_is_written_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let calls = target(folder.path(), 10, 2);
+        write_all(&calls, ["a".into(), "b".into()]);
+        assert_eq!((ids(&calls.record_file), ids(&Target::of(&calls).former(1))), (vec!["b".into()], vec!["a".into()]));
+    }
+
+    #[test]
+    fn a_directory_that_vanished_comes_back_with_the_next_record() {
+        let folder = tempfile::tempdir().unwrap();
+        let calls = target(&folder.path().join("records"), 1_000_000, 8);
+        let (mut records, writer) = start(&calls).unwrap();
+        records.keep(Box::new(record("a")));
+        wait_for(|| count(&writer.tally, "call_records_written") == 1);
+        fs::remove_dir_all(folder.path().join("records")).unwrap();
+        records.keep(Box::new(record("b")));
+        drop(records);
+        let tally = Arc::clone(&writer.tally);
+        assert!(writer.wait(Duration::from_secs(5)));
+        assert_eq!((ids(&calls.record_file), count(&tally, "call_records_lost")), (vec!["b".into()], 0));
+    }
+
+    /// /dev/full is a disk without room: "writes fail with ENOSPC" (full(4)).
+    #[test]
+    fn a_full_disk_neither_panics_nor_waits_and_is_counted_and_new_settings_are_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let full = Calls { record_file: "/dev/full".into(), ..target(folder.path(), 1_000_000, 8) };
+        let (mut records, writer) = start(&full).unwrap();
+        let started = Instant::now();
+        for id in 0..QUEUE_MAX + 10 {
+            records.keep(Box::new(record(&id.to_string())));
+        }
+        assert!(started.elapsed() < Duration::from_millis(500), "the node is not held up");
+        wait_for(|| count(&writer.tally, "call_record_faults") > 0);
+        // One is being tried, the queue is full, the rest is lost.
+        let lost = count(&writer.tally, "call_records_lost");
+        assert!((9..=10).contains(&lost), "{lost}");
+        // The operator names a disk with room: what waited is written there.
+        let calls = target(folder.path(), 1_000_000, 8);
+        records.follow(&calls);
+        drop(records);
+        let tally = Arc::clone(&writer.tally);
+        assert!(writer.wait(Duration::from_secs(5)));
+        let written = count(&tally, "call_records_written");
+        assert_eq!(written + count(&tally, "call_records_lost"), QUEUE_MAX as u64 + 10);
+        assert!(written >= QUEUE_MAX as u64 && ids(&calls.record_file).len() as u64 == written);
+    }
+
+    #[test]
+    fn an_end_waits_for_no_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let full = Calls { record_file: "/dev/full".into(), ..target(folder.path(), 1_000_000, 8) };
+        let (mut records, writer) = start(&full).unwrap();
+        records.keep(Box::new(record("a")));
+        records.keep(Box::new(record("b")));
+        // It pauses before it tries again.
+        wait_for(|| count(&writer.tally, "call_record_faults") > 0);
+        let (started, tally) = (Instant::now(), Arc::clone(&writer.tally));
+        drop(records);
+        assert!(writer.wait(Duration::from_millis(500)), "after {:?}", started.elapsed());
+        assert_eq!((count(&tally, "call_records_written"), count(&tally, "call_records_lost")), (0, 2));
+    }
+
+    fn wait_for(what: impl Fn() -> bool) {
+        let until = Instant::now() + Duration::from_secs(5);
+        while !what() {
+            assert!(Instant::now() < until, "it never happened");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
