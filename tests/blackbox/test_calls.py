@@ -4,8 +4,9 @@ import time
 import unittest
 
 from box import Station
+import peers
 from sip import letters, tag_of
-from talk import QUICK, Literal, RawStation, SideBySide, assert_sound, audit, calls_to, display_name, heard, open_sims, two_boxes
+from talk import QUICK, Literal, RawStation, SideBySide, assert_sound, audit, calls_to, codes, display_name, heard, open_sims, two_boxes
 
 
 class Stations:
@@ -37,7 +38,7 @@ class Calls(Stations, SideBySide):
             self.assertEqual(call.sdp, other.own_sdp, "the answer was touched")
             self.assertNotEqual(other.invite.call_id, call.invite.call_id, "two legs are two dialogs")
             self.assertNotIn(call.local_tag, other.invite.get("from"))
-            self.assertEqual([answer.code for answer in call.answers], [100, 180, 200])
+            self.assertEqual(codes(call), [100, 180, 200])
             self.assertEqual(call.hangup(), 200)
             self.assertTrue(other.wait("ended", timeout=3) and other.ended_by == "them", other)
             self.assertQuiet((self.hill, call.invite.call_id), (self.mill, other.invite.call_id))
@@ -87,7 +88,7 @@ class Calls(Stations, SideBySide):
         self.assertTrue(call.wait("proceeding", timeout=0.9), "OpenBTS sends its INVITE again after a second")
         self.assertEqual(call.answers[0].code, 100)
         self.assertTrue(call.wait("failed", timeout=10))
-        self.assertEqual(len([m for m in self.hill.sent("INVITE") if m.call_id == call.invite.call_id]), 1)
+        self.assertEqual(len([m for m in self.hill.sent("INVITE") if m.call_id == call.invite.call_id]), 2 if peers.doubled() else 1)
 
     # -- wire.md, literally --
 
@@ -189,7 +190,7 @@ class Calls(Stations, SideBySide):
         body = raw.sdp(bob.imsi)
         raw.bts_answer(invite, 200, "OK", body=body)
         self.assertUp(call)
-        self.assertEqual([answer.code for answer in call.answers], [100, 180, 183, 200])
+        self.assertEqual(codes(call), [100, 180, 183, 200])
         self.assertEqual(call.sdp, body)
         self.assertIsNotNone(raw.expect("ACK", call_id=invite.call_id))
         call.hangup()

