@@ -181,6 +181,85 @@ pub enum Event {
     },
     /// It waited for a disk that failed.
     AnswerWithdrawn,
+    /// Whoever waits for this phone was told that it is back; or could not be.
+    AlertSent {
+        imsi: Imsi,
+        to: SocketAddr,
+    },
+    AlertLost {
+        imsi: Imsi,
+        why: &'static str,
+    },
+    AlertReceived {
+        imsi: Imsi,
+        from: SocketAddr,
+    },
+    /// A mark that a replica missed is not kept for it, because so much else is.
+    MarkNotKept {
+        replica: String,
+        imsi: Imsi,
+    },
+    /// `text` is the number under which the message centre keeps it.
+    TextAccepted {
+        text: u64,
+        /// `None`: the centre's own words.
+        sender: Option<Imsi>,
+        recipient: Imsi,
+    },
+    /// The phone, or its base station, has sent again what is accepted or refused already.
+    TextDuplicate {
+        from: SocketAddr,
+    },
+    TextRefused {
+        from: SocketAddr,
+        code: u16,
+        why: &'static str,
+    },
+    /// Octets behind its RPDU or TPDU, which are ignored.
+    TextTrailing {
+        from: SocketAddr,
+        octets: usize,
+    },
+    TextDelivered {
+        text: u64,
+        recipient: Imsi,
+        /// From the acceptance, and how many attempts it took.
+        elapsed_ms: u64,
+        attempts: u32,
+    },
+    /// It is sent again although the phone may have it already: an answer was lost, or a crash came between.
+    TextPossibleDuplicate {
+        text: u64,
+        recipient: Imsi,
+    },
+    PhoneAbsent {
+        text: u64,
+        recipient: Imsi,
+        why: &'static str,
+        next_s: u64,
+    },
+    TextAttemptFailed {
+        text: u64,
+        recipient: Imsi,
+        /// 0: nothing was sent.
+        code: u16,
+        why: &'static str,
+        next_s: u64,
+    },
+    /// A phone with texts that wait is back.
+    PhoneReturned {
+        imsi: Imsi,
+        texts: u64,
+    },
+    TextGivenUp {
+        text: u64,
+        recipient: Imsi,
+        why: &'static str,
+    },
+    /// The messages' store refuses what is no promise: a note of an attempt, the removal of a delivered text.
+    MessagesStoreRefused {
+        why: String,
+    },
     ConnectionRefused {
         from: SocketAddr,
         why: &'static str,
@@ -195,6 +274,10 @@ impl Event {
             | Event::Retransmission { .. }
             | Event::SentByDiffers { .. }
             | Event::Challenged { .. }
+            | Event::AlertSent { .. }
+            | Event::AlertReceived { .. }
+            | Event::TextDuplicate { .. }
+            | Event::TextTrailing { .. }
             | Event::ConnectionRefused { .. } => Level::Debug,
             Event::Registered { .. }
             | Event::Detached { .. }
@@ -214,6 +297,14 @@ impl Event {
             | Event::DiskFreed { .. }
             | Event::ReplicaFounded { .. }
             | Event::ReplicaRefilled { .. }
+            | Event::AlertLost { .. }
+            | Event::TextAccepted { .. }
+            | Event::TextRefused { .. }
+            | Event::TextDelivered { .. }
+            | Event::TextPossibleDuplicate { .. }
+            | Event::PhoneAbsent { .. }
+            | Event::TextAttemptFailed { .. }
+            | Event::PhoneReturned { .. }
             | Event::Purged { .. } => Level::Info,
             Event::ReplicaMissedWrite { .. }
             | Event::TrunkSilent { .. }
@@ -221,6 +312,8 @@ impl Event {
             | Event::ReplicaSilent { .. }
             | Event::SignatureRefused { .. }
             | Event::AnswerWithdrawn
+            | Event::MarkNotKept { .. }
+            | Event::TextGivenUp { .. }
             | Event::WrongShard { .. }
             | Event::ClockJumped { .. } => Level::Warn,
             Event::ReplicaClosed { .. }
@@ -229,6 +322,7 @@ impl Event {
             | Event::DiskFull { .. }
             | Event::StampAhead { .. }
             | Event::RecordUnreadable { .. }
+            | Event::MessagesStoreRefused { .. }
             | Event::NodeStoreRefused { .. } => Level::Alarm,
         }
     }
@@ -283,6 +377,21 @@ impl Event {
             Event::Purged { .. } => "purged",
             Event::NodeStoreRefused { .. } => "node_store_refused",
             Event::AnswerWithdrawn => "answer_withdrawn",
+            Event::AlertSent { .. } => "alert_sent",
+            Event::AlertLost { .. } => "alert_lost",
+            Event::AlertReceived { .. } => "alert_received",
+            Event::MarkNotKept { .. } => "mark_not_kept",
+            Event::TextAccepted { .. } => "text_accepted",
+            Event::TextDuplicate { .. } => "text_duplicate",
+            Event::TextRefused { .. } => "text_refused",
+            Event::TextTrailing { .. } => "text_trailing",
+            Event::TextDelivered { .. } => "text_delivered",
+            Event::TextPossibleDuplicate { .. } => "text_possible_duplicate",
+            Event::PhoneAbsent { .. } => "phone_absent",
+            Event::TextAttemptFailed { .. } => "text_attempt_failed",
+            Event::PhoneReturned { .. } => "phone_returned",
+            Event::TextGivenUp { .. } => "text_given_up",
+            Event::MessagesStoreRefused { .. } => "messages_store_refused",
             Event::ConnectionRefused { .. } => "connection_refused",
         }
     }
@@ -370,6 +479,44 @@ impl fmt::Display for Event {
             Event::Purged { replica, records } => write!(f, "replica {replica} purged {records} records"),
             Event::AnswerWithdrawn => f.write_str("an answer that waited for a disk which has failed was not given"),
             Event::NodeStoreRefused { why } => write!(f, "the node's own store refuses: {why}"),
+            Event::MessagesStoreRefused { why } => write!(f, "the messages' store refuses: {why}"),
+            Event::AlertSent { imsi, to } => write!(f, "told {to} that {} is back", imsi.short()),
+            Event::AlertLost { imsi, why } => {
+                write!(f, "could not tell who waits for {} that it is back: {why}", imsi.short())
+            }
+            Event::AlertReceived { imsi, from } => write!(f, "{from} tells that {} is back", imsi.short()),
+            Event::MarkNotKept { replica, imsi } => {
+                write!(f, "replica {replica} missed a mark of {}, which is not kept for it", imsi.short())
+            }
+            Event::TextAccepted { text, sender: Some(sender), recipient } => {
+                write!(f, "accepted text {text} of {} to {}", sender.short(), recipient.short())
+            }
+            Event::TextAccepted { text, sender: None, recipient } => {
+                write!(f, "wrote text {text} to {}", recipient.short())
+            }
+            Event::TextDuplicate { from } => write!(f, "{from} repeats a text that has been answered"),
+            Event::TextRefused { from, code, why } => write!(f, "refused a text of {from} with {code}: {why}"),
+            Event::TextTrailing { from, octets } => write!(f, "ignored {octets} octets behind a text of {from}"),
+            Event::TextDelivered { text, recipient, elapsed_ms, attempts } => {
+                let (to, seconds) = (recipient.short(), *elapsed_ms as f64 / 1000.0);
+                write!(f, "delivered text {text} to {to} after {seconds:.1} s, at attempt {attempts}")
+            }
+            Event::TextPossibleDuplicate { text, recipient } => {
+                write!(f, "text {text} goes to {} again, which may have it already", recipient.short())
+            }
+            Event::PhoneAbsent { text, recipient, why, next_s } => write!(
+                f,
+                "text {text} waits: {} is absent ({why}); tried when it is back, or in {next_s} s",
+                recipient.short()
+            ),
+            Event::TextAttemptFailed { text, recipient, code, why, next_s } => {
+                let to = recipient.short();
+                write!(f, "text {text} could not be given to {to} ({code}, {why}); tried again in {next_s} s")
+            }
+            Event::PhoneReturned { imsi, texts } => write!(f, "{} is back; {texts} texts wait for it", imsi.short()),
+            Event::TextGivenUp { text, recipient, why } => {
+                write!(f, "gave up text {text} to {}: {why}", recipient.short())
+            }
             Event::ConnectionRefused { from, why } => write!(f, "closed a connection of {from}: {why}"),
         }
     }

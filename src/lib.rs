@@ -13,6 +13,7 @@
 //! | [`gsm`] | the formulas of 3GPP |
 //! | [`register`] | who is where, and do we believe it |
 //! | [`route`] | how a call reaches a phone |
+//! | [`sms`] | what waits for whom |
 //! | [`zone`] | who owns which suffix, told in DNS |
 //! | [`store`] | what is on the disk |
 //! | `shell` (feature `box`) | the only door to the world |
@@ -32,6 +33,7 @@ pub mod seam;
 pub mod shell;
 pub mod sip;
 pub mod site;
+pub mod sms;
 pub mod store;
 pub mod time;
 pub mod zone;

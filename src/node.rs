@@ -13,8 +13,9 @@ use crate::config::{Settings, TrunkMode};
 use crate::event::{Drop, Event};
 use crate::ident::Imsi;
 use crate::register::asking::Asker;
-use crate::register::front::{self, Front, STORE_REFUSED};
+use crate::register::front::{self, Front};
 use crate::register::locate::{Finder, Located, Locator, Seeker};
+use crate::register::marks::Marks;
 use crate::register::replicas::{self, Replicas, Told};
 use crate::register::serve;
 use crate::route::call::Inside;
@@ -26,6 +27,7 @@ use crate::sip::parse::{Malformed, MalformedKind, Message, parse};
 use crate::sip::transaction::{self, Seen, Server};
 use crate::sip::write::{DATAGRAM_BYTES_MAX, ECHO_BYTES_MAX, Writer, echo_bytes, reply_target};
 use crate::site::{ERAS_KEY, FLOOR_KEY, Site, UNTRUSTED_KEY, World};
+use crate::sms::Centre;
 use crate::store::{Batch, Store, StoreError, StoreId};
 use crate::time::{Clock, Era, Instant};
 use crate::zone::{Health, Map, Zone};
@@ -46,6 +48,7 @@ macro_rules! finder {
 
 mod commands;
 mod streams;
+mod texts;
 
 /// The methods that we answer otherwise than by 405.
 const ALLOW: &str = "REGISTER, INVITE, ACK, CANCEL, BYE, OPTIONS, INFO, UPDATE, MESSAGE";
@@ -71,6 +74,8 @@ pub struct Node {
     front: Front,
     locator: Locator,
     redirect: Redirect,
+    marks: Marks,
+    centre: Centre,
     calls: Calls,
     streams: BTreeMap<ConnId, streams::Stream>,
     commands: BTreeMap<u64, commands::LookupCommand>,
@@ -127,6 +132,7 @@ impl Node {
             return Err(error);
         }
         replicas.start(w, founding)?;
+        let centre = Centre::start(w)?;
         let calls = Calls::start(w)?;
         let zone = make_zone(w, &replicas)?;
         ctx.out.send(Output::Zone(Arc::clone(&zone)));
@@ -140,6 +146,8 @@ impl Node {
             front: Front::default(),
             locator: Locator::default(),
             redirect: Redirect::default(),
+            marks: Marks::default(),
+            centre,
             calls,
             streams: BTreeMap::new(),
             commands: BTreeMap::new(),
@@ -186,14 +194,17 @@ impl Node {
                     }
                     ctx.out.leave(deliver(to, bytes));
                 }
-                Inner::Written { write, replica, older_than } => {
-                    self.front.written(world!(self, ctx), &mut self.replicas, write, replica, older_than);
+                Inner::Written { write, replica, older_than, alert } => {
+                    self.written(ctx, write, replica, older_than, alert);
                 }
-                Inner::NotWritten { write, replica } => {
-                    self.front.not_written(world!(self, ctx), &mut self.replicas, write, replica, STORE_REFUSED);
-                }
+                Inner::NotWritten { write, replica } => self.refused_by_store(ctx, write, replica),
                 Inner::Promised { register } => self.front.promised(world!(self, ctx), register),
                 Inner::Located { seeker, located } => self.located(ctx, seeker, located),
+                Inner::Returned { imsi, owners, registered } => self.phone_returned(ctx, imsi, owners, registered),
+                Inner::Mark { imsi, since } => {
+                    self.marks.write(world!(self, ctx), &mut self.replicas, imsi, since);
+                }
+                Inner::TextKept { imsi, text } => self.centre.kept(world!(self, ctx), finder!(self), imsi, text),
                 Inner::CallKept { call } => self.calls.kept(world!(self, ctx), call),
                 Inner::Found => self.replicas.found(world!(self, ctx)),
                 Inner::HintsWritten { replica, told } => {
@@ -273,6 +284,9 @@ impl Node {
     fn request(&mut self, ctx: &mut Ctx<'_>, came: &Came<'_>, message: &Message<'_>) {
         let address = came.from.ip();
         let method = message.method().unwrap_or_default();
+        if method == "NOTIFY" && serve::is_stamped(message) {
+            return self.alerted(ctx, came, message);
+        }
         let stamped = matches!(came.port, Port::Replica(..)) && serve::is_stamped(message);
         if !stamped && !self.site.is_listed(address) {
             return self.unlisted(ctx, came, message);
@@ -354,7 +368,10 @@ impl Node {
                 }
                 None => self.call(ctx, came, message, calls::From::Station),
             },
-            ("MESSAGE", _) => self.refuse(ctx, came, message, 503, "Service Unavailable", "texts are not served yet"),
+            ("MESSAGE", _) if trunk.is_some() => {
+                self.refuse(ctx, came, message, 403, "Forbidden", "texts from trunks are not served yet")
+            }
+            ("MESSAGE", _) => self.text(ctx, came, message),
             ("BYE" | "INFO" | "UPDATE", _) => {
                 self.refuse(ctx, came, message, 481, "Call/Transaction Does Not Exist", "no such call");
             }
@@ -465,10 +482,13 @@ impl Node {
     fn located(&mut self, ctx: &mut Ctx<'_>, seeker: Seeker, located: Located) {
         match seeker {
             Seeker::Redirect(id) => self.redirect.located(world!(self, ctx), id, located),
+            Seeker::Sender(id) => self.centre.sender_located(world!(self, ctx), id, located),
+            Seeker::Recipient(imsi) => {
+                self.centre.recipient_located(world!(self, ctx), finder!(self), imsi, located);
+            }
             Seeker::Caller(_) | Seeker::Callee(_) => {
                 self.calls.located(world!(self, ctx), finder!(self), seeker, located);
             }
-            Seeker::Sender(_) | Seeker::Recipient(_) => {}
         }
     }
 
@@ -508,6 +528,9 @@ impl Node {
     }
 
     fn response(&mut self, ctx: &mut Ctx<'_>, from: SocketAddr, message: &Message<'_>) {
+        if self.text_response(ctx, from, message) {
+            return;
+        }
         if message.via().ok().and_then(|via| via.branch).is_some_and(|branch| branch.starts_with(calls::BRANCH)) {
             return self.calls.response(world!(self, ctx), finder!(self), from, message);
         }
@@ -519,12 +542,10 @@ impl Node {
         let (front, locator, replicas) = (&mut self.front, &mut self.locator, &mut self.replicas);
         match told {
             Told::Nothing => {}
-            Told::Written { write, replica, older_than } => {
-                front.written(world!(self, ctx), replicas, write, replica, older_than);
+            Told::Written { write, replica, older_than, alert } => {
+                self.written(ctx, write, replica, older_than, alert);
             }
-            Told::NotWritten { write, replica, why } => {
-                front.not_written(world!(self, ctx), replicas, write, replica, why);
-            }
+            Told::NotWritten { write, replica, why } => self.not_written(ctx, write, replica, why),
             Told::Record { asker: Asker::Register(id), record } => {
                 front.told_record(world!(self, ctx), replicas, id, record);
             }
@@ -549,6 +570,8 @@ impl Node {
             Timer::Register(id) => self.front.deadline(world!(self, ctx), &mut self.replicas, id),
             Timer::Replica(index) => self.replicas.retry(world!(self, ctx), index),
             Timer::Stream(conn) => self.stream_timeout(ctx, conn),
+            Timer::Mark(id) => self.marks.deadline(world!(self, ctx), &mut self.replicas, id),
+            Timer::Text(imsi) => self.centre.timeout(world!(self, ctx), finder!(self), imsi),
             Timer::Call(id) => self.calls.timeout(world!(self, ctx), finder!(self), id),
             Timer::Housekeeping => self.housekeeping(ctx),
         }
@@ -567,6 +590,7 @@ impl Node {
                 self.purge_at[index] = self.replicas.purge(w, index, self.purge_at[index], PURGE_PER_SECOND);
             }
         }
+        self.centre.housekeeping(w);
         w.reserve_early();
         self.replicas.keep_hints(w);
         if self.founding && w.unsynced(StoreId::Node).is_none() {
@@ -589,10 +613,7 @@ impl Node {
         self.replicas.closed(world!(self, ctx), store, why);
         for inner in untrue {
             match inner {
-                Inner::Written { write, replica, .. } => {
-                    let why = "its disk failed";
-                    self.front.not_written(world!(self, ctx), &mut self.replicas, write, replica, why);
-                }
+                Inner::Written { write, replica, .. } => self.not_written(ctx, write, replica, "its disk failed"),
                 Inner::Promised { register } => self.front.not_promised(world!(self, ctx), register),
                 Inner::Output(Output::Answer { id, .. }) => self.answer_failed(ctx, id),
                 // Another node is not answered and takes it for missed; a trunk asks again: a copy is a new request to us.
@@ -606,7 +627,9 @@ impl Node {
                 // That the phone is nowhere was read from a disk which has failed.
                 Inner::Located { seeker, .. } => self.located(ctx, seeker, Located::TooFew),
                 // Wait for nothing, or for a store whose failure ends the process.
-                Inner::NotWritten { .. } | Inner::CallKept { .. } => {}
+                Inner::NotWritten { .. } | Inner::CallKept { .. } | Inner::Mark { .. } | Inner::TextKept { .. } => {}
+                // A write that came late: whoever waits finds the phone by its slow ladder.
+                Inner::Returned { .. } => {}
                 // The hints stay; the replica is closed until the next start.
                 Inner::HintsWritten { .. } | Inner::Found => {}
             }
@@ -650,6 +673,8 @@ impl Node {
             + self.calls.under_way()
             + self.locator.under_way()
             + self.commands.len()
+            + self.marks.under_way()
+            + self.centre.under_way()
     }
 }
 

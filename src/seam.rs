@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::config::Settings;
 use crate::event::Event;
 use crate::ident::{Imsi, Msisdn};
+use crate::register::asking::Write;
 use crate::register::locate::{Located, Seeker};
 use crate::register::merge::Record;
 use crate::store::{CommitId, Seq, StoreId, Stores};
@@ -248,6 +249,8 @@ pub struct StatusAnswer {
     pub epoch: u64,
     pub zone_serial: u32,
     pub clock_trusted: bool,
+    /// Texts that the message centre has accepted and not delivered yet.
+    pub texts_waiting: u64,
     pub alarms: Vec<String>,
 }
 
@@ -339,9 +342,9 @@ pub enum Inner {
     /// The final answer to a request: leaves the node, and is kept for copies of the request.
     Answer { key: Option<TransactionKey>, to: ReplyTo, bytes: Vec<u8> },
     /// A local replica has this write on disk.
-    Written { write: u64, replica: usize, older_than: Option<Stamp> },
+    Written { write: Write, replica: usize, older_than: Option<Stamp>, alert: Vec<SocketAddr> },
     /// A local replica will not have it: its store refused or failed.
-    NotWritten { write: u64, replica: usize },
+    NotWritten { write: Write, replica: usize },
     /// The node's own store remembers that the replicas of a new site are to be given their marks.
     Found,
     /// A local replica has these hints on disk.
@@ -352,6 +355,12 @@ pub enum Inner {
     Located { seeker: Seeker, located: Located },
     /// The record of an answered call is on the disk.
     CallKept { call: u64 },
+    /// A phone is back, its binding on the disk: those who wait for it are told. `registered`: its REGISTER was answered here.
+    Returned { imsi: Imsi, owners: Vec<SocketAddr>, registered: bool },
+    /// The replicas of a phone are to be told that our message centre waits for it since then, or no longer.
+    Mark { imsi: Imsi, since: Option<Stamp> },
+    /// A text for this phone is on the disk, and may be sent.
+    TextKept { imsi: Imsi, text: u64 },
 }
 
 /// Where an answer goes.
@@ -411,7 +420,7 @@ impl Outbox {
     }
 
     /// Nobody waits for this write any more: a disk that does not answer must not pile up what it would say.
-    pub fn withdraw(&mut self, write: u64) {
+    pub fn withdraw(&mut self, write: Write) {
         self.held.retain(|(_, what)| !matches!(what, Inner::Written { write: held, .. } if *held == write));
     }
 
@@ -459,6 +468,10 @@ pub enum Timer {
     Stream(ConnId),
     /// A call: its next deadline.
     Call(u64),
+    /// A mark that is written: too slow a replica misses it.
+    Mark(u64),
+    /// A phone with texts that wait: the next attempt, or the end of one.
+    Text(Imsi),
     /// Purge, forget, reserve: once a second.
     Housekeeping,
 }
@@ -493,23 +506,32 @@ mod tests {
         let (node, replica) = (StoreId::Node, StoreId::Replica(0));
         let mut out = Outbox::default();
         let after = After::nothing().and(commit(replica, 3)).and(commit(node, 1)).and(commit(replica, 2));
-        out.after(after, Inner::NotWritten { write: 1, replica: 0 });
+        out.after(after, Inner::NotWritten { write: Write::Mark(1), replica: 0 });
         out.synced(commit(replica, 2));
         out.synced(commit(node, 1));
         assert!(out.next_ready().is_none(), "the larger number of a store counts");
         out.synced(commit(replica, 4));
         assert!(out.next_ready().is_some());
-        out.after(after, Inner::NotWritten { write: 2, replica: 0 });
+        out.after(after, Inner::NotWritten { write: Write::Mark(2), replica: 0 });
         assert!(out.next_ready().is_some(), "what is synced already does not wait");
-        out.after(After::nothing().and(commit(StoreId::Replica(3), 0)), Inner::NotWritten { write: 3, replica: 3 });
+        out.after(
+            After::nothing().and(commit(StoreId::Replica(3), 0)),
+            Inner::NotWritten { write: Write::Mark(3), replica: 3 },
+        );
         assert!(out.next_ready().is_some(), "nor what was there when the store was opened");
     }
 
     #[test]
     fn a_failed_store_gives_back_what_waited_for_it() {
         let mut out = Outbox::default();
-        out.after(After::nothing().and(commit(StoreId::Node, 1)), Inner::NotWritten { write: 1, replica: 0 });
-        out.after(After::nothing().and(commit(StoreId::Replica(1), 1)), Inner::NotWritten { write: 2, replica: 1 });
+        out.after(
+            After::nothing().and(commit(StoreId::Node, 1)),
+            Inner::NotWritten { write: Write::Mark(1), replica: 0 },
+        );
+        out.after(
+            After::nothing().and(commit(StoreId::Replica(1), 1)),
+            Inner::NotWritten { write: Write::Mark(2), replica: 1 },
+        );
         assert_eq!(out.failed(StoreId::Replica(1)).len(), 1);
         assert_eq!(out.held_count(), 1);
     }

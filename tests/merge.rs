@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use encamp::ident::CellId;
-use encamp::register::merge::{Binding, Entry, Record, decode, encode, merge};
+use encamp::register::merge::{Binding, Entry, Mark, Record, decode, encode, merge};
+use encamp::register::replica::{Replica, purged};
+use encamp::store::StoreId;
+use encamp::store::memory::MemoryStore;
 use encamp::time::Stamp;
 use proptest::collection::vec;
 use proptest::option;
@@ -37,15 +40,39 @@ fn any_binding() -> impl Strategy<Value = Binding> {
 /// A record of writes as front ends make them: what a stamp says of a contact is always the same, for a stamp names one write.
 fn any_record() -> impl Strategy<Value = Record> {
     let entry = ("[ab]|sip:c@d", any_stamp());
-    (vec(entry, 0..5), option::of(any_stamp())).prop_map(|(entries, clear_stamp)| {
+    let mark = (1u16..3, any_stamp());
+    (vec(entry, 0..5), option::of(any_stamp()), vec(mark, 0..3)).prop_map(|(entries, clear_stamp, marks)| {
         let clear_stamp = clear_stamp.unwrap_or_default();
-        let mut record = Record { clear_stamp, contacts: BTreeMap::new() };
+        let mut record = Record { clear_stamp, ..Record::default() };
         for (contact, stamp) in entries {
             let entry = Entry { stamp, binding: written(&contact, stamp) };
-            record = merge(record, &Record { clear_stamp, contacts: BTreeMap::from([(contact, entry)]) });
+            let contacts = BTreeMap::from([(contact, entry)]);
+            record = merge(record, &Record { clear_stamp, contacts, ..Record::default() });
+        }
+        for (port, stamp) in marks {
+            record = merge(record, &marked(port, stamp, (stamp.counter != 1).then_some(stamp)));
         }
         record
     })
+}
+
+fn owner(port: u16) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, 9], port))
+}
+
+/// A write of a mark, as its owner makes it.
+fn marked(port: u16, stamp: Stamp, since: Option<Stamp>) -> Record {
+    Record { marks: BTreeMap::from([(owner(port), Mark { stamp, since })]), ..Record::default() }
+}
+
+/// A write of one binding.
+fn bound(contact: &str, stamp: Stamp) -> Record {
+    let entry = Entry { stamp, binding: written(contact, stamp) };
+    Record { contacts: BTreeMap::from([(contact.to_owned(), entry)]), ..Record::default() }
+}
+
+fn at(ms: u64) -> Stamp {
+    Stamp { ms, counter: 0, front: 1 }
 }
 
 fn written(contact: &str, stamp: Stamp) -> Option<Binding> {
@@ -114,9 +141,13 @@ proptest! {
     fn a_record_reads_back(
         clear_stamp in any_stamp(),
         contacts in vec((any_text(), any_stamp(), option::of(any_binding())), 0..4),
+        marks in vec((any::<[u8; 4]>(), any::<u16>(), any_stamp(), option::of(any_stamp())), 0..3),
     ) {
         let contacts = contacts.into_iter().map(|(contact, stamp, binding)| (contact, Entry { stamp, binding })).collect();
-        let record = Record { clear_stamp, contacts };
+        let mark = |(ip, port, stamp, since)| (SocketAddr::from((ip, port)), Mark { stamp, since });
+        let marks: BTreeMap<_, _> = marks.into_iter().map(mark).collect();
+        let record = Record { clear_stamp, contacts, marks };
+        prop_assert_eq!(encode(&record)[0], if record.marks.is_empty() { 1 } else { 2 });
         prop_assert_eq!(decode(&encode(&record)), Ok(record));
     }
 
@@ -133,4 +164,46 @@ proptest! {
         let _ = decode(&bytes);
         prop_assert!(decode(&bytes[..at]).is_err(), "a record that was cut short is told from a whole one");
     }
+}
+
+/// A mark beside bindings: it is told of what is newer than the attempt that failed, by whatever write the two meet.
+#[test]
+fn who_waits_is_told_of_a_binding_that_is_newer_than_his_attempt() {
+    let mut store = MemoryStore::new();
+    let mut replica = Replica::open(&store, StoreId::Replica(0)).unwrap();
+    let imsi = encamp::ident::Imsi::parse("001010000000001").unwrap();
+    let mut apply = |delta: &Record| {
+        let applied = replica.apply(&mut store, imsi, delta).unwrap();
+        (applied.alert, applied.older_than)
+    };
+    let nobody = (Vec::new(), None);
+    assert_eq!(apply(&bound("a", at(10))), nobody);
+    assert_eq!(apply(&marked(1, at(50), Some(at(20)))), nobody, "older than the attempt");
+    assert_eq!(apply(&bound("a", at(15))), (Vec::new(), None), "so is this, and a mark makes no REGISTER older");
+    assert_eq!(apply(&bound("a", at(30))), (vec![owner(1)], None));
+    assert_eq!(apply(&bound("a", at(30))), (vec![owner(1)], None), "a copy says the same");
+    assert_eq!(apply(&bound("a", at(12))), (vec![owner(1)], Some(at(30))));
+    assert_eq!(apply(&marked(2, at(60), Some(at(25)))).0, vec![owner(1), owner(2)], "a mark that comes late");
+    assert_eq!(apply(&marked(1, at(70), None)).0, vec![owner(2)], "a tombstone");
+    assert_eq!(apply(&marked(1, at(50), Some(at(20)))).0, vec![owner(2)], "an older mark does not come back");
+    let clear = Record { clear_stamp: at(80), ..Record::default() };
+    assert_eq!(apply(&clear), nobody, "no binding, no return");
+    let after = encamp::register::replica::read(&store, imsi).unwrap();
+    assert_eq!(after.marks.len(), 2, "to clear the bindings is not about marks");
+    assert_eq!((after.stamp(), after.latest()), (at(80), at(80)));
+    assert_eq!(marked(1, at(5), None).latest(), at(5));
+    assert_eq!(marked(1, at(5), None).stamp(), Stamp::ZERO);
+}
+
+#[test]
+fn marks_are_purged_like_bindings_and_their_tombstones_like_tombstones() {
+    let record = merge(marked(1, at(1_000), Some(at(900))), &marked(2, at(1_000), None));
+    let left = |now_ms: u64| {
+        let rest = purged(&record, now_ms, 100, 300, |_| 0).unwrap_or_else(|| record.clone());
+        rest.marks.into_keys().map(|owner| owner.port()).collect::<Vec<_>>()
+    };
+    assert_eq!(left(1_099), [1, 2], "a record of marks alone is kept");
+    assert_eq!(left(1_100), [2]);
+    assert_eq!(left(1_299), [2]);
+    assert!(left(1_300).is_empty());
 }

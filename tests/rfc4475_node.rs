@@ -39,7 +39,7 @@ const TABLE: [(&str, &str); 49] = [
     ("mcl01", "400"),
     ("mismatch01", "400"),
     ("mismatch02", "400"),
-    ("mpart01", "503"),
+    ("mpart01", "403"),
     ("multi01", "400"),
     ("ncl", "400"),
     ("noreason", "drop_response_unknown"),

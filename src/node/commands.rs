@@ -34,6 +34,7 @@ impl Node {
                 epoch: self.site.epoch,
                 zone_serial: self.zone.serial,
                 clock_trusted: ctx.wall.trusted,
+                texts_waiting: self.centre.waiting() as u64,
                 alarms: self.replicas.alarms(),
             }),
             Command::Lookup(who) => return self.lookup(ctx, id, who),
@@ -45,7 +46,10 @@ impl Node {
                 true => CommandAnswer::Done,
                 false => error("no such call", "no call under way has this id", "encamp calls shows them"),
             },
-            Command::Queue => CommandAnswer::Queue(Vec::new()),
+            Command::Queue => match self.centre.list(world!(self, ctx)) {
+                Ok(texts) => CommandAnswer::Queue(texts),
+                Err(why) => error("cannot read the texts", &why.to_string(), "see the log"),
+            },
         };
         ctx.out.send(Output::Answer { id, answer });
     }

@@ -1,7 +1,8 @@
 //! What is asked of replicas on other boxes, in SIP: requests that are signed, sent again, answered or given up.
 //!
 //! Knows: which request a response belongs to, and whether it is really that replica's. Does not know: what follows from an answer
-//! ([`super::replicas`]). A write and a query are REGISTER (with and without Contact), a lookup is INVITE, "how are you" is OPTIONS.
+//! ([`super::replicas`]). A write and a query are REGISTER (with and without Contact), a lookup is INVITE, "how are you" is OPTIONS, "the phone is
+//! back" is NOTIFY, which goes to whoever waits for it.
 //! Limits: every request ends by its deadline; there are as many as registrations and lookups under way, and one more per replica.
 
 use std::collections::BTreeMap;
@@ -24,15 +25,39 @@ use crate::time::{Instant, Stamp};
 
 /// The one CSeq of each request: every request has a Call-ID of its own.
 const CSEQ: u32 = 1;
+/// More message centres than this do not wait for one phone; the answer that names them is one datagram.
+const ALERT_OWNERS_MAX: usize = 16;
+
+/// Whose write it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Write {
+    /// Of a REGISTER.
+    Register(u64),
+    /// Of a mark.
+    Mark(u64),
+}
 
 /// Why we ask, to be given back with the answer.
 #[derive(Clone, Debug)]
 pub enum What {
-    Write { write: u64 },
-    Query { asker: Asker },
-    Lookup { lookup: u64 },
-    Hint { imsi: Imsi, record: Record },
+    Write {
+        write: Write,
+    },
+    Query {
+        asker: Asker,
+    },
+    Lookup {
+        lookup: u64,
+    },
+    Hint {
+        imsi: Imsi,
+        record: Record,
+    },
     Probe,
+    /// To whoever waits for this phone: it is back. This is no replica's business, and asked of no replica.
+    Alert {
+        imsi: Imsi,
+    },
 }
 
 /// Who asked for a record.
@@ -77,6 +102,8 @@ pub struct Reply {
     pub record: Option<Record>,
     /// The first Contact of a 302.
     pub contact: Option<String>,
+    /// To a write: who waits for this phone and is to hear that it is back.
+    pub alert: Vec<SocketAddr>,
 }
 
 /// A request under way, with all that its answer must be signed over.
@@ -111,6 +138,7 @@ impl Asking {
             What::Write { .. } | What::Query { .. } | What::Hint { .. } => "REGISTER",
             What::Lookup { .. } => "INVITE",
             What::Probe => "OPTIONS",
+            What::Alert { .. } => "NOTIFY",
         };
         self.count += 1;
         let id = self.count;
@@ -120,7 +148,7 @@ impl Asking {
         let (uri, to) = (format!("sip:{user}@{address}"), format!("sip:{user}@{domain}"));
         let text = record.map(|record| BASE64.encode(encode(record))).unwrap_or_default();
         let signed = Signed { method, uri: &uri, to: &to, call_id: &call_id, cseq: CSEQ, status: 0, record: &text };
-        let stamp = record.map_or(Stamp::ZERO, Record::stamp);
+        let stamp = record.map_or(Stamp::ZERO, Record::latest);
         let header = cluster::sign(key, &signed, stamp, w.site.epoch, &fields);
         let mut writer = Writer::request(method, &uri);
         writer
@@ -237,17 +265,29 @@ impl Asked {
             is_no_older: header.field("older") == Some("0") && header.field("mark").is_some(),
             record: if text.is_empty() { Some(Record::default()) } else { decode_text(text) },
             contact,
+            alert: alert_of(&header),
         })
     }
 }
 
-/// The same as the record says, for a registrar that is not ours.
+/// The field of an answer that names who waits: `;alert=192.0.2.1:5060,192.0.2.2:5060`.
+pub fn alert_field(owners: &[SocketAddr]) -> String {
+    let owners: Vec<String> = owners.iter().take(ALERT_OWNERS_MAX).map(ToString::to_string).collect();
+    if owners.is_empty() { String::new() } else { format!(";alert={}", owners.join(",")) }
+}
+
+fn alert_of(header: &cluster::Header<'_>) -> Vec<SocketAddr> {
+    let owners = header.field("alert").unwrap_or_default();
+    owners.split(',').filter_map(|owner| owner.parse().ok()).take(ALERT_OWNERS_MAX).collect()
+}
+
+/// The same as the record says, for a registrar that is not ours. A mark says nothing to it, and above all not `*`.
 fn put_contacts(writer: &mut Writer, record: &Record, now_ms: u64) {
     for (contact, entry) in &record.contacts {
         let left_ms = entry.binding.as_ref().map_or(0, |binding| binding.expires_at_ms.saturating_sub(now_ms));
         writer.header_fmt("Contact", format_args!("<{contact}>;expires={}", left_ms.div_ceil(1000)));
     }
-    if record.contacts.is_empty() {
+    if record.contacts.is_empty() && !record.is_of_marks() {
         writer.header("Contact", "*").header("Expires", "0");
     }
 }

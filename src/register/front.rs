@@ -5,11 +5,11 @@
 //! Does not know: where replicas are, or how they are reached ([`Replicas`]).
 //! Limits: registrations under way are transactions (`transaction_count_max`); each ends by `write_deadline`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use super::access::{Challenges, TooMany, Verdict, nonce_base64, nonce_hex};
-use super::asking::Asker;
+use super::asking::{Asker, Write};
 use super::decide::{Ask, Contacts, Facts, Kind, Outcome, Refusal, decide_register};
 use super::merge::{Record, merge};
 use super::replicas::Replicas;
@@ -184,6 +184,8 @@ struct Writing {
     deadline: Instant,
     /// Commits of the node's own store that the yes waits for: a new reservation of the clock, hints.
     after: After,
+    /// Who waits for this phone, by the word of a replica; told once, when the phone has been told (DESIGN section 4).
+    alert: BTreeSet<SocketAddr>,
 }
 
 impl Front {
@@ -293,7 +295,8 @@ impl Front {
         let Some(shard) = w.site.map.shard_of(&imsi) else { return };
         let old = self.with_own_writes(imsi, old);
         let wall = w.wall();
-        if w.observe(old.stamp()).is_err() {
+        // Marks too: the phone's return is newer than the attempt which missed it, whoever's clock goes ahead.
+        if w.observe(old.latest()).is_err() {
             w.event(Event::StampAhead { from: registration.from });
         }
         let (stamp, reserved) = match w.stamp() {
@@ -341,13 +344,14 @@ impl Front {
                     restamped: false,
                     deadline,
                     after,
+                    alert: BTreeSet::new(),
                 };
                 if let Some(registration) = self.under_way.get_mut(&id) {
                     registration.state = State::Writing(Box::new(writing));
                 }
                 w.timers.at(deadline, Timer::Register(id));
                 for index in members {
-                    replicas.write(w, *index, imsi, &delta, id, after);
+                    replicas.write(w, *index, imsi, &delta, Write::Register(id), after);
                 }
             }
         }
@@ -370,9 +374,16 @@ impl Front {
         id: u64,
         replica: usize,
         older_than: Option<Stamp>,
+        alert: Vec<SocketAddr>,
     ) {
         let Some(registration) = self.under_way.get_mut(&id) else { return };
         let State::Writing(writing) = &mut registration.state else { return };
+        let mut alert = alert;
+        alert.retain(|owner| writing.alert.insert(*owner));
+        if writing.answer == Said::Yes && !alert.is_empty() {
+            let imsi = registration.imsi;
+            w.ctx.out.after(After::nothing(), Inner::Returned { imsi, owners: alert, registered: false });
+        }
         if let Some(newer) = older_than
             && !writing.restamped
             && writing.answer == Said::Nothing
@@ -418,7 +429,7 @@ impl Front {
         self.by_imsi.entry(imsi).or_default().push(id);
         w.event(Event::WriteRestamped { imsi });
         for index in members {
-            replicas.write(w, index, imsi, &delta, id, after);
+            replicas.write(w, index, imsi, &delta, Write::Register(id), after);
         }
     }
 
@@ -490,7 +501,12 @@ impl Front {
                     Kind::Bound { moved } => Event::Registered { imsi, from, moved, elapsed_us },
                     Kind::Removed => Event::Detached { imsi },
                 });
+                // The phone first, then those who have waited for it.
+                let owners = writing.alert.iter().copied().collect();
                 send_yes(w, registration, &bound);
+                if matches!(kind, Kind::Bound { .. }) {
+                    w.ctx.out.after(After::nothing(), Inner::Returned { imsi, owners, registered: true });
+                }
                 self.forget_if_done(id);
             }
         }
@@ -514,7 +530,7 @@ impl Front {
         }
         self.tell_no(w, id, &No::TooFewReplicas);
         self.forget(id);
-        w.ctx.out.withdraw(id);
+        w.ctx.out.withdraw(Write::Register(id));
     }
 
     /// Challenge, or verify, or believe.

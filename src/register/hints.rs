@@ -113,6 +113,11 @@ impl Hints {
         self.missed.get(&imsi)
     }
 
+    /// It missed a binding of this AOR: what it has of it is not to be believed. A missed mark is no reason.
+    pub fn lacks(&self, imsi: Imsi) -> bool {
+        self.missed(imsi).is_some_and(|record| !record.is_of_marks())
+    }
+
     pub fn behind(&self) -> bool {
         self.overflowed || !self.missed.is_empty()
     }
@@ -127,7 +132,7 @@ impl Hints {
 
     /// The oldest stamp of what it misses.
     pub fn oldest_ms(&self) -> Option<u64> {
-        self.missed.values().map(|record| record.stamp().ms).min()
+        self.missed.values().map(|record| record.latest().ms).min()
     }
 }
 

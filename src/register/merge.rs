@@ -1,6 +1,6 @@
 //! What a replica keeps of one AOR, and the one rule by which two such records become one.
 //!
-//! Knows: contacts, stamps, tombstones. Does not know: limits, requests, time. "merge knows no limit" (DESIGN promise 3):
+//! Knows: contacts, marks, stamps, tombstones. Does not know: limits, requests, time. "merge knows no limit" (DESIGN promise 3):
 //! limits act when a REGISTER is decided, so that replicas which saw writes in different order hold the same record.
 //! Tests: tests/merge.rs (commutative, associative, idempotent; equal at rest).
 
@@ -36,20 +36,47 @@ pub struct Entry {
     pub binding: Option<Binding>,
 }
 
+/// "Tell me when this phone is back": what somebody who waits for an absent phone leaves beside its bindings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mark {
+    pub stamp: Stamp,
+    /// Taken at the beginning of the attempt that failed: a binding that is newer means that the phone is back. `None` is a tombstone.
+    pub since: Option<Stamp>,
+}
+
 /// All that a replica knows of one AOR; also the outcome of one REGISTER, which is a record with that write alone.
 ///
 /// Shape: contacts by their URI as received, byte for byte. A contact is dead if its stamp < `clear_stamp`, so one write can
-/// clear and bind with the same stamp.
+/// clear and bind with the same stamp. Marks by their owner, who is told at that address; each writes its own alone, and
+/// `clear_stamp` is not about them.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Record {
     pub clear_stamp: Stamp,
     pub contacts: BTreeMap<String, Entry>,
+    pub marks: BTreeMap<SocketAddr, Mark>,
 }
 
 impl Record {
-    /// The largest stamp in it.
+    /// The largest stamp of its bindings: what a REGISTER is older or newer than. Marks do not count.
     pub fn stamp(&self) -> Stamp {
         self.contacts.values().map(|entry| entry.stamp).max().unwrap_or_default().max(self.clear_stamp)
+    }
+
+    /// The largest stamp in it, marks and all: what a clock is to be raised above.
+    pub fn latest(&self) -> Stamp {
+        self.marks.values().map(|mark| mark.stamp).max().unwrap_or_default().max(self.stamp())
+    }
+
+    /// It says nothing about bindings.
+    pub fn is_of_marks(&self) -> bool {
+        self.contacts.is_empty() && self.clear_stamp == Stamp::ZERO
+    }
+
+    /// Whom the return of the phone is to be told: the owners of marks that are older than its newest binding.
+    pub fn returned_for(&self) -> impl Iterator<Item = SocketAddr> {
+        let newest = self.newest().map(|(_, stamp, _)| stamp);
+        let is_back = move |mark: &Mark| mark.since.is_some_and(|since| newest.is_some_and(|newest| newest > since));
+        self.marks.iter().filter(move |(_, mark)| is_back(mark)).map(|(owner, _)| *owner)
     }
 
     /// The live bindings, in order of contact.
@@ -65,7 +92,8 @@ impl Record {
     }
 }
 
-/// Merges contact by contact, the larger stamp winning; `clear_stamp` takes the larger; what it kills is dropped.
+/// Merges contact by contact and mark by mark, the larger stamp winning; `clear_stamp` takes the larger; the contacts that it kills are
+/// dropped.
 ///
 /// Commutative, associative and idempotent: replicas that saw the same writes in any order, any number of times, are equal.
 /// Two different entries never share a stamp (a stamp names one write of one front end).
@@ -80,18 +108,25 @@ pub fn merge(mut left: Record, right: &Record) -> Record {
             }
         }
     }
+    for (owner, theirs) in &right.marks {
+        let ours = left.marks.entry(*owner).or_insert(*theirs);
+        if theirs.stamp > ours.stamp {
+            *ours = *theirs;
+        }
+    }
     let clear_stamp = left.clear_stamp;
     left.contacts.retain(|_, entry| entry.stamp >= clear_stamp);
     left
 }
 
-/// Version byte of [`encode`]; a release reads its own and the one before.
+/// Version bytes of [`encode`]. A record without marks is written as the release before wrote it; one with marks has them at its end.
 const VERSION: u8 = 1;
+const VERSION_MARKS: u8 = 2;
 
 /// The bytes of a record, as they stand in the store, in hints and in a stamped REGISTER.
 pub fn encode(record: &Record) -> Vec<u8> {
     let mut out = Vec::with_capacity(160);
-    out.push(VERSION);
+    out.push(if record.marks.is_empty() { VERSION } else { VERSION_MARKS });
     out.extend_from_slice(&record.clear_stamp.to_bytes());
     put_count(&mut out, record.contacts.len());
     for (contact, entry) in &record.contacts {
@@ -128,6 +163,21 @@ pub fn encode(record: &Record) -> Vec<u8> {
             }
         }
     }
+    if record.marks.is_empty() {
+        return out;
+    }
+    put_count(&mut out, record.marks.len());
+    for (owner, mark) in &record.marks {
+        put_text(&mut out, &owner.to_string());
+        out.extend_from_slice(&mark.stamp.to_bytes());
+        match mark.since {
+            None => out.push(0),
+            Some(since) => {
+                out.push(1);
+                out.extend_from_slice(&since.to_bytes());
+            }
+        }
+    }
     out
 }
 
@@ -138,10 +188,11 @@ pub struct NotARecord;
 /// Reads what [`encode`] wrote; never panics, whatever the bytes.
 pub fn decode(bytes: &[u8]) -> Result<Record, NotARecord> {
     let mut input = Reader(bytes);
-    if input.byte()? != VERSION {
+    let version = input.byte()?;
+    if !matches!(version, VERSION | VERSION_MARKS) {
         return Err(NotARecord);
     }
-    let mut record = Record { clear_stamp: Stamp::from_bytes(input.array()?), contacts: BTreeMap::new() };
+    let mut record = Record { clear_stamp: Stamp::from_bytes(input.array()?), ..Record::default() };
     for _ in 0..input.count()? {
         let contact = input.text()?;
         let stamp = Stamp::from_bytes(input.array()?);
@@ -160,6 +211,15 @@ pub fn decode(bytes: &[u8]) -> Result<Record, NotARecord> {
             }),
         };
         record.contacts.insert(contact, Entry { stamp, binding });
+    }
+    for _ in 0..if version == VERSION_MARKS { input.count()? } else { 0 } {
+        let owner = input.text()?.parse().map_err(|_| NotARecord)?;
+        let stamp = Stamp::from_bytes(input.array()?);
+        let since = match input.byte()? {
+            0 => None,
+            _ => Some(Stamp::from_bytes(input.array()?)),
+        };
+        record.marks.insert(owner, Mark { stamp, since });
     }
     if input.0.is_empty() { Ok(record) } else { Err(NotARecord) }
 }

@@ -3,6 +3,8 @@
 //! Knows: one store and the merge rule. Does not know: requests, quorums, other replicas.
 //! Keys: `b` + IMSI -> record; `m` -> [`Mark`]. Each value begins with a version byte.
 
+use std::net::SocketAddr;
+
 use super::merge::{Record, decode, encode, merge};
 use crate::ident::Imsi;
 use crate::store::{Batch, CommitId, Store, StoreError, StoreId};
@@ -38,6 +40,8 @@ pub struct Applied {
     pub commit: CommitId,
     /// The replica knew a newer write of this AOR: its largest stamp.
     pub older_than: Option<Stamp>,
+    /// Who waits for this phone, now that what was written leaves it bound later than their mark.
+    pub alert: Vec<SocketAddr>,
 }
 
 impl Replica {
@@ -65,15 +69,17 @@ impl Replica {
         let newest = old.stamp();
         let before = old.bindings().count() as u64;
         let merged = merge(old.clone(), delta);
-        let older_than = (newest > delta.stamp()).then_some(newest);
+        // A mark is neither older nor newer than a binding.
+        let older_than = (!delta.is_of_marks() && newest > delta.stamp()).then_some(newest);
+        let alert = merged.returned_for().collect();
         if merged == old {
             // A copy: what it repeats may still be on its way to the disk, so it waits for everything written so far.
             let commit = CommitId { store: self.store, seq: store.written_seq() };
-            return Ok(Applied { commit, older_than });
+            return Ok(Applied { commit, older_than, alert });
         }
         let seq = store.write(Batch::default().put(key(imsi), encode(&merged)))?;
         self.bindings = self.bindings + merged.bindings().count() as u64 - before;
-        Ok(Applied { commit: CommitId { store: self.store, seq }, older_than })
+        Ok(Applied { commit: CommitId { store: self.store, seq }, older_than, alert })
     }
 
     /// Puts what is left of a record (see [`purged`]) in its place.
@@ -128,8 +134,8 @@ pub fn for_each_record(store: &dyn Store, mut each: impl FnMut(Imsi, Record)) ->
     }
 }
 
-/// What is left of a record at this time: bindings past their expiry by more than `stale_ms` and tombstones older than
-/// `tombstone_ms` go. `None` when nothing changes.
+/// What is left of a record at this time: bindings past their expiry by more than `stale_ms`, marks older than that, and tombstones of
+/// either older than `tombstone_ms` go. `None` when nothing changes.
 ///
 /// The same on every replica at the same time, so replicas stay equal without telling each other. `shift_ms` says by how much
 /// the times in a write are too small, because it was written while the clock was wrong.
@@ -144,6 +150,10 @@ pub fn purged(
     rest.contacts.retain(|_, entry| match &entry.binding {
         Some(binding) => binding.expires_at_ms.saturating_add(stale_ms + shift_ms(entry.stamp)) > now_ms,
         None => entry.stamp.ms.saturating_add(tombstone_ms + shift_ms(entry.stamp)) > now_ms,
+    });
+    rest.marks.retain(|_, mark| {
+        let life_ms = if mark.since.is_some() { stale_ms } else { tombstone_ms };
+        mark.stamp.ms.saturating_add(life_ms + shift_ms(mark.stamp)) > now_ms
     });
     let clear_stamp_needed = rest.clear_stamp.ms.saturating_add(tombstone_ms + shift_ms(rest.clear_stamp)) > now_ms;
     if rest.contacts.is_empty() && !clear_stamp_needed {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 pub use founding::{found, is_new, mark_name};
 
-use super::asking::{Asker, Asking, Question, What};
+use super::asking::{Asker, Asking, Question, What, Write};
 use super::hints::Hints;
 use super::merge::{Record, merge};
 use super::replica::{self, Replica};
@@ -32,10 +32,14 @@ const WRITE_RESEND: [Duration; 2] = [Duration::from_millis(500), Duration::from_
 const RETRY_S_MAX: u64 = 30;
 /// Hints told to a local replica in one go.
 const LOCAL_HINTS_PER_TRY: usize = 64;
+/// Alerts that may be under way at a time.
+const ALERTS_MAX: usize = 1_000;
 
 pub struct Replicas {
     all: Vec<One>,
     asking: Asking,
+    /// Alerts under way.
+    alerts: usize,
 }
 
 struct One {
@@ -61,12 +65,13 @@ enum OnePlace {
 #[derive(Debug)]
 pub enum Told {
     Written {
-        write: u64,
+        write: Write,
         replica: usize,
         older_than: Option<Stamp>,
+        alert: Vec<SocketAddr>,
     },
     NotWritten {
-        write: u64,
+        write: Write,
         replica: usize,
         why: &'static str,
     },
@@ -104,7 +109,7 @@ impl Replicas {
             busy: false,
             full: false,
         });
-        Replicas { all: all.collect(), asking: Asking::default() }
+        Replicas { all: all.collect(), asking: Asking::default(), alerts: 0 }
     }
 
     /// The settings changed: shards and replicas stay until a restart, addresses of remote ones follow.
@@ -147,7 +152,7 @@ impl Replicas {
     pub fn is_readable(&self, index: usize, imsi: Imsi) -> bool {
         let hints = &self.all[index].hints;
         match self.is_remote(index) {
-            true => !hints.overflowed && hints.missed(imsi).is_none(),
+            true => !hints.overflowed && !hints.lacks(imsi),
             false => !hints.overflowed && self.open_local(index).is_some(),
         }
     }
@@ -159,7 +164,7 @@ impl Replicas {
             OnePlace::Local { .. } => self.open_local(index).is_some_and(Replica::is_level),
             OnePlace::Remote { level, .. } => *level,
         };
-        level && !hints.overflowed && hints.missed(imsi).is_none()
+        level && !hints.overflowed && !hints.lacks(imsi)
     }
 
     /// A write of this AOR is kept for it.
@@ -228,7 +233,15 @@ impl Replicas {
     // --- Writing ---
 
     /// Tells one replica a write; its yes or no comes as [`Inner::Written`], [`Inner::NotWritten`] or [`Told`].
-    pub fn write(&mut self, w: &mut World<'_, '_>, index: usize, imsi: Imsi, delta: &Record, write: u64, after: After) {
+    pub fn write(
+        &mut self,
+        w: &mut World<'_, '_>,
+        index: usize,
+        imsi: Imsi,
+        delta: &Record,
+        write: Write,
+        after: After,
+    ) {
         if self.is_remote(index) {
             let deadline = w.site.settings.registrar.write_deadline;
             if !self.ask(w, index, What::Write { write }, Some(imsi), Some(delta), deadline, after) {
@@ -239,7 +252,8 @@ impl Replicas {
         let what = match self.apply_local(w, index, imsi, delta) {
             Ok(applied) => {
                 let after = after.and(applied.commit);
-                w.ctx.out.after(after, Inner::Written { write, replica: index, older_than: applied.older_than });
+                let replica::Applied { older_than, alert, .. } = applied;
+                w.ctx.out.after(after, Inner::Written { write, replica: index, older_than, alert });
                 return;
             }
             Err(_) => Inner::NotWritten { write, replica: index },
@@ -283,6 +297,11 @@ impl Replicas {
     ) -> Result<crate::store::CommitId, StoreError> {
         let count_max = w.site.settings.registrar.hint_count_max;
         let one = &mut self.all[index];
+        if delta.is_of_marks() && one.hints.len() >= count_max {
+            // Nobody is promised anything by a mark: it is not worth that the replica needs repair.
+            w.ctx.out.event(Event::MarkNotKept { replica: one.name.clone(), imsi });
+            return Err(StoreError::Full);
+        }
         let overflowed = one.hints.overflowed;
         if !one.hints.behind() {
             one.retry = 0;
@@ -418,6 +437,11 @@ impl Replicas {
     /// A timer of a request came: it is sent again, or given up.
     pub fn asked_timeout(&mut self, w: &mut World<'_, '_>, id: u64) -> Told {
         let Some((index, what)) = self.asking.timeout(w, id) else { return Told::Nothing };
+        if let What::Alert { imsi } = what {
+            self.alerts -= 1;
+            w.event(Event::AlertLost { imsi, why: "no answer in time" });
+            return Told::Nothing;
+        }
         let one = &mut self.all[index];
         if let OnePlace::Remote { answering, .. } = &mut one.place
             && *answering != Some(false)
@@ -440,12 +464,20 @@ impl Replicas {
                 self.all[replica].busy = false;
                 Told::Nothing
             }
+            What::Alert { .. } => Told::Nothing,
         }
     }
 
     /// A response came: what it says.
     pub fn response(&mut self, w: &mut World<'_, '_>, from: SocketAddr, message: &Message<'_>) -> Told {
         let Some((index, what, reply)) = self.asking.answered(w, from, message) else { return Told::Nothing };
+        if let What::Alert { imsi } = what {
+            self.alerts -= 1;
+            if reply.code != 200 {
+                w.event(Event::AlertLost { imsi, why: "it was refused" });
+            }
+            return Told::Nothing;
+        }
         if let OnePlace::Remote { level, answering, .. } = &mut self.all[index].place {
             *level = reply.level;
             *answering = Some(true);
@@ -459,7 +491,8 @@ impl Replicas {
         }
         match what {
             What::Write { write } if reply.code == 200 => {
-                Told::Written { write, replica: index, older_than: reply.older.then_some(reply.stamp) }
+                let older_than = reply.older.then_some(reply.stamp);
+                Told::Written { write, replica: index, older_than, alert: reply.alert }
             }
             What::Query { asker } if reply.code == 200 => Told::Record { asker, record: reply.record },
             What::Lookup { lookup } => match (reply.code, reply.contact) {
@@ -470,6 +503,7 @@ impl Replicas {
             What::Hint { imsi, record } if reply.code == 200 => {
                 self.all[index].busy = false;
                 self.hint_done(w, index, imsi, &record);
+                back(w, After::nothing(), imsi, reply.alert);
                 self.replay(w, index);
                 Told::Nothing
             }
@@ -546,7 +580,10 @@ impl Replicas {
         let mut after = After::nothing();
         for (imsi, record) in &told {
             match self.apply_local(w, index, *imsi, record) {
-                Ok(applied) => after = after.and(applied.commit),
+                Ok(applied) => {
+                    after = after.and(applied.commit);
+                    back(w, After::nothing().and(applied.commit), *imsi, applied.alert);
+                }
                 Err(_) if self.open_local(index).is_none() => return,
                 Err(_) => return self.arm(w, index),
             }
@@ -579,6 +616,32 @@ impl Replicas {
             one.retry = 0;
             w.ctx.out.event(Event::ReplicaLevel { replica: one.name.clone() });
         }
+    }
+
+    // --- Those who wait for a phone ---
+
+    /// Tells somebody elsewhere that the phone which he waits for is back. What gets lost is found by his own slow ladder.
+    pub fn alert(&mut self, w: &mut World<'_, '_>, imsi: Imsi, owner: SocketAddr) {
+        let deadline = w.site.settings.registrar.write_deadline;
+        let question = Question {
+            replica: usize::MAX,
+            address: owner,
+            what: What::Alert { imsi },
+            user: format!("IMSI{imsi}"),
+            record: None,
+            resend: &WRITE_RESEND,
+            deadline,
+            after: After::nothing(),
+            fields: String::new(),
+        };
+        if self.alerts >= ALERTS_MAX {
+            return w.event(Event::AlertLost { imsi, why: "too many are under way" });
+        }
+        if !self.asking.ask(w, question) {
+            return w.event(Event::AlertLost { imsi, why: "there is no port or no key to send it with" });
+        }
+        self.alerts += 1;
+        w.event(Event::AlertSent { imsi, to: owner });
     }
 
     // --- Purging ---
@@ -614,5 +677,12 @@ impl Replicas {
 
     pub fn count(&self) -> usize {
         self.all.len()
+    }
+}
+
+/// A write that reached its replica late has left a phone bound later than a mark: whoever waits for it is told.
+fn back(w: &mut World<'_, '_>, after: After, imsi: Imsi, owners: Vec<SocketAddr>) {
+    if !owners.is_empty() {
+        w.ctx.out.after(after, Inner::Returned { imsi, owners, registered: false });
     }
 }

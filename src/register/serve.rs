@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::asking::decode_text;
+use super::asking::{alert_field, decode_text};
 use super::cluster::{self, Signed};
 use super::merge::{Record, encode};
 use super::replica;
@@ -114,6 +114,34 @@ pub fn serve(w: &mut World<'_, '_>, replicas: &mut Replicas, request: &Request<'
     answer(w, replicas, request, &signed, reply);
 }
 
+/// A signed NOTIFY to whoever waits for a phone: it is back. `None` where the signature is wrong: it is counted, and not answered.
+///
+/// A copy is answered like the first: it leads to nothing that the first has not led to.
+pub fn alert(w: &mut World<'_, '_>, from: SocketAddr, to: ReplyTo, message: &Message<'_>) -> Option<Imsi> {
+    let (cseq, method) = message.cseq();
+    let to_uri = message.to().map(|to| to.uri).unwrap_or_default();
+    let uri = message.uri().unwrap_or_default();
+    let signed = Signed { method, uri, to: to_uri, call_id: message.call_id(), cseq, status: 0, record: "" };
+    let verified = match (&w.site.settings.cluster_key, message.header_named(cluster::HEADER)) {
+        (Some(key), Some(value)) => cluster::verify(key, &signed, value).map(|_| key),
+        _ => Err("it is not signed, or no cluster_key is configured here"),
+    };
+    let key = match verified {
+        Ok(key) => key,
+        Err(why) => {
+            w.event(Event::SignatureRefused { from, why });
+            return None;
+        }
+    };
+    let imsi = Uri::parse(to_uri).ok().and_then(|uri| uri.user).and_then(|user| Imsi::parse(user).ok());
+    let (status, phrase) = if imsi.is_some() { (200, "OK") } else { (404, "Not Found") };
+    let header = cluster::sign(key, &Signed { status, ..signed }, Stamp::ZERO, w.site.epoch, "");
+    let mut writer = Writer::response_to(message, status, phrase, Some(&w.site.stateless_tag(message)), None);
+    let bytes = writer.header(cluster::HEADER, &header).finish();
+    w.ctx.out.after(After::nothing(), Inner::Answer { key: None, to, bytes });
+    imsi
+}
+
 /// "…a replica that no longer owns a suffix answers 301 with the owner's name and the front end looks again" (DESIGN section 4).
 fn owner_elsewhere(w: &mut World<'_, '_>, request: &Request<'_>, imsi: Imsi) -> Option<Reply> {
     let owner = w.site.map.shard_of(&imsi)?;
@@ -131,8 +159,13 @@ fn write(w: &mut World<'_, '_>, replicas: &mut Replicas, index: usize, imsi: Ims
     match replicas.apply_local(w, index, imsi, &delta) {
         Err(error) => refused(&error),
         Ok(applied) => Reply {
-            stamp: applied.older_than.unwrap_or_else(|| delta.stamp()),
-            fields: format!(";result={}", if applied.older_than.is_some() { "older" } else { "ok" }),
+            stamp: applied.older_than.unwrap_or_else(|| delta.latest()),
+            // "*Every* yes to a REGISTER carries its marks" (DESIGN section 4).
+            fields: format!(
+                ";result={}{}",
+                if applied.older_than.is_some() { "older" } else { "ok" },
+                alert_field(&applied.alert)
+            ),
             after: After::nothing().and(applied.commit),
             ..Reply::plain(200, "OK")
         },
@@ -153,7 +186,7 @@ fn query(w: &mut World<'_, '_>, replicas: &Replicas, index: usize, imsi: Imsi) -
     }
     match read(w, index, imsi) {
         Err(error) => refused(&error),
-        Ok((record, after)) => Reply { stamp: record.stamp(), record: Some(record), after, ..Reply::plain(200, "OK") },
+        Ok((record, after)) => Reply { stamp: record.latest(), record: Some(record), after, ..Reply::plain(200, "OK") },
     }
 }
 
@@ -184,7 +217,7 @@ fn health(w: &mut World<'_, '_>, replicas: &Replicas, index: usize, mark: Option
     {
         let mut older = 0u64;
         let counted = w.store(StoreId::Replica(index as u16)).and_then(|store| {
-            replica::for_each_record(store, |_, record| older += u64::from(record.stamp().ms < before_ms))
+            replica::for_each_record(store, |_, record| older += u64::from(record.latest().ms < before_ms))
         });
         if counted.is_ok() {
             fields = format!(";mark={ours};older={older}");

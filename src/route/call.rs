@@ -171,7 +171,6 @@ struct Branch {
     /// It is being cancelled, and forgotten at this time.
     buried_at: Option<Instant>,
     cancelled: bool,
-    cancel_sent: bool,
 }
 
 /// A request of ours other than INVITE, under way.
@@ -257,7 +256,7 @@ impl Call {
     pub fn begin(w: &mut World<'_, '_>, begin: Begin<'_>) -> Option<Call> {
         let Begin { id, party, number, from, reply, bytes, message } = begin;
         let tag = format!("{:016x}", w.ctx.rng.u64());
-        let mut leg = Leg::called_by(message, Way::of(reply, from), party, tag)?;
+        let mut leg = Leg::called_by(w.site, message, Way::of(reply, from), party, tag)?;
         leg.learn_cell(message);
         let user = dialled(message);
         let mut call = Call {
@@ -439,6 +438,11 @@ impl Call {
             self.refuse(w, refusal, "us");
         } else if self.state == State::Ringing && self.group_until.is_some_and(|at| at <= now) {
             self.cancel_branches(w, None);
+            if self.failure.is_none() {
+                let mut refusal = Refusal::of(No::Away, self.caller_is_phone());
+                refusal.why = "no base station got an answer from the phone".into();
+                self.failure = Some(refusal);
+            }
             self.branch_gone(w, finder, now);
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Knows: the calls by their id, their caller's Call-ID and From tag, and what has just ended. Does not know: what happens inside one
 //! ([`super::call`]). Our own branch parameters and Call-IDs carry the call's id, so what comes back needs no table.
-//! Limits: `calls.count_max`; a call that has ended is remembered for 32 s, so that a late copy of its INVITE begins no second one.
+//! Limits: `calls.count_max`, twice as many for emergency calls; a call that has ended is remembered for 32 s, so that a late copy of its INVITE begins no second one.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -117,6 +117,11 @@ impl Calls {
         self.by_caller.remove(&key);
         self.ended.insert(key.clone(), call.caller_cseq());
         self.ended_order.push_back((w.ctx.now, key));
+        if self.ended_order.len() > w.site.settings.registrar.transaction_count_max
+            && let Some((_, oldest)) = self.ended_order.pop_front()
+        {
+            self.ended.remove(&oldest);
+        }
         self.all.remove(&id);
     }
 
@@ -153,6 +158,12 @@ impl Calls {
 
     fn begin(&mut self, w: &mut World<'_, '_>, finder: &mut Finder<'_>, invite: &Invite<'_>) -> Option<u64> {
         let message = invite.message;
+        let is_emergency = dialplan::is_emergency(&w.site.settings, &super::call::dialled(message));
+        let count_max = w.site.settings.calls.count_max * if is_emergency { 2 } else { 1 };
+        if self.all.len() >= count_max {
+            overload(w, invite);
+            return None;
+        }
         let user = message.from().ok().and_then(|from| Uri::parse(from.uri).ok()).and_then(|uri| uri.user);
         let user = user.unwrap_or_default();
         let subscriber = w.site.resolve(user).cloned();
@@ -172,10 +183,7 @@ impl Calls {
         let id = w.ctx.rng.u64() >> 16;
         let (bytes, reply, from) = (invite.bytes, invite.reply, invite.from);
         let mut call = Call::begin(w, Begin { id, party, number, from, reply, bytes, message })?;
-        let is_emergency = dialplan::is_emergency(&w.site.settings, &super::call::dialled(message));
-        if self.all.len() >= w.site.settings.calls.count_max && !is_emergency {
-            call.refuse_no(w, No::Overload);
-        } else if message.max_forwards() == Some(Ok(0)) {
+        if message.max_forwards() == Some(Ok(0)) {
             call.refuse_no(w, No::TooManyHops);
         } else if let (From::Trunk(_), Some(_)) = (invite.by, message.header(HeaderName::Require)) {
             call.refuse_no(w, No::Extension);
@@ -277,6 +285,19 @@ impl Calls {
     pub fn kept(&mut self, w: &mut World<'_, '_>, id: u64) {
         self.with(w, id, |call, w| call.kept(w));
     }
+}
+
+/// A *no* that nothing is kept of: a copy of the INVITE gets it again.
+fn overload(w: &mut World<'_, '_>, invite: &Invite<'_>) {
+    let (code, phrase, cause, why) = No::Overload.answer();
+    let source = (invite.from.ip(), Some(invite.from.port()));
+    let tag = w.site.stateless_tag(invite.message);
+    let mut writer = Writer::response_to(invite.message, code, phrase, Some(&tag), Some(source));
+    if let Some(cause) = cause {
+        writer.header_fmt("Reason", format_args!("Q.850;cause={cause}"));
+    }
+    w.event(Event::RouteRefused { code, why });
+    Way::of(invite.reply, invite.from).send(w, writer.finish());
 }
 
 fn caller_key(message: &Message<'_>) -> CallerKey {

@@ -121,13 +121,13 @@ pub struct Leg {
 
 impl Leg {
     /// The leg of whoever sent us this INVITE.
-    pub fn called_by(message: &Message<'_>, way: Way, party: Party, local_tag: String) -> Option<Leg> {
+    pub fn called_by(site: &Site, message: &Message<'_>, way: Way, party: Party, local_tag: String) -> Option<Leg> {
         let (from, to) = (message.from().ok()?, message.to().ok()?);
         let target = first_contact(message).unwrap_or_else(|| from.uri.to_owned());
         // "The route set MUST be set to the list of URIs in the Record-Route header field from the request, taken in order"
         // (RFC 3261 §12.1.1).
         let route = message.headers_of(HeaderName::RecordRoute).flat_map(values).map(str::to_owned).collect();
-        Some(Leg {
+        let mut leg = Leg {
             party,
             way,
             call_id: message.call_id().to_owned(),
@@ -141,11 +141,24 @@ impl Leg {
             remote_cseq: message.cseq().0,
             told: None,
             refresh: None,
-        })
+        };
+        leg.aim(site);
+        Some(leg)
+    }
+
+    /// Where a trunk wants to be spoken to: at its first Route, else at its Contact. One that names an address which nobody listed
+    /// (its own, behind a NAT) is spoken to where it speaks from.
+    fn aim(&mut self, site: &Site) {
+        let (Way::Datagram { to, .. }, Party::Trunk { .. }) = (&mut self.way, &self.party) else { return };
+        let route = self.route.first().and_then(|route| NameAddr::parse(route).ok()).map(|route| route.uri);
+        if let Some(address) = address_of(route.unwrap_or(&self.target)).filter(|address| site.is_listed(address.ip()))
+        {
+            *to = address;
+        }
     }
 
     /// Takes what an answer to our INVITE says of the other side.
-    pub fn learn(&mut self, message: &Message<'_>, from: SocketAddr) {
+    pub fn learn(&mut self, site: &Site, message: &Message<'_>, from: SocketAddr) {
         if let Some(tag) = message.to().ok().and_then(|to| to.tag()) {
             self.remote_tag = Some(tag.to_owned());
         }
@@ -155,19 +168,12 @@ impl Leg {
         // "…in reverse order" (RFC 3261 §12.1.2).
         self.route = message.headers_of(HeaderName::RecordRoute).flat_map(values).map(str::to_owned).collect();
         self.route.reverse();
-        if self.party.is_phone() {
-            // A base station has one socket for everything, whatever its Contact says (wire.md 0).
-            if let Way::Datagram { to, .. } = &mut self.way {
-                *to = from;
-            }
-            self.learn_cell(message);
-        } else if let Way::Datagram { to, .. } = &mut self.way {
-            let next =
-                self.route.first().and_then(|route| NameAddr::parse(route).ok()).map(|route| route.uri.to_owned());
-            if let Some(address) = address_of(next.as_deref().unwrap_or(&self.target)) {
-                *to = address;
-            }
+        // A base station has one socket for everything, whatever its Contact says (wire.md 0).
+        if let Way::Datagram { to, .. } = &mut self.way {
+            *to = from;
         }
+        self.aim(site);
+        self.learn_cell(message);
     }
 
     /// The serving cell, from P-Access-Network-Info.

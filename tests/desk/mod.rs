@@ -2,16 +2,18 @@
 
 #![allow(dead_code, reason = "each test crate uses some of it")]
 
+pub mod texts;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use encamp::config::{
-    Calls, ClusterKey, Dialplan, Emergency, Front, Listener, Messages, Place, Registrar, Replica, Settings, Shard,
-    Subscriber, Subscribers, Transport, Unlisted, ZoneSettings,
+    BaseStation, Calls, ClusterKey, Dialplan, Emergency, Front, Listener, Messages, Place, Registrar, Replica,
+    Settings, Shard, Subscriber, Subscribers, Transport, Unlisted, ZoneSettings,
 };
 use encamp::event::Event;
 use encamp::gsm::auc::Auth;
-use encamp::ident::{Imsi, Network, Suffix};
+use encamp::ident::{Imsi, Msisdn, Network, Suffix};
 use encamp::node::Node;
 use encamp::seam::{BindingAnswer, Command, CommandAnswer, Ctx, Input, Local, Outbox, Output, Port, Rng, Who};
 use encamp::store::memory::{MemoryStore, MemoryStores};
@@ -30,9 +32,25 @@ pub struct Desk {
     pub now_us: u64,
     pub wall: WallTime,
     pub events: Vec<Event>,
-    sent: Vec<Vec<u8>>,
+    sent: Vec<Sent>,
+    /// The disks sync nothing until this is false again.
+    pub slow: bool,
     answers: Vec<CommandAnswer>,
     count: u64,
+}
+
+/// A datagram that a node has sent.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    pub from: Port,
+    pub to: SocketAddr,
+    pub bytes: Vec<u8>,
+}
+
+impl Sent {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
+    }
 }
 
 pub fn imsi(phone: u64) -> Imsi {
@@ -49,13 +67,19 @@ impl Desk {
         for id in [StoreId::Node, StoreId::Messages, StoreId::Replica(0), StoreId::Replica(1)] {
             stores.stores.insert(id, MemoryStore::new());
         }
-        let settings = Arc::new(settings());
+        Desk::of(wall, settings(), stores)
+    }
+
+    /// Any box, with any disks.
+    pub fn of(wall: WallTime, settings: Settings, mut stores: MemoryStores) -> Desk {
+        let settings = Arc::new(settings);
         let mut rng = Rng::from_seed([3; 32]);
         let mut out = Outbox::default();
         let ctx = &mut Ctx { now: Instant(0), wall, rng: &mut rng, stores: &mut stores, out: &mut out };
         let node = Node::start(ctx, Arc::clone(&settings)).expect("a node starts on empty disks");
         let (events, sent, answers) = (Vec::new(), Vec::new(), Vec::new());
-        let mut desk = Desk { node, out, stores, rng, settings, now_us: 0, wall, events, sent, answers, count: 0 };
+        let (slow, count) = (false, 0);
+        let mut desk = Desk { node, out, stores, rng, settings, now_us: 0, wall, events, sent, slow, answers, count };
         desk.settle();
         desk
     }
@@ -78,10 +102,14 @@ impl Desk {
     /// Time passes, on both clocks.
     pub fn wait_s(&mut self, seconds: u64) {
         for _ in 0..seconds {
-            self.now_us += 1_000_000;
-            self.wall.ms += 1_000;
-            self.handle(Input::Timeout);
+            self.wait_ms(1_000);
         }
+    }
+
+    pub fn wait_ms(&mut self, millis: u64) {
+        self.now_us += millis * 1_000;
+        self.wall.ms += millis;
+        self.handle(Input::Timeout);
     }
 
     pub fn handle(&mut self, input: Input<'_>) {
@@ -100,11 +128,14 @@ impl Desk {
         loop {
             while let Some(output) = self.out.pop() {
                 match output {
-                    Output::Datagram { bytes, .. } => self.sent.push(bytes),
+                    Output::Datagram { from, to, bytes } => self.sent.push(Sent { from: from.port, to, bytes }),
                     Output::Event(event) => self.events.push(event),
                     Output::Answer { answer, .. } => self.answers.push(answer),
                     _ => {}
                 }
+            }
+            if self.slow {
+                return;
             }
             let Some((store, seq)) = self.sync_one() else { return };
             let ctx = &mut Ctx {
@@ -133,20 +164,41 @@ impl Desk {
         self.sent.clear();
         let from: SocketAddr = from.parse().expect("an address");
         self.handle(Input::Datagram { from, to: Local { port, address: None }, bytes });
-        self.sent.iter().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect()
+        self.sent.iter().map(Sent::text).collect()
+    }
+
+    /// Everything that was sent since it was taken last, or since [`Desk::send`].
+    pub fn take_sent(&mut self) -> Vec<Sent> {
+        std::mem::take(&mut self.sent)
+    }
+
+    /// Nothing is under way.
+    pub fn is_at_rest(&self) -> bool {
+        self.node.under_way() == 0
+    }
+
+    pub fn command(&mut self, command: Command) -> CommandAnswer {
+        self.answers.clear();
+        self.handle(Input::Command { id: 1, command });
+        self.answers.pop().expect("an answer")
     }
 
     /// A base station's REGISTER of an open SIM; the code of the answer.
     pub fn cell(&mut self, phone: u64, call_id: &str, cseq: u32, expires_s: u32) -> u16 {
+        self.cell_at("192.0.2.11:5062", phone, call_id, cseq, expires_s)
+    }
+
+    /// As [`Desk::cell`], from any base station.
+    pub fn cell_at(&mut self, station: &str, phone: u64, call_id: &str, cseq: u32, expires_s: u32) -> u16 {
         self.count += 1;
         let (imsi, count) = (imsi(phone), self.count);
         let text = format!(
             "REGISTER sip:192.0.2.1 SIP/2.0\r\nTo:  <sip:IMSI{imsi}@192.0.2.1:5064>\r\nFrom:  <sip:IMSI{imsi}@192.0.2.1:5064>;tag=OBTS{count}\r\n\
-             Via: SIP/2.0/UDP 192.0.2.11:5062;branch=z9hG4bKOBTS{count}\r\nCall-ID: {call_id}\r\nCSeq: {cseq} REGISTER\r\n\
-             Contact: <sip:IMSI{imsi}@192.0.2.11:5062>;expires={expires_s}\r\nMax-Forwards: 70\r\n\
+             Via: SIP/2.0/UDP {station};branch=z9hG4bKOBTS{count}\r\nCall-ID: {call_id}\r\nCSeq: {cseq} REGISTER\r\n\
+             Contact: <sip:IMSI{imsi}@{station}>;expires={expires_s}\r\nMax-Forwards: 70\r\n\
              User-Agent: OpenBTS 5.0-master Build Date 2026-11-21T11:58:28\r\nContent-Length: 0\r\n\r\n"
         );
-        self.code_of("192.0.2.11:5062", &text)
+        self.code_of(station, &text)
     }
 
     /// A SIP phone's REGISTER; the code of the answer.
@@ -163,7 +215,7 @@ impl Desk {
 
     fn code_of(&mut self, from: &str, text: &str) -> u16 {
         let sent = self.send(from, Port::Front(0), text);
-        let answer = sent.first().expect("an answer");
+        let Some(answer) = sent.iter().find(|text| text.starts_with("SIP/2.0 ")) else { return 0 };
         answer.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status line")
     }
 
@@ -185,7 +237,7 @@ pub fn settings() -> Settings {
     };
     let subscribers = (0..4).map(|phone| Subscriber {
         imsi: imsi(phone),
-        msisdn: Vec::new(),
+        msisdn: vec![Msisdn::parse(&format!("200{phone}")).expect("a number")],
         name: "somebody".into(),
         auth: Auth::None,
         barred: false,
@@ -193,6 +245,12 @@ pub fn settings() -> Settings {
         line: 1,
     });
     let subscribers = Arc::new(Subscribers::new(subscribers));
+    // The third one, 192.0.2.13, stands in no area.
+    let station = |name: &str, address: &str| BaseStation {
+        name: name.into(),
+        address: address.parse().expect("an address"),
+        location_area: Some("valley".into()),
+    };
     let replica = |n: usize| Replica {
         name: format!("r{n}"),
         shard: 0,
@@ -205,11 +263,13 @@ pub fn settings() -> Settings {
         cluster_key: Some(KEY),
         front: Front {
             listen: vec![udp("192.0.2.1:5064")],
-            base_stations: vec![Network::parse("192.0.2.11").expect("a network")],
+            base_stations: ["192.0.2.11", "192.0.2.12", "192.0.2.13"]
+                .map(|station| Network::parse(station).expect("a network"))
+                .to_vec(),
             peers: Vec::new(),
             unlisted: Unlisted::Silence,
         },
-        base_stations: Vec::new(),
+        base_stations: vec![station("hill", "192.0.2.11:5062"), station("dale", "192.0.2.12:5062")],
         trunks: Vec::new(),
         zone: ZoneSettings { apex: "gsm.test".into(), listen: Vec::new(), allow: Vec::new(), ttl_s: 60 },
         shards: vec![Shard {

@@ -4,7 +4,7 @@
 //! box are made equal at each start; a replica with siblings elsewhere asks them whether they hold anything older than it.
 //! Read first: DESIGN promise 2.
 
-use super::{OnePlace, Replicas};
+use super::{OnePlace, Replicas, back};
 use crate::config::Settings;
 use crate::event::Event;
 use crate::register::hints::Hints;
@@ -135,7 +135,10 @@ impl Replicas {
             for (imsi, record) in records {
                 let written = w.store(StoreId::Replica(to as u16))?.written_seq();
                 match self.apply_local(w, to, imsi, &record) {
-                    Ok(_) => copied += w.store(StoreId::Replica(to as u16))?.written_seq() - written,
+                    Ok(applied) => {
+                        copied += w.store(StoreId::Replica(to as u16))?.written_seq() - written;
+                        back(w, After::nothing().and(applied.commit), imsi, applied.alert);
+                    }
                     Err(StoreError::Full | StoreError::Stalled) => {
                         took_all = false;
                         let why = "it cannot take what its sibling has";

@@ -156,7 +156,6 @@ impl Call {
             challenged: false,
             buried_at: None,
             cancelled: false,
-            cancel_sent: false,
         };
         self.send_invite(w, branch, None);
     }
@@ -235,7 +234,7 @@ impl Call {
                 return self.send_cancel(w, at, None);
             }
             if code > 100 && self.state == State::Ringing {
-                branch.leg.learn(message, from);
+                branch.leg.learn(w.site, message, from);
                 if !branch.rings {
                     branch.rings = true;
                     self.keep(w, KeptState::Setup);
@@ -248,7 +247,7 @@ impl Call {
         }
         let mut branch = self.branches.remove(at);
         if code < 300 {
-            branch.leg.learn(message, from);
+            branch.leg.learn(w.site, message, from);
             if self.state == State::Ringing && !branch.cancelled {
                 return self.answered(w, branch, message);
             }
@@ -353,14 +352,15 @@ impl Call {
 
     /// CANCEL has its INVITE's branch, Request-URI, To and number (RFC 3261 §9.1).
     pub(super) fn send_cancel(&mut self, w: &mut World<'_, '_>, at: usize, reason: Option<&str>) {
-        let branch = &mut self.branches[at];
-        if std::mem::replace(&mut branch.cancel_sent, true) {
+        let branch = &self.branches[at];
+        let name = format!("{}/CANCEL", branch.branch);
+        if self.asks.iter().any(|ask| ask.branch == name) {
             return;
         }
         let bytes = cancel_bytes(w, &branch.leg, &branch.uri, &branch.branch, reason);
-        let (way, name) = (branch.leg.way, branch.branch.clone());
+        let way = branch.leg.way;
         // Its answer has the INVITE's branch, too: told apart by the method ([`Call::cancel_answered`]).
-        self.ask(w, format!("{name}/CANCEL"), bytes, way, What::Cancel, BURIAL);
+        self.ask(w, name, bytes, way, What::Cancel, BURIAL);
     }
 
     /// An answer to a CANCEL of ours.
