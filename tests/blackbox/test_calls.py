@@ -171,9 +171,10 @@ class Calls(Stations, SideBySide):
         call.say_cancel()
         self.assertTrue(other.wait("cancelled", timeout=3))
         # And one after the end of it all: the same answer once more, and nobody's phone rings.
-        call.expect("SIP/2.0 487")
+        refused = call.expect("SIP/2.0 487")
         call.say_invite()
         time.sleep(1)
+        call.say_ack(refused)
         self.assertEqual(len([m for m in self.mill.received("INVITE") if f"IMSI{bob.imsi}@" in m.uri]), 1)
 
     # -- What passes from the called base station --
