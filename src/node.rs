@@ -205,6 +205,9 @@ impl Node {
                     self.marks.write(world!(self, ctx), &mut self.replicas, imsi, since);
                 }
                 Inner::TextKept { imsi, text } => self.centre.kept(world!(self, ctx), finder!(self), imsi, text),
+                Inner::TextRemoved { imsi, text } => {
+                    self.centre.removed(world!(self, ctx), finder!(self), imsi, text);
+                }
                 Inner::CallKept { call } => self.calls.kept(world!(self, ctx), call),
                 Inner::Found => self.replicas.found(world!(self, ctx)),
                 Inner::HintsWritten { replica, told } => {
@@ -627,7 +630,11 @@ impl Node {
                 // That the phone is nowhere was read from a disk which has failed.
                 Inner::Located { seeker, .. } => self.located(ctx, seeker, Located::TooFew),
                 // Wait for nothing, or for a store whose failure ends the process.
-                Inner::NotWritten { .. } | Inner::CallKept { .. } | Inner::Mark { .. } | Inner::TextKept { .. } => {}
+                Inner::NotWritten { .. }
+                | Inner::CallKept { .. }
+                | Inner::Mark { .. }
+                | Inner::TextKept { .. }
+                | Inner::TextRemoved { .. } => {}
                 // A write that came late: whoever waits finds the phone by its slow ladder.
                 Inner::Returned { .. } => {}
                 // The hints stay; the replica is closed until the next start.

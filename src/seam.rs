@@ -361,6 +361,8 @@ pub enum Inner {
     Mark { imsi: Imsi, since: Option<Stamp> },
     /// A text for this phone is on the disk, and may be sent.
     TextKept { imsi: Imsi, text: u64 },
+    /// One that came to its end is gone from the disk, and the next one may be sent.
+    TextRemoved { imsi: Imsi, text: u64 },
 }
 
 /// Where an answer goes.

@@ -1,5 +1,5 @@
 #!/bin/bash
-# The demo: a whole site on loopback, rehearsed with 20 simulated phones, and left running until Ctrl-C.
+# The demo: a whole site on loopback, rehearsed with 20 simulated phones that register, call and text, and left running until Ctrl-C.
 #
 #   tests/demo.sh target/release/encamp
 set -eu -o pipefail
@@ -34,6 +34,7 @@ if ! "$encamp" status --wait 15 --config "$config" >/dev/null; then
 fi
 "$encamp" status --config "$config"
 echo
+echo "20 phones register, call and text: about 45 s, because some are away and the box waits for them"
 "$encamp" rehearse --config "$config" --phones 20
 
 # One of the phones that the rehearsal has left registered, for the examples below.
@@ -53,6 +54,9 @@ The box is running. In another terminal:
                         (provision it first: $encamp subscriber add 001010000000001 --msisdn +15550001 2001 \\
                             --algorithm comp128v3 --ki 00112233445566778899aabbccddeeff --config $config)
   a call as a PBX       a softphone bound to 127.0.0.33:5060 that calls sip:2001@127.0.0.1 is answered 302 with the base station
+  calls and texts       $encamp calls --config $config
+                        $encamp queue --config $config
+                        tail target/demo/calls.csv
   rehearse it again     $encamp rehearse --config $config --phones 50
 
 Ctrl-C ends it.

@@ -355,6 +355,7 @@ fn rehearse(wrong: Wrong, phones: u32) -> Report {
         domain: APEX.into(),
         stations: vec![("hill".into(), any), ("dale".into(), any)],
         trunk: any,
+        talk: None,
         sims,
     };
     let mut told = 0;
@@ -404,6 +405,7 @@ fn what_cannot_begin_is_a_failure() {
         domain: APEX.into(),
         stations: vec![("hill".into(), "127.0.0.1:0".parse().unwrap())],
         trunk: "127.0.0.1:0".parse().unwrap(),
+        talk: None,
         sims: sims("00101999", 1, &[7; 32]),
     };
     assert!(run(&plan, &mut |_| ()).failures[0].contains("only 1 SIMs are provisioned"));
@@ -591,4 +593,8 @@ fn the_real_box_passes_its_rehearsal() {
     let report: serde_json::Value = serde_json::from_str(&said).expect("JSON");
     let rows = report["rows"].as_array().expect("rows");
     assert!(rows.len() >= 60 && rows.iter().all(|row| row["ok"] == serde_json::json!(true)), "{said}");
+    for acts in ["calls", "texts"] {
+        let acts = report[acts].as_array().expect("scenes");
+        assert!(acts.len() >= 20 && acts.iter().all(|row| row["ok"] == serde_json::json!(true)), "{said}");
+    }
 }

@@ -1,8 +1,8 @@
 //! A base station without a radio: what an OpenBTS sends, byte for byte, and what it misreads.
 //!
 //! Knows: wire.md sections 1 and 2, and nothing of our parser and writer: a fault of theirs must not be mirrored here. One socket,
-//! one Call-ID and one CSeq counter for all phones, new ones after [`Station::restart`]. Does not know: what the box should
-//! have said; it notes as a complaint what an OpenBTS would have stumbled over.
+//! one Call-ID and one CSeq counter for all registrations, new ones after [`Station::restart`]. Calls are in [`super::call`], texts
+//! in [`super::text`]. Does not know: what the box should have said; it notes as a complaint what an OpenBTS would have stumbled over.
 //! Limits: [`ANSWER_WAIT`] a leg, [`READ_BYTES_MAX`] a datagram, [`COMPLAINT_COUNT_MAX`] different complaints.
 //! Read first: wire.md 1.1, 1.5, 1.6, 1.9, 2.
 
@@ -11,11 +11,13 @@ use std::fmt::Write as _;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::air::Air;
+use super::heard::{Heard, tag_of};
 use super::phone::{Phone, Registration, Saw, reject_cause};
 use crate::ident::Imsi;
 
@@ -28,6 +30,7 @@ const OLD_ANSWER_WAIT: Duration = Duration::from_secs(5);
 pub const READ_BYTES_MAX: usize = 1500;
 /// More different complaints than this are not told apart.
 pub const COMPLAINT_COUNT_MAX: usize = 50;
+pub(super) const USER_AGENT: &str = "OpenBTS 5.0-master Build Date 2026-11-21T11:58:28";
 /// SIP.RegistrationPeriod, 90 minutes.
 const EXPIRES_S: u32 = 5400;
 
@@ -47,6 +50,14 @@ pub struct Cell {
     pub mnc: &'static str,
     pub lac: u16,
     pub ci: u16,
+}
+
+impl Cell {
+    /// "MCC + MNC + LAC `%04x` + CI `%04x` glued" (wire.md 1.2).
+    pub fn glued(&self) -> String {
+        let Cell { mcc, mnc, lac, ci } = self;
+        format!("{mcc}{mnc}{lac:04x}{ci:04x}")
+    }
 }
 
 /// One REGISTER before it is text: everything in it that is not the same each time.
@@ -77,8 +88,7 @@ impl Register<'_> {
     /// Source: wire.md 1.1 and 1.9, both seen live or quoted from OpenBTS's source.
     pub fn text(&self) -> String {
         let Register { registrar, own, imsi, call_id, cseq, tag, branch, expires_s, .. } = *self;
-        let Cell { mcc, mnc, lac, ci } = self.cell;
-        let host = registrar.ip();
+        let (cell, host) = (self.cell.glued(), registrar.ip());
         let authorization = self.authorization.map(|value| format!("Authorization: {value}\n")).unwrap_or_default();
         let text = match self.dialect {
             Dialect::V5 => {
@@ -95,8 +105,8 @@ impl Register<'_> {
                      Max-Forwards: 70\n\
                      P-Preferred-Identity: <sip:IMSI{imsi}@{host}>\n\
                      P-PHY-Info: OpenBTS; IMSI=no-MMUser TA=0 TE=0.000000 UpRSSI=-65.000000 TxPwr=33 DnRSSIdBm=-71 time={seconds}.{millis:03}\n\
-                     P-Access-Network-Info: 3GPP-GERAN; cgi-3gpp={mcc}{mnc}{lac:04x}{ci:04x}\n\
-                     User-Agent: OpenBTS 5.0-master Build Date 2026-11-21T11:58:28\n\
+                     P-Access-Network-Info: 3GPP-GERAN; cgi-3gpp={cell}\n\
+                     User-Agent: {USER_AGENT}\n\
                      Content-Length: 0\n\n"
                 )
             }
@@ -112,7 +122,7 @@ impl Register<'_> {
                  User-Agent: OpenBTS 4.0TRUNK Build Date May 25 2013\n\
                  Max-Forwards: 70\n\
                  P-PHY-Info: OpenBTS; TA=0 TE=0.122070 UpRSSI=-36.000000 TxPwr=17 DnRSSIdBm=-77\n\
-                 P-Access-Network-Info: 3GPP-GERAN; cgi-3gpp={mcc}{mnc}{lac:04x}{ci:04x}\n\
+                 P-Access-Network-Info: 3GPP-GERAN; cgi-3gpp={cell}\n\
                  P-Preferred-Identity: <sip:IMSI{imsi}@{host}:5060>\n\
                  Content-Length: 0\n\n"
             ),
@@ -165,46 +175,20 @@ pub fn rand_of(nonce: &str) -> Option<[u8; 16]> {
     Some(u128::from_str_radix(nonce, 16).ok()?.to_be_bytes())
 }
 
-/// An answer as an OpenBTS reads it.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    pub code: u16,
-    pub phrase: String,
-    headers: Vec<(String, String)>,
-}
-
-impl Answer {
-    /// The first header of this long name; OpenBTS also knows `t f m i v`, and no other compact name (wire.md 2).
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.all(name).next()
-    }
-
-    pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
-        let short = compact(name);
-        self.headers.iter().filter_map(move |(key, value)| {
-            let hit = key.eq_ignore_ascii_case(name) || short.is_some_and(|short| key.eq_ignore_ascii_case(short));
-            hit.then_some(value.as_str())
-        })
-    }
-}
-
-fn compact(name: &str) -> Option<&'static str> {
-    ["To", "From", "Contact", "Call-ID", "Via"]
-        .iter()
-        .zip(["t", "f", "m", "i", "v"])
-        .find_map(|(long, short)| long.eq_ignore_ascii_case(name).then_some(short))
+/// Whom a base station sends what to: SIP.Proxy.Registration, .Speech and .SMS.
+#[derive(Clone, Copy, Debug)]
+pub struct Proxies {
+    pub registration: SocketAddr,
+    pub speech: SocketAddr,
+    pub texts: SocketAddr,
 }
 
 /// A simulated base station. All methods may be called from several threads at once, as several phones speak at once.
 pub struct Station {
     pub name: String,
     pub dialect: Dialect,
-    cell: Cell,
-    own: SocketAddr,
-    registrar: SocketAddr,
-    socket: UdpSocket,
     identity: Mutex<Identity>,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     reader: Option<JoinHandle<()>>,
 }
 
@@ -214,55 +198,59 @@ struct Identity {
     cseq: u32,
 }
 
-#[derive(Default)]
-struct Shared {
+/// Whose answer this is: Call-ID, CSeq number and method. "Via, branch, tags are ignored" (wire.md 1.2).
+pub(super) type Key = (String, u32, &'static str);
+
+/// What the phones' threads and the reader have in common.
+pub(super) struct Shared {
+    socket: UdpSocket,
+    pub(super) own: SocketAddr,
+    pub(super) cell: Cell,
+    pub(super) proxies: Proxies,
     closing: AtomicBool,
-    /// Whose answer this is: Call-ID and CSeq number.
-    waiting: Mutex<HashMap<(String, u32), Sender<Answer>>>,
+    waiting: Mutex<HashMap<Key, Sender<Heard>>>,
     complaints: Mutex<BTreeMap<String, u32>>,
     requests: Mutex<Vec<String>>,
+    pub(super) air: Mutex<Air>,
+    /// Something in `air` is not as it was.
+    pub(super) changed: Condvar,
 }
 
 impl Station {
     /// Errors: the address cannot be bound here, or there are no dice.
-    pub fn new(
-        name: &str,
-        address: SocketAddr,
-        registrar: SocketAddr,
-        dialect: Dialect,
-        cell: Cell,
-    ) -> io::Result<Station> {
+    pub fn new(name: &str, address: SocketAddr, proxies: Proxies, dialect: Dialect, cell: Cell) -> io::Result<Station> {
         let socket = UdpSocket::bind(address)?;
+        // The reader looks up this often whether a timer is due, or whether it shall end.
+        socket.set_read_timeout(Some(Duration::from_millis(10)))?;
         let own = socket.local_addr()?;
-        let shared = Arc::new(Shared::default());
         let identity = Mutex::new(Identity::new(dialect, own)?);
-        let reader = {
-            let (socket, shared) = (socket.try_clone()?, Arc::clone(&shared));
-            // The reader looks up this often whether it shall end.
-            socket.set_read_timeout(Some(Duration::from_millis(100)))?;
-            std::thread::Builder::new().name(format!("bts {name}")).spawn(move || read(&socket, &shared))?
-        };
-        Ok(Station {
-            name: name.to_owned(),
-            dialect,
-            cell,
-            own,
-            registrar,
+        let shared = Arc::new(Shared {
             socket,
-            identity,
-            shared,
-            reader: Some(reader),
-        })
+            own,
+            cell,
+            proxies,
+            closing: AtomicBool::new(false),
+            waiting: Mutex::default(),
+            complaints: Mutex::default(),
+            requests: Mutex::default(),
+            air: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        let reader = {
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new().name(format!("bts {name}")).spawn(move || shared.read())?
+        };
+        Ok(Station { name: name.to_owned(), dialect, identity, shared, reader: Some(reader) })
     }
 
     /// Where it listens, and what stands in its Contact.
     pub fn address(&self) -> SocketAddr {
-        self.own
+        self.shared.own
     }
 
     /// Power off and on: a new Call-ID and another CSeq; what was under way is forgotten.
     pub fn restart(&self) -> io::Result<()> {
-        *lock(&self.identity) = Identity::new(self.dialect, self.own)?;
+        *lock(&self.identity) = Identity::new(self.dialect, self.shared.own)?;
         lock(&self.shared.waiting).clear();
         Ok(())
     }
@@ -290,14 +278,17 @@ impl Station {
             took: Duration::ZERO,
         };
         self.legs(phone, &mut seen);
+        if matches!(seen.saw, Saw::Registered | Saw::LetIn { .. }) {
+            lock(&self.shared.air).numbers.insert(phone.imsi, seen.numbers.clone());
+        }
         seen.took = started.elapsed();
         seen
     }
 
     fn legs(&self, phone: &Phone, seen: &mut Registration) {
         let Some(first) = self.leg(&phone.imsi, None) else { return };
-        seen.code = Some(first.code);
-        let Some(challenge) = first.get("WWW-Authenticate").filter(|_| first.code == 401) else {
+        seen.code = Some(first.code());
+        let Some(challenge) = first.get("WWW-Authenticate").filter(|_| first.code() == 401) else {
             self.note(phone, &first, None, seen);
             if seen.saw == Saw::Registered && phone.has_key() {
                 seen.flaws.push("200 without a challenge, although the SIM has a key".into());
@@ -319,7 +310,7 @@ impl Station {
         let answer = authorization(self.dialect, &nonce, &phone.imsi, &sres);
         let second = self.leg(&phone.imsi, Some(&answer));
         seen.authorization = Some(answer);
-        seen.code = second.as_ref().map(|second| second.code);
+        seen.code = second.as_ref().map(Heard::code);
         let Some(second) = second else { return };
         self.note(phone, &second, vector.as_ref().map(|vector| vector.kc.hex()), seen);
     }
@@ -335,15 +326,15 @@ impl Station {
     /// IMSI DETACH: `expires=0`, "never with Authorization, once", and nobody looks at the answer (wire.md 1.3).
     pub fn detach(&self, imsi: &Imsi) {
         let (_, text) = self.request(imsi, None, 0);
-        self.send(&text);
+        self.shared.send(text.as_bytes(), self.shared.proxies.registration);
     }
 
     /// How an answer ends the updating. `authorized`: the REGISTER had an Authorization.
-    fn end_of(&self, answer: &Answer, authorized: bool) -> Saw {
-        if answer.code == 200 {
+    fn end_of(&self, answer: &Heard, authorized: bool) -> Saw {
+        if answer.code() == 200 {
             return Saw::Registered;
         }
-        if answer.code == 401
+        if answer.code() == 401
             && authorized
             && answer.get("WWW-Authenticate").is_some_and(|value| !read_nonce(self.dialect, value).is_empty())
         {
@@ -351,20 +342,20 @@ impl Station {
             // by FailMode ACCEPT, lets the phone in" (wire.md 1.5).
             return Saw::LetIn { why: "a second 401 with a nonce, after the Authorization" };
         }
-        Saw::Refused { cause: reject_cause(answer.code, answer.get("P-GSM-Reject-Cause")) }
+        Saw::Refused { cause: reject_cause(answer.code(), answer.get("P-GSM-Reject-Cause")) }
     }
 
     /// Reads the final answer: wire.md 1.6 and 1.7.
-    fn note(&self, phone: &Phone, answer: &Answer, kc: Option<String>, seen: &mut Registration) {
+    fn note(&self, phone: &Phone, answer: &Heard, kc: Option<String>, seen: &mut Registration) {
         seen.saw = self.end_of(answer, seen.authorization.is_some());
-        if let 201..=299 = answer.code {
-            seen.flaws.push(format!("{} where only 200 lets a phone in", answer.code));
+        if let 201..=299 = answer.code() {
+            seen.flaws.push(format!("{} where only 200 lets a phone in", answer.code()));
         }
-        if answer.code != 200 {
+        if answer.code() != 200 {
             return;
         }
         // OpenBTS does not look at it, but who else asks does (RFC 3261 §10.3 step 8).
-        let contact = format!("<sip:IMSI{}@{}>", phone.imsi, self.own);
+        let contact = format!("<sip:IMSI{}@{}>", phone.imsi, self.shared.own);
         if !answer.all("Contact").any(|value| value.contains(&contact)) {
             seen.flaws.push("200 without the Contact that was registered".into());
         }
@@ -390,25 +381,56 @@ impl Station {
     }
 
     /// One REGISTER and its final answer; `None` when there was none in time.
-    pub fn leg(&self, imsi: &Imsi, authorization: Option<&str>) -> Option<Answer> {
+    pub fn leg(&self, imsi: &Imsi, authorization: Option<&str>) -> Option<Heard> {
         let (key, text) = self.request(imsi, authorization, EXPIRES_S);
+        let to = self.shared.proxies.registration;
+        match self.dialect {
+            Dialect::V5 => self.transact(key, &text, to, &[0], ANSWER_WAIT),
+            Dialect::V4 => {
+                let count = (OLD_ANSWER_WAIT.as_millis() / OLD_RESEND.as_millis()) as u64;
+                let at_ms: Vec<u64> = (0..count).map(|turn| turn * OLD_RESEND.as_millis() as u64).collect();
+                self.transact(key, &text, to, &at_ms, OLD_ANSWER_WAIT)
+            }
+        }
+    }
+
+    /// Sends a request, at each of these times until something comes, and waits for its final answer: "1xx is ignored" (wire.md 1.2)
+    /// but that it stops the sending.
+    pub(super) fn transact(
+        &self,
+        key: Key,
+        text: &str,
+        to: SocketAddr,
+        at_ms: &[u64],
+        wait: Duration,
+    ) -> Option<Heard> {
         let (sender, receiver) = channel();
         lock(&self.shared.waiting).insert(key.clone(), sender);
-        let answer = match self.dialect {
-            Dialect::V5 => {
-                self.send(&text);
-                final_answer(&receiver, ANSWER_WAIT)
+        let started = Instant::now();
+        let mut sendings = at_ms.iter().map(|at_ms| Duration::from_millis(*at_ms)).peekable();
+        let answer = loop {
+            let elapsed = started.elapsed();
+            if elapsed >= wait {
+                break None;
             }
-            Dialect::V4 => (0..(OLD_ANSWER_WAIT.as_millis() / OLD_RESEND.as_millis())).find_map(|_| {
-                self.send(&text);
-                final_answer(&receiver, OLD_RESEND)
-            }),
+            if sendings.next_if(|at| *at <= elapsed).is_some() {
+                self.shared.send(text.as_bytes(), to);
+                continue;
+            }
+            let until = sendings.peek().copied().unwrap_or(wait).min(wait);
+            match receiver.recv_timeout(until - elapsed) {
+                Ok(answer) if answer.code() >= 200 => break Some(answer),
+                Ok(_) => while sendings.next().is_some() {},
+                Err(RecvTimeoutError::Timeout) => {}
+                // The station was restarted, and nobody waits any longer.
+                Err(RecvTimeoutError::Disconnected) => break None,
+            }
         };
         lock(&self.shared.waiting).remove(&key);
         answer
     }
 
-    fn request(&self, imsi: &Imsi, authorization: Option<&str>, expires_s: u32) -> ((String, u32), String) {
+    fn request(&self, imsi: &Imsi, authorization: Option<&str>, expires_s: u32) -> (Key, String) {
         let (call_id, cseq) = {
             let mut identity = lock(&self.identity);
             identity.cseq = identity.cseq.wrapping_add(1) & 0x7FFF_FFFF;
@@ -416,26 +438,20 @@ impl Station {
         };
         let register = Register {
             dialect: self.dialect,
-            registrar: self.registrar,
-            own: self.own,
-            cell: self.cell,
+            registrar: self.shared.proxies.registration,
+            own: self.shared.own,
+            cell: self.shared.cell,
             imsi,
             call_id: &call_id,
             cseq,
             tag: &letters(),
             branch: &letters(),
-            time_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64),
+            time_ms: now_ms(),
             expires_s,
             authorization,
         };
         let text = register.text();
-        ((call_id, cseq), text)
-    }
-
-    fn send(&self, text: &str) {
-        if let Err(error) = self.socket.send_to(text.as_bytes(), self.registrar) {
-            complain(&self.shared, format!("cannot send to {}: {error}", self.registrar));
-        }
+        ((call_id, cseq, "REGISTER"), text)
     }
 }
 
@@ -462,14 +478,19 @@ impl Identity {
     }
 }
 
-fn dice() -> io::Result<u128> {
+pub(super) fn dice() -> io::Result<u128> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;
     Ok(u128::from_be_bytes(bytes))
 }
 
+/// The base station's clock.
+pub(super) fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
 /// 16 lower-case letters: what a tag and a branch end with.
-fn letters() -> String {
+pub(super) fn letters() -> String {
     let mut dice = dice().unwrap_or_default();
     let mut text = String::with_capacity(16);
     for _ in 0..16 {
@@ -486,166 +507,134 @@ fn read_cnonce(value: &str) -> &str {
     rest.split([' ', ',', ';']).next().unwrap_or_default()
 }
 
-/// 1xx is ignored (wire.md 1.2).
-fn final_answer(receiver: &Receiver<Answer>, wait: Duration) -> Option<Answer> {
-    let until = Instant::now() + wait;
-    loop {
-        match receiver.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok(answer) if answer.code >= 200 => return Some(answer),
-            Ok(_) => {}
-            // Disconnected: the station was restarted, and nobody waits any longer.
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return None,
+// --- What comes in and goes out ----------------------------------------------------------------------------------------
+
+impl Shared {
+    fn read(&self) {
+        let mut buffer = vec![0; 65_536];
+        while !self.closing.load(Ordering::Relaxed) {
+            match self.socket.recv_from(&mut buffer) {
+                Ok((len, from)) => {
+                    if len >= READ_BYTES_MAX {
+                        self.complain(format!("a datagram of {READ_BYTES_MAX} bytes or more: the rest is lost"));
+                    }
+                    self.hear(from, &buffer[..len.min(READ_BYTES_MAX)]);
+                }
+                // A timeout, mostly; anything else must not make this loop spin.
+                Err(_) => std::thread::sleep(Duration::from_millis(1)),
+            }
+            self.tick();
         }
     }
-}
 
-// --- What comes in ----------------------------------------------------------------------------------------------------
-
-fn read(socket: &UdpSocket, shared: &Shared) {
-    let mut buffer = vec![0; 65_536];
-    while !shared.closing.load(Ordering::Relaxed) {
-        let Ok((len, from)) = socket.recv_from(&mut buffer) else {
-            // A timeout, mostly; anything else must not make this loop spin.
-            std::thread::sleep(Duration::from_millis(1));
-            continue;
+    fn hear(&self, from: SocketAddr, datagram: &[u8]) {
+        if datagram.trim_ascii().is_empty() {
+            return; // a keep-alive
+        }
+        let Some(heard) = Heard::parse(datagram) else {
+            return self.complain(format!("a datagram from {from} that is no SIP"));
         };
-        if len >= READ_BYTES_MAX {
-            complain(shared, format!("a datagram of {READ_BYTES_MAX} bytes or more: the rest is lost"));
-        }
-        hear(socket, shared, from, &buffer[..len.min(READ_BYTES_MAX)]);
-    }
-}
-
-fn hear(socket: &UdpSocket, shared: &Shared, from: SocketAddr, datagram: &[u8]) {
-    if datagram.trim_ascii().is_empty() {
-        return; // a keep-alive
-    }
-    let Some((start, headers)) = split(datagram) else {
-        return complain(shared, format!("a datagram from {from} that is no SIP"));
-    };
-    for (name, value) in &headers {
-        if ["c", "l", "k", "s"].iter().any(|short| name.eq_ignore_ascii_case(short)) {
-            complain(shared, format!("the compact header name {name:?}, which no OpenBTS knows"));
-        }
-        let is_party = ["To", "From", "t", "f"].iter().any(|party| name.eq_ignore_ascii_case(party));
-        let tag = value.split_once(";tag=").map(|(_, tag)| tag);
-        if is_party && tag.is_some_and(|tag| tag.contains(';')) {
-            // "Parameters after `;tag=` in From/To are taken into the tag" (wire.md 2).
-            complain(shared, format!("a parameter after the tag in {name}"));
-        }
-    }
-    match start.strip_prefix("SIP/2.0 ") {
-        Some(status) => answered(shared, from, status, headers),
-        None => asked(socket, shared, &start, &headers),
-    }
-}
-
-/// "Transaction match of the answer: Call-ID + CSeq method + CSeq number only; Via, branch, tags are ignored" (wire.md 1.2).
-fn answered(shared: &Shared, from: SocketAddr, status: &str, headers: Vec<(String, String)>) {
-    let (code, phrase) = status.split_once(' ').unwrap_or((status, ""));
-    let Ok(code @ 100..=699) = code.parse::<u16>() else {
-        return complain(shared, format!("an answer from {from} without a code"));
-    };
-    let answer = Answer { code, phrase: phrase.to_owned(), headers };
-    let cseq = answer.get("CSeq").and_then(|value| value.split_once(' '));
-    let (Some((number, method)), Some(call_id)) = (cseq, answer.get("Call-ID")) else {
-        return complain(shared, format!("an answer from {from} without Call-ID or CSeq"));
-    };
-    let (Ok(number), "REGISTER") = (number.parse(), method.trim()) else { return };
-    if !answer.get("To").is_some_and(|to| to.contains("sip:IMSI")) {
-        complain(shared, "an answer whose To has no user that begins with IMSI".into());
-    }
-    let key = (call_id.to_owned(), number);
-    // Nobody waits for the answer to a detach, or for one that comes too late.
-    if let Some(waiting) = lock(&shared.waiting).get(&key) {
-        // It gave up in this very moment.
-        let _ = waiting.send(answer);
-    }
-}
-
-/// "any request outside a dialog except INVITE and MESSAGE gets `404 Not Found`"; an INVITE finds nobody who answers the paging,
-/// and a MESSAGE for an absent phone is not answered at all (wire.md 2, 3.3, 4.2). Calls and texts come with a later issue.
-fn asked(socket: &UdpSocket, shared: &Shared, start: &str, headers: &[(String, String)]) {
-    let method = start.split(' ').next().unwrap_or_default();
-    {
-        let mut requests = lock(&shared.requests);
-        if requests.len() < COMPLAINT_COUNT_MAX {
-            requests.push(method.to_owned());
-        }
-    }
-    let (status, reason) = match method {
-        "ACK" | "MESSAGE" => return,
-        "INVITE" => ("480 No_Paging_Response", "Reason: Q.850;cause=27 ;text=\"No_Paging_Response\"\r\n"),
-        _ => ("404 Not Found", ""),
-    };
-    let all = |name: &str| -> Vec<&str> {
-        let hit = |key: &str| key.eq_ignore_ascii_case(name) || compact(name).is_some_and(|short| key == short);
-        headers.iter().filter(|(key, _)| hit(key)).map(|(_, value)| value.as_str()).collect()
-    };
-    let first = |name: &str| all(name).first().copied().unwrap_or_default().to_owned();
-    // "Several Vias come back folded into one comma-separated Via header" (wire.md 2).
-    let vias = all("Via").join(",");
-    let mut text = format!("SIP/2.0 {status}\r\n");
-    for (name, value) in [
-        ("To", format!(" {}", first("To"))),
-        ("From", format!(" {}", first("From"))),
-        ("Via", vias.clone()),
-        ("Call-ID", first("Call-ID")),
-        ("CSeq", first("CSeq")),
-    ] {
-        let _ = write!(text, "{name}: {value}\r\n");
-    }
-    let _ = write!(
-        text,
-        "{reason}User-Agent: OpenBTS 5.0-master Build Date 2026-11-21T11:58:28\r\nContent-Length: 0\r\n\r\n"
-    );
-    // "Answers go to the sent-by of the top Via (port default 5060), not to the source address; no IPv6, no names" (wire.md 2).
-    let sent_by = vias.split([';', ',']).next().and_then(|top| top.split_ascii_whitespace().nth(1)).unwrap_or_default();
-    let to = sent_by.parse::<SocketAddr>().or_else(|_| format!("{sent_by}:5060").parse());
-    match to {
-        Ok(to) => {
-            if let Err(error) = socket.send_to(text.as_bytes(), to) {
-                complain(shared, format!("cannot send to {to}: {error}"));
+        for (name, value) in &heard.headers {
+            if ["c", "l", "k", "s"].iter().any(|short| name.eq_ignore_ascii_case(short)) {
+                self.complain(format!("the compact header name {name:?}, which no OpenBTS knows"));
+            }
+            let is_party = ["To", "From", "t", "f"].iter().any(|party| name.eq_ignore_ascii_case(party));
+            if is_party && tag_of(value).contains(';') {
+                // "Parameters after `;tag=` in From/To are taken into the tag" (wire.md 2).
+                self.complain(format!("a parameter after the tag in {name}"));
             }
         }
-        Err(_) => complain(shared, format!("a {method} whose top Via names no address")),
+        if heard.method().is_empty() { self.answered(from, heard) } else { self.asked(heard) }
     }
-}
 
-/// Start line and headers; lines that begin with a blank belong to the one before.
-fn split(datagram: &[u8]) -> Option<(String, Vec<(String, String)>)> {
-    let text = String::from_utf8_lossy(datagram);
-    let head = text.split("\r\n\r\n").next()?.trim_start();
-    let mut lines = head.split("\r\n");
-    let start = lines.next()?.to_owned();
-    if !start.contains("SIP/2.0") {
-        return None;
+    /// "Transaction match of the answer: Call-ID + CSeq method + CSeq number only" (wire.md 1.2).
+    fn answered(&self, from: SocketAddr, answer: Heard) {
+        if answer.code() == 0 {
+            return self.complain(format!("an answer from {from} without a code"));
+        }
+        let (Some((number, method)), Some(call_id)) = (answer.cseq(), answer.get("Call-ID")) else {
+            return self.complain(format!("an answer from {from} without Call-ID or CSeq"));
+        };
+        let method = match method {
+            "INVITE" => return self.invite_answered(&answer, number),
+            "REGISTER" => "REGISTER",
+            "MESSAGE" => "MESSAGE",
+            "BYE" => "BYE",
+            "CANCEL" => "CANCEL",
+            _ => return,
+        };
+        if method == "REGISTER" && !answer.get("To").is_some_and(|to| to.contains("sip:IMSI")) {
+            self.complain("an answer whose To has no user that begins with IMSI".into());
+        }
+        let key = (call_id.to_owned(), number, method);
+        // Nobody waits for the answer to a detach, or for one that comes too late.
+        if let Some(waiting) = lock(&self.waiting).get(&key) {
+            // It gave up in this very moment.
+            let _ = waiting.send(answer);
+        }
     }
-    let mut headers: Vec<(String, String)> = Vec::new();
-    for line in lines {
-        match headers.last_mut() {
-            Some((_, value)) if line.starts_with([' ', '\t']) => {
-                value.push(' ');
-                value.push_str(line.trim());
+
+    /// "any request outside a dialog except INVITE and MESSAGE gets `404 Not Found`" (wire.md 2).
+    fn asked(&self, request: Heard) {
+        {
+            let mut requests = lock(&self.requests);
+            if requests.len() < COMPLAINT_COUNT_MAX {
+                requests.push(request.method().to_owned());
             }
+        }
+        match request.method() {
+            "INVITE" => self.invited(request),
+            "ACK" => self.acknowledged(&request),
+            "BYE" => self.hung_up(&request),
+            "CANCEL" => self.cancelled(&request),
+            "MESSAGE" => self.texted(request),
             _ => {
-                let (name, value) = line.split_once(':')?;
-                headers.push((name.trim().to_owned(), value.trim().to_owned()));
+                self.reply(&request, "404 Not Found", "", "", b"");
             }
         }
     }
-    Some((start, headers))
-}
 
-fn complain(shared: &Shared, what: String) {
-    let mut complaints = lock(&shared.complaints);
-    if complaints.len() < COMPLAINT_COUNT_MAX || complaints.contains_key(&what) {
-        *complaints.entry(what).or_default() += 1;
+    /// An answer, sent as an OpenBTS does: "Several Vias come back folded into one comma-separated Via header"; "Answers go to the
+    /// sent-by of the top Via, not to the source address" (wire.md 2). `tag` is for To where it has none; empty: none.
+    pub(super) fn reply(&self, request: &Heard, status: &str, tag: &str, more: &str, body: &[u8]) -> Vec<u8> {
+        let mut text = format!("SIP/2.0 {status}\r\n");
+        let to = request.get("To").unwrap_or_default();
+        let tag = if tag.is_empty() || to.contains(";tag=") { String::new() } else { format!(";tag={tag}") };
+        for (name, value) in [
+            ("To", format!(" {to}{tag}")),
+            ("From", format!(" {}", request.get("From").unwrap_or_default())),
+            ("Via", request.vias()),
+            ("Call-ID", request.call_id().to_owned()),
+            ("CSeq", request.get("CSeq").unwrap_or_default().to_owned()),
+        ] {
+            let _ = write!(text, "{name}: {value}\r\n");
+        }
+        let _ = write!(text, "{more}User-Agent: {USER_AGENT}\r\nContent-Length: {}\r\n\r\n", body.len());
+        let mut datagram = text.into_bytes();
+        datagram.extend_from_slice(body);
+        match request.sent_by() {
+            Some(to) => self.send(&datagram, to),
+            None => self.complain(format!("a {} whose top Via names no address", request.method())),
+        }
+        datagram
+    }
+
+    pub(super) fn send(&self, datagram: &[u8], to: SocketAddr) {
+        if let Err(error) = self.socket.send_to(datagram, to) {
+            self.complain(format!("cannot send to {to}: {error}"));
+        }
+    }
+
+    pub(super) fn complain(&self, what: String) {
+        let mut complaints = lock(&self.complaints);
+        if complaints.len() < COMPLAINT_COUNT_MAX || complaints.contains_key(&what) {
+            *complaints.entry(what).or_default() += 1;
+        }
     }
 }
 
 /// A phone's thread that panicked leaves nothing half done under these locks.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -785,7 +774,8 @@ mod tests {
         let asker = UdpSocket::bind("127.0.0.1:0").unwrap();
         asker.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         let own = asker.local_addr().unwrap();
-        let station = Station::new("hill", "127.0.0.1:0".parse().unwrap(), own, Dialect::V5, CELL).unwrap();
+        let proxies = Proxies { registration: own, speech: own, texts: own };
+        let station = Station::new("hill", "127.0.0.1:0".parse().unwrap(), proxies, Dialect::V5, CELL).unwrap();
         let request = format!(
             "OPTIONS sip:{} SIP/2.0\r\nVia: SIP/2.0/UDP {own};branch=z9hG4bKa\r\nVia: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bKb\r\n\
              To: <sip:x>\r\nFrom: <sip:y>;tag=1\r\nCall-ID: c\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n",

@@ -8,33 +8,47 @@
 //! | file | its question |
 //! |---|---|
 //! | [`bts`] | what does a base station send, and misread |
+//! | [`call`], [`text`], [`air`] | what does it do with calls and texts, and when |
+//! | [`heard`], `rp`, [`rtp`] | how does it read SIP, a short message, speech |
 //! | [`phone`] | what is on a SIM, and what did its phone see |
-//! | [`pbx`] | what is a caller told |
+//! | [`pbx`], [`trunk`] | what is a caller told; who answers outside |
+//! | `scenes` | who calls and texts whom, and what must each see |
 //! | [`finder`] | what does the zone tell |
 //! | [`report`] | how is it shown |
 
 // The rehearsal stands outside of the box: it has sockets, threads and a clock of its own.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod air;
 pub mod bts;
+pub mod call;
 pub mod finder;
+pub mod heard;
 pub mod pbx;
 pub mod phone;
 pub mod report;
+mod rp;
+pub mod rtp;
+mod scenes;
+pub mod text;
+pub mod trunk;
 
 use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bts::{Cell, Dialect, Station};
+use air::Manner;
+use bts::{Cell, Dialect, Proxies, Station};
 use finder::{Finder, Nothing};
 use pbx::{Pbx, Told};
 use phone::{Phone, Registration, Saw};
 pub use phone::{SIM_COUNT_MAX, Sim, sims};
-pub use report::{Report, Row};
+pub use report::{Act, Report, Row, SceneRow};
+use scenes::{Actor, Company, Presence};
+use trunk::Exchange;
 
 use crate::ident::{Imsi, Msisdn};
 
@@ -62,8 +76,27 @@ pub struct Plan {
     pub stations: Vec<(String, SocketAddr)>,
     /// The address to bind as a PBX; the box must have it as a trunk.
     pub trunk: SocketAddr,
+    /// `None`: nobody calls or texts.
+    pub talk: Option<Talk>,
     /// As provisioned in the box. The last IMSIs of their network (MCC and MNC, then nines) play the strangers.
     pub sims: Vec<Sim>,
+}
+
+/// What calls and texts need beside the phones.
+#[derive(Clone, Debug)]
+pub struct Talk {
+    /// Where base stations send texts: port 5063 of the box.
+    pub texts: SocketAddr,
+    /// The location area of each base station, where it has one.
+    pub areas: Vec<Option<String>>,
+    /// Numbers with these first digits, and four more, go out to [`Plan::trunk`].
+    pub outside: Option<String>,
+    /// A number that is nobody's and goes to no trunk.
+    pub nobody: Option<String>,
+    /// A number that is nobody's and goes to no trunk that takes texts.
+    pub nobody_text: Option<String>,
+    /// After so much silence of a phone that was sent a text the box must take it for absent.
+    pub silence: Duration,
 }
 
 /// Nothing new begins after this time.
@@ -109,6 +142,8 @@ impl Role {
 /// One phone in the play, and what became of it.
 struct Part {
     sim: Sim,
+    /// Among the SIMs.
+    place: usize,
     role: Role,
     phone: Phone,
     home: usize,
@@ -139,7 +174,9 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&str)) -> Report {
         let dialect = if index % 2 == 0 { Dialect::V5 } else { Dialect::V4 };
         // "Unique LAC per BTS is needed" (wire.md 8).
         let cell = Cell { mcc: "001", mnc: "01", lac: 1000 + index as u16, ci: 10 };
-        match Station::new(name, *address, plan.front, dialect, cell) {
+        let texts = plan.talk.as_ref().map_or(plan.calls, |talk| talk.texts);
+        let proxies = Proxies { registration: plan.front, speech: plan.calls, texts };
+        match Station::new(name, *address, proxies, dialect, cell) {
             Ok(station) => stations.push(station),
             Err(error) => return Report::failed(format!("the base station {name} cannot use {address}: {error}")),
         }
@@ -155,6 +192,18 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&str)) -> Report {
         }
         stage.move_on(&mut parts, progress);
         stage.look_up(&mut parts, &mut report, progress);
+        // An OPTIONS only asks whether it is alive, and a text may be left from an earlier rehearsal; until here nobody calls.
+        for station in &stations {
+            let unasked: Vec<String> = station.requests();
+            let unasked: Vec<&str> =
+                unasked.iter().map(String::as_str).filter(|method| !["OPTIONS", "MESSAGE"].contains(method)).collect();
+            if !unasked.is_empty() {
+                report.failures.push(format!("{} was sent {}", station.name, unasked.join(", ")));
+            }
+        }
+        if let Some(talk) = &plan.talk {
+            stage.talk(talk, &parts, &mut report, progress);
+        }
     } else {
         report.failures.push(format!("the box does not answer at {}", plan.front));
     }
@@ -231,6 +280,7 @@ impl Stage<'_> {
             };
             Part {
                 sim: sim.clone(),
+                place,
                 role,
                 phone,
                 home,
@@ -270,6 +320,7 @@ impl Stage<'_> {
             judge(part, &seen, goes_in, "");
             if seen.saw == Saw::Registered {
                 part.at = Some(part.home);
+                station.camp(&part.phone.imsi, Manner::Answers);
             }
             part.first = Some(seen);
         });
@@ -297,6 +348,8 @@ impl Stage<'_> {
                 if seen.saw == Saw::Registered {
                     part.at = Some(part.next);
                     part.row.station.clone_from(&station.name);
+                    self.stations[part.home].leave(&part.phone.imsi);
+                    station.camp(&part.phone.imsi, Manner::Answers);
                     if late_detach {
                         self.stations[part.home].detach(&part.phone.imsi);
                         part.row.moved = format!("to {}, late detach", station.name);
@@ -314,6 +367,7 @@ impl Stage<'_> {
             }
             Role::Detaches => {
                 station.detach(&part.phone.imsi);
+                station.leave(&part.phone.imsi);
                 part.row.moved = "switched off".into();
                 part.row.saw += "; switched off";
                 part.at = None;
@@ -394,6 +448,57 @@ impl Stage<'_> {
         }
     }
 
+    /// Fourth act: they call and text each other, and the world outside.
+    fn talk(&self, talk: &Talk, parts: &[Part], report: &mut Report, progress: &mut dyn FnMut(&str)) {
+        let pbx = match Exchange::new(self.plan.trunk) {
+            Ok(pbx) => Some(pbx),
+            Err(error) => {
+                report.failures.push(format!("the PBX cannot use {}: {error}", self.plan.trunk));
+                None
+            }
+        };
+        let mut dice = [0; 4];
+        if let Err(error) = getrandom::fill(&mut dice) {
+            report.failures.push(format!("no dice: {error}"));
+        }
+        let mut actors = Vec::new();
+        for part in parts {
+            let Some(number) = part.sim.msisdn else { continue };
+            let (at, presence) = match (part.role, part.at) {
+                (Role::Forged | Role::Stranger, _) => continue,
+                (Role::Detaches, _) if part.met_the_box => (part.home, Presence::Off),
+                (Role::Stays, Some(at)) if part.place % 10 == 5 => (at, Presence::Silent),
+                (_, Some(at)) => (at, Presence::Here),
+                (_, None) => continue,
+            };
+            if presence == Presence::Silent {
+                self.stations[at].leave(&part.phone.imsi);
+            }
+            actors.push(Actor {
+                imsi: part.phone.imsi,
+                number: number.to_string(),
+                phone: part.phone.clone(),
+                at: AtomicUsize::new(at),
+                presence,
+            });
+        }
+        let started = Instant::now();
+        let company = Company {
+            stations: self.stations,
+            areas: &talk.areas,
+            talk,
+            calls: self.plan.calls,
+            domain: &self.plan.domain,
+            actors,
+            pbx,
+            patience: &self.patience,
+            run: format!("{:08x}", u32::from_be_bytes(dice)),
+        };
+        report.scenes = company.play(progress);
+        report.failures.extend(company.leftovers());
+        report.talked_in = started.elapsed();
+    }
+
     /// A number that nobody has; no phone goes with it.
     fn foreigner(&self) -> Part {
         let taken = |number: &Msisdn| self.plan.sims.iter().any(|sim| sim.msisdn == Some(*number));
@@ -410,6 +515,7 @@ impl Stage<'_> {
         let phone = Phone::new(&sim);
         Part {
             sim,
+            place: 0,
             role: Role::Stranger,
             phone,
             home: 0,
@@ -601,17 +707,15 @@ fn finish(parts: Vec<Part>, stations: &[Station], mut report: Report) -> Report 
         for (what, count) in station.complaints() {
             report.failures.push(format!("{} stumbled {count} times over {what}", station.name));
         }
-        // An OPTIONS only asks whether it is alive; nobody calls or texts in this play.
-        let unasked: Vec<String> = station.requests().into_iter().filter(|method| method != "OPTIONS").collect();
-        if !unasked.is_empty() {
-            report.failures.push(format!("{} was sent {}", station.name, unasked.join(", ")));
-        }
     }
     let mut of_rows = Vec::new();
     for part in parts {
         let who = part.row.imsi.clone().or_else(|| part.row.msisdn.clone()).unwrap_or_default();
         of_rows.extend(part.row.faults.iter().map(|fault| format!("{who}: {fault}")));
         report.rows.push(part.row);
+    }
+    for row in &report.scenes {
+        of_rows.extend(row.faults.iter().map(|fault| format!("{} to {}, {}: {fault}", row.from, row.to, row.scene)));
     }
     report.failures.splice(..0, of_rows);
     report

@@ -1,7 +1,7 @@
 //! A PBX that calls the phones: a well-formed INVITE, the answer read, an ACK.
 //!
 //! Knows: RFC 3261 by way of rsip, on purpose another parser and writer than the box's own. Does not know: who should be where.
-//! It does not call the phone it is redirected to; calls come with a later issue.
+//! It does not call the phone it is redirected to: [`super::trunk`] does.
 //! Limits: one INVITE at a time, [`ANSWER_WAIT`] each.
 //! Read first: RFC 3261 §8.1.3.4, §17.1.1.
 
@@ -81,47 +81,27 @@ impl Pbx {
             Ok(None) => return Told::NoAnswer,
             Err(error) => return Told::Unreadable(error.to_string()),
         };
-        self.acknowledge(to, &invite, &response);
+        acknowledge(&self.socket, to, &invite, &response);
         read(&response)
     }
 
     fn invite(&self, uri: &str) -> Result<Request, rsip::Error> {
-        let callee = Uri::try_from(uri)?;
-        let own = |user: &str| Uri {
-            scheme: Some(rsip::Scheme::Sip),
-            auth: Some((user, None::<String>).into()),
-            host_with_port: self.own.into(),
-            ..Uri::default()
-        };
         let (count, run) = (self.call_count, self.run);
-        let body = format!(
-            "v=0\r\no=pbx {count} 1 IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\nm=audio 16484 RTP/AVP 3\r\na=rtpmap:3 GSM/8000\r\n",
-            ip = self.own.ip()
-        )
-        .into_bytes();
-        let via = rsip::typed::Via {
-            version: Version::V2,
-            transport: rsip::Transport::Udp,
-            uri: Uri { host_with_port: self.own.into(), ..Uri::default() },
-            params: vec![Param::Branch(format!("z9hG4bK{run:016x}{count}").into())],
+        let draft = Draft {
+            own: self.own,
+            uri: Uri::try_from(uri)?,
+            user: "rehearsal".into(),
+            branch: format!("z9hG4bK{run:016x}{count}"),
+            tag: format!("{run:x}"),
+            call_id: format!("{run:016x}-{count}@{}", self.own.ip()),
+            cseq: 1,
+            body: format!(
+                "v=0\r\no=pbx {count} 1 IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\nm=audio 16484 RTP/AVP 3\r\na=rtpmap:3 GSM/8000\r\n",
+                ip = self.own.ip()
+            )
+            .into_bytes(),
         };
-        let from = rsip::typed::From {
-            display_name: Some("Rehearsal".into()),
-            uri: own("rehearsal"),
-            params: vec![Param::Tag(format!("{run:x}").into())],
-        };
-        let mut headers = Headers::default();
-        headers.push(via.into());
-        headers.push(rsip::headers::MaxForwards::default().into());
-        headers.push(from.into());
-        headers.push(rsip::typed::To { display_name: None, uri: callee.clone(), params: Vec::new() }.into());
-        headers.push(Header::CallId(format!("{run:016x}-{count}@{}", self.own.ip()).into()));
-        headers.push(rsip::typed::CSeq { seq: 1, method: Method::Invite }.into());
-        headers.push(rsip::typed::Contact { display_name: None, uri: own("rehearsal"), params: Vec::new() }.into());
-        headers.push(Header::UserAgent("encamp rehearse".into()));
-        headers.push(Header::ContentType("application/sdp".into()));
-        headers.push(Header::ContentLength(body.len().to_string().into()));
-        Ok(Request { method: Method::Invite, uri: callee, version: Version::V2, headers, body })
+        Ok(draft.invite())
     }
 
     /// Sends, again and again where nothing comes, and waits for the final answer to this INVITE.
@@ -158,27 +138,74 @@ impl Pbx {
             }
         }
     }
+}
 
-    /// "The ACK request … MUST contain … the same branch, Call-ID, From and Request-URI as the INVITE, To of the response" (RFC
-    /// 3261 §17.1.1.3). A box that redirects is stateless and drops it.
-    fn acknowledge(&self, to: SocketAddr, invite: &Request, response: &Response) {
+/// An INVITE before it is text.
+pub(super) struct Draft {
+    pub own: SocketAddr,
+    pub uri: Uri,
+    /// Who calls, as a number or a name.
+    pub user: String,
+    pub branch: String,
+    pub tag: String,
+    pub call_id: String,
+    pub cseq: u32,
+    pub body: Vec<u8>,
+}
+
+impl Draft {
+    pub fn invite(self) -> Request {
+        let Draft { own, uri, user, branch, tag, call_id, cseq, body } = self;
+        let address = Uri {
+            scheme: Some(rsip::Scheme::Sip),
+            auth: Some((user.as_str(), None::<String>).into()),
+            host_with_port: own.into(),
+            ..Uri::default()
+        };
+        let via = rsip::typed::Via {
+            version: Version::V2,
+            transport: rsip::Transport::Udp,
+            uri: Uri { host_with_port: own.into(), ..Uri::default() },
+            params: vec![Param::Branch(branch.into())],
+        };
+        let from =
+            rsip::typed::From { display_name: Some(user), uri: address.clone(), params: vec![Param::Tag(tag.into())] };
         let mut headers = Headers::default();
-        for header in invite.headers.iter() {
-            match header {
-                Header::Via(_) | Header::MaxForwards(_) | Header::From(_) | Header::CallId(_) => {
-                    headers.push(header.clone());
-                }
-                Header::To(_) => headers.push(response.to_header().map_or(header.clone(), |to| to.clone().into())),
-                Header::CSeq(_) => headers.push(rsip::typed::CSeq { seq: 1, method: Method::Ack }.into()),
-                _ => {}
-            }
-        }
-        headers.push(rsip::headers::ContentLength::default().into());
-        let ack =
-            Request { method: Method::Ack, uri: invite.uri.clone(), version: Version::V2, headers, body: Vec::new() };
-        // Nobody answers an ACK; one that is lost does no harm here.
-        let _ = self.socket.send_to(&Vec::from(ack), to);
+        headers.push(via.into());
+        headers.push(rsip::headers::MaxForwards::default().into());
+        headers.push(from.into());
+        headers.push(rsip::typed::To { display_name: None, uri: uri.clone(), params: Vec::new() }.into());
+        headers.push(Header::CallId(call_id.into()));
+        headers.push(rsip::typed::CSeq { seq: cseq, method: Method::Invite }.into());
+        headers.push(rsip::typed::Contact { display_name: None, uri: address, params: Vec::new() }.into());
+        headers.push(Header::UserAgent("encamp rehearse".into()));
+        headers.push(Header::ContentType("application/sdp".into()));
+        headers.push(Header::ContentLength(body.len().to_string().into()));
+        Request { method: Method::Invite, uri, version: Version::V2, headers, body }
     }
+}
+
+/// "The ACK request … MUST contain … the same branch, Call-ID, From and Request-URI as the INVITE, To of the response" (RFC 3261
+/// §17.1.1.3). A box that redirects is stateless and drops it.
+pub(super) fn acknowledge(socket: &UdpSocket, to: SocketAddr, invite: &Request, response: &Response) {
+    let mut headers = Headers::default();
+    for header in invite.headers.iter() {
+        match header {
+            Header::Via(_) | Header::MaxForwards(_) | Header::From(_) | Header::CallId(_) => {
+                headers.push(header.clone());
+            }
+            Header::To(_) => headers.push(response.to_header().map_or(header.clone(), |to| to.clone().into())),
+            Header::CSeq(cseq) => {
+                let seq = cseq.typed().map_or(1, |cseq| cseq.seq);
+                headers.push(rsip::typed::CSeq { seq, method: Method::Ack }.into());
+            }
+            _ => {}
+        }
+    }
+    headers.push(rsip::headers::ContentLength::default().into());
+    let ack = Request { method: Method::Ack, uri: invite.uri.clone(), version: Version::V2, headers, body: Vec::new() };
+    // Nobody answers an ACK; one that is lost does no harm here.
+    let _ = socket.send_to(&Vec::from(ack), to);
 }
 
 /// "a response matches a client transaction if its branch … is the same" (RFC 3261 §17.1.3); here with the Call-ID as well.
@@ -192,7 +219,7 @@ fn is_for(response: &Response, invite: &Request) -> bool {
     same_branch && call_id(response.call_id_header()) == call_id(invite.call_id_header())
 }
 
-fn read(response: &Response) -> Told {
+pub(super) fn read(response: &Response) -> Told {
     let code = response.status_code.code();
     // "…the UAS MUST add a tag to the To header field in the response" (RFC 3261 §8.2.6.2, all but 100).
     let to = response.to_header().ok().and_then(|to| to.typed().ok());

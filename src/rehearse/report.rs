@@ -36,10 +36,46 @@ impl Row {
     }
 }
 
+/// What a scene is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Act {
+    #[default]
+    Call,
+    Text,
+}
+
+/// One call or text between two phones, or between a phone and the trunk.
+#[derive(Clone, Debug, Default)]
+pub struct SceneRow {
+    pub act: Act,
+    /// Number and cell of each end.
+    pub from: String,
+    pub from_cell: String,
+    pub to: String,
+    pub to_cell: String,
+    pub scene: String,
+    pub expected: String,
+    /// What the phones saw, in order.
+    pub saw: String,
+    /// From dialling to the ringing, or to the refusal; from the 202, or the return of the phone, to the text.
+    pub took: Option<Duration>,
+    /// What was wrong; empty: as it should be.
+    pub faults: Vec<String>,
+}
+
+impl SceneRow {
+    pub fn ok(&self) -> bool {
+        self.faults.is_empty()
+    }
+}
+
 /// The whole rehearsal.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     pub rows: Vec<Row>,
+    pub scenes: Vec<SceneRow>,
+    /// All calls and texts together.
+    pub talked_in: Duration,
     /// Everything that failed, of rows and of the whole; empty: the box is right.
     pub failures: Vec<String>,
     pub phones: u32,
@@ -98,22 +134,11 @@ impl Report {
             })
             .collect();
         let mut text = String::new();
-        if !rows.is_empty() {
-            let width = |column: usize| {
-                let cells = rows.iter().map(|row| row[column].chars().count());
-                cells.chain([head[column].len()]).max().unwrap_or(0)
-            };
-            let widths: Vec<usize> = (0..head.len()).map(width).collect();
-            let mut line = |cells: &[&str]| {
-                let padded: Vec<String> =
-                    cells.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}")).collect();
-                let _ = writeln!(text, "{}", padded.join("  ").trim_end());
-            };
-            line(&head);
-            for row in &rows {
-                line(&row.each_ref().map(String::as_str));
-            }
-            text.push('\n');
+        lay_out(&mut text, &head, &rows);
+        for (act, what) in [(Act::Call, ["caller", "called"]), (Act::Text, ["sender", "recipient"])] {
+            let rows: Vec<[String; 8]> = self.acts(act).map(scene_cells).collect();
+            let head = [what[0], "cell", what[1], "cell", "scene", "what was seen", "after", "verdict"];
+            lay_out(&mut text, &head, &rows);
         }
         if !self.registrations.is_empty() {
             let _ = writeln!(
@@ -127,8 +152,17 @@ impl Report {
                 self.slowest_ms(),
             );
         }
+        if !self.scenes.is_empty() {
+            let _ = writeln!(
+                text,
+                "{} and {} in {:.0} s.",
+                counted(self.acts(Act::Call).count(), "call"),
+                counted(self.acts(Act::Text).count(), "text"),
+                self.talked_in.as_secs_f64(),
+            );
+        }
         if self.ok() {
-            let _ = writeln!(text, "All {} rows are as they should be.", self.rows.len());
+            let _ = writeln!(text, "All {} rows are as they should be.", self.rows.len() + self.scenes.len());
         } else {
             let _ = writeln!(text, "FAILED, {} in all:", self.failures.len());
             for failure in &self.failures {
@@ -138,7 +172,12 @@ impl Report {
         text
     }
 
-    /// `{rows: [{imsi, msisdn, station, expected, saw, dns, redirect, ok, ms, faults}], summary: {..}}`.
+    fn acts(&self, act: Act) -> impl Iterator<Item = &SceneRow> {
+        self.scenes.iter().filter(move |row| row.act == act)
+    }
+
+    /// `{rows: [{imsi, msisdn, station, expected, saw, dns, redirect, ok, ms, faults}], calls: [{from, from_cell, to, to_cell, scene,
+    /// expected, saw, ok, ms, faults}], texts: the same, summary: {..}}`.
     pub fn to_json(&self) -> Value {
         let rows: Vec<Value> = self
             .rows
@@ -151,9 +190,24 @@ impl Report {
                 })
             })
             .collect();
+        let scenes = |act: Act| -> Vec<Value> {
+            let scene = |row: &SceneRow| {
+                json!({
+                    "from": row.from, "from_cell": some(&row.from_cell), "to": row.to, "to_cell": some(&row.to_cell),
+                    "scene": row.scene, "expected": row.expected, "saw": some(&row.saw), "ok": row.ok(),
+                    "ms": row.took.map(|took| rounded(ms(took))), "faults": row.faults,
+                })
+            };
+            self.acts(act).map(scene).collect()
+        };
+        let failed = |act: Act| self.acts(act).filter(|row| !row.ok()).count();
         json!({
             "rows": rows,
+            "calls": scenes(Act::Call),
+            "texts": scenes(Act::Text),
             "summary": {
+                "calls": self.acts(Act::Call).count(), "calls_failed": failed(Act::Call),
+                "texts": self.acts(Act::Text).count(), "texts_failed": failed(Act::Text),
                 "ok": self.ok(), "phones": self.phones, "stations": self.stations, "rows": self.rows.len(),
                 "rows_failed": self.rows.iter().filter(|row| !row.ok()).count(), "failures": self.failures,
                 "registrations": self.registrations.len(),
@@ -162,6 +216,41 @@ impl Report {
             },
         })
     }
+}
+
+/// A table whose columns stand below one another, and an empty line; nothing where there are no rows.
+fn lay_out(text: &mut String, head: &[&str; 8], rows: &[[String; 8]]) {
+    if rows.is_empty() {
+        return;
+    }
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([head[column].len()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let mut line = |cells: &[&str]| {
+        let padded: Vec<String> = cells.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}")).collect();
+        let _ = writeln!(text, "{}", padded.join("  ").trim_end());
+    };
+    line(head);
+    for row in rows {
+        line(&row.each_ref().map(String::as_str));
+    }
+    text.push('\n');
+}
+
+fn scene_cells(row: &SceneRow) -> [String; 8] {
+    let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
+    [
+        or_dash(&row.from),
+        or_dash(&row.from_cell),
+        or_dash(&row.to),
+        or_dash(&row.to_cell),
+        or_dash(&row.scene),
+        or_dash(&row.saw),
+        row.took.map_or_else(|| "-".to_owned(), |took| format!("{:.1} s", took.as_secs_f64())),
+        if row.ok() { "ok" } else { "FAILED" }.to_owned(),
+    ]
 }
 
 fn counted(count: usize, what: &str) -> String {

@@ -7,12 +7,16 @@ use std::io::{IsTerminal as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use super::commands::{Failure, ask_running, load, say};
 use super::files;
-use crate::config::{Settings, Transport};
-use crate::rehearse::{Plan, run, sims};
+use crate::config::{Settings, Transport, Trunk, TrunkMode};
+use crate::ident::Msisdn;
+use crate::rehearse::{Plan, Talk, run, sims};
 
+/// "30 s of silence means absent", and a moment.
+const TEXT_SILENCE: Duration = Duration::from_secs(33);
 /// Two stations are enough to move between.
 const STATIONS: usize = 2;
 
@@ -67,9 +71,29 @@ fn plan(settings: &Settings, phones: u32) -> Result<Plan, Failure> {
     let calls = udp(5060).ok_or_else(|| lacks("the front end listens on no UDP port", "[front] listen"))?;
     let front = udp(5064).unwrap_or(calls);
     let zone = settings.zone.listen.iter().find(|listener| listener.transport == Transport::Udp);
-    let trunk = settings.trunks.iter().map(|trunk| trunk.address).find(|address| can_bind(*address));
-    let trunk = trunk
-        .ok_or_else(|| lacks("no trunk has an address of this machine", "[[trunk]] address = \"127.0.0.33:5060\""))?;
+    // One that follows a 302: the rehearsal's PBX does.
+    let follows = |trunk: &&Trunk| trunk.mode == TrunkMode::Redirect && can_bind(trunk.address);
+    let trunk = settings.trunks.iter().find(follows).ok_or_else(|| {
+        lacks("no trunk that is redirected has an address of this machine", "[[trunk]] address = \"127.0.0.33:5060\"")
+    })?;
+    let stations = stations(settings).ok_or_else(|| {
+        lacks("no two base stations have addresses of this machine", "[front] base_stations = [\"127.0.0.16/28\"]")
+    })?;
+    let area = |address: &SocketAddr| {
+        let table = settings.base_stations.iter().find(|station| station.address == *address);
+        table.and_then(|station| station.location_area.clone())
+    };
+    let talk = Talk {
+        texts: udp(5063).unwrap_or(calls),
+        areas: stations.iter().map(|(_, address)| area(address)).collect(),
+        outside: outside(settings, trunk),
+        nobody: nobody(settings),
+        nobody_text: nobody(settings).or_else(|| {
+            let outside = outside(settings, trunk).filter(|_| settings.trunks.iter().all(|trunk| !trunk.texts));
+            outside.map(|outside| format!("{outside}9999"))
+        }),
+        silence: TEXT_SILENCE,
+    };
     Ok(Plan {
         phones,
         front,
@@ -77,12 +101,37 @@ fn plan(settings: &Settings, phones: u32) -> Result<Plan, Failure> {
         zone: zone.map(|listener| reachable(listener.address)),
         apex: settings.zone.apex.clone(),
         domain: settings.domain.clone(),
-        stations: stations(settings).ok_or_else(|| {
-            lacks("no two base stations have addresses of this machine", "[front] base_stations = [\"127.0.0.16/28\"]")
-        })?,
-        trunk,
+        stations,
+        trunk: trunk.address,
+        talk: Some(talk),
         sims: sims(&rehearsal.imsi_prefix, phones, &secret),
     })
+}
+
+/// First digits of numbers that go out to this trunk; `None`: no number does, because other trunks or we have them all.
+fn outside(settings: &Settings, trunk: &Trunk) -> Option<String> {
+    let own = trunk.prefixes.iter().map(|prefix| format!("{prefix}55501"));
+    let any = ["+99955501", "55501", "88001"].map(str::to_owned);
+    own.chain(any).find(|number| {
+        let is_ours = settings.dialplan.local_prefixes.iter().any(|prefix| number.starts_with(prefix.as_str()));
+        let best = |trunk: &Trunk| {
+            let fitting = trunk.prefixes.iter().filter(|prefix| number.starts_with(prefix.as_str()));
+            fitting.map(|prefix| prefix.len()).max().or(trunk.prefixes.is_empty().then_some(0))
+        };
+        let others = settings.trunks.iter().filter(|other| other.name != trunk.name).filter_map(best).max();
+        // Of two that fit equally well it is not for us to say which is taken.
+        !is_ours && best(trunk) > others
+    })
+}
+
+/// A number that is nobody's and never goes out: one with a local prefix.
+fn nobody(settings: &Settings) -> Option<String> {
+    let numbers = settings.dialplan.local_prefixes.iter().flat_map(|prefix| {
+        let width = 4usize.saturating_sub(prefix.trim_start_matches('+').len()).max(2);
+        [9, 8, 7].map(|digit: u32| format!("{prefix}{}", digit.to_string().repeat(width)))
+    });
+    let is_free = |number: &Msisdn| settings.subscribers.by_number(number).is_none();
+    numbers.filter_map(|number| Msisdn::parse(&number).ok()).find(is_free).map(|number| number.to_string())
 }
 
 /// Addresses of `[[base_station]]` tables that can be bound here, else free ones inside `base_stations`.
@@ -148,7 +197,7 @@ impl Private {
             if matches!(self.child.try_wait(), Ok(Some(_))) {
                 break;
             }
-            std::thread::sleep(std::time::Duration::from_millis(50));
+            std::thread::sleep(Duration::from_millis(50));
         }
         let log = std::fs::read_to_string(self.folder.join("log")).unwrap_or_default();
         Err(Failure::new(2, "the private box did not start", log, ""))
@@ -169,9 +218,13 @@ fn private_config(folder: &Path, phones: u32) -> std::io::Result<String> {
         Ok(UdpSocket::bind(SocketAddr::from((address, 0)))?.local_addr()?.port())
     };
     let (front, zone, trunk) = (free([127, 0, 0, 1])?, free([127, 0, 0, 1])?, free([127, 0, 0, 33])?);
+    let (hill, dale) = (free([127, 0, 0, 17])?, free([127, 0, 0, 18])?);
     Ok(format!(
         "domain = \"gsm.example\"\ndata_dir = \"{}\"\n\
          [front]\nlisten = [\"udp:127.0.0.1:{front}\"]\nbase_stations = [\"127.0.0.16/28\"]\n\
+         [[base_station]]\nname = \"hill\"\naddress = \"127.0.0.17:{hill}\"\nlocation_area = \"valley\"\n\
+         [[base_station]]\nname = \"dale\"\naddress = \"127.0.0.18:{dale}\"\nlocation_area = \"valley\"\n\
+         [dialplan]\nlocal_prefixes = [\"2\"]\n\
          [[trunk]]\nname = \"pbx\"\naddress = \"127.0.0.33:{trunk}\"\n\
          [zone]\nlisten = [\"udp:127.0.0.1:{zone}\", \"tcp:127.0.0.1:{zone}\"]\n\
          [[shard]]\nname = \"low\"\nsuffixes = [\"00-49\"]\nreplicas = [\"a\", \"b\"]\n\

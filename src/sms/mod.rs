@@ -82,6 +82,8 @@ struct Queue {
     count: usize,
     /// Texts up to this number are on the disk.
     kept: u64,
+    /// One that came to its end, and is not gone from the disk yet.
+    removing: Option<u64>,
     state: State,
     /// Attempts that failed one after the other.
     failures: u32,
@@ -97,7 +99,7 @@ struct Queue {
 }
 
 enum State {
-    /// The head is not on the disk yet, so nobody has been promised it.
+    /// The head is not on the disk yet, so nobody has been promised it; or the one before it still is.
     Unkept,
     InLine,
     Locating {
@@ -168,11 +170,31 @@ impl Centre {
     pub fn kept(&mut self, w: &mut World<'_, '_>, finder: &mut Finder<'_>, imsi: Imsi, number: u64) {
         let Some(queue) = self.queues.get_mut(&imsi) else { return };
         queue.kept = queue.kept.max(number);
-        if matches!(queue.state, State::Unkept) && queue.head <= queue.kept {
+        self.next_in_line(imsi);
+        self.work_off(w, finder);
+    }
+
+    /// A text that came to its end is gone from the disk.
+    pub fn removed(&mut self, w: &mut World<'_, '_>, finder: &mut Finder<'_>, imsi: Imsi, number: u64) {
+        let Some(queue) = self.queues.get_mut(&imsi) else { return };
+        if queue.removing == Some(number) {
+            queue.removing = None;
+        }
+        self.next_in_line(imsi);
+        self.work_off(w, finder);
+    }
+
+    /// The head takes its place in the line, if it is on the disk and the one before it is not any more: so that after a power cut no
+    /// other text than the head may have been under way.
+    fn next_in_line(&mut self, imsi: Imsi) {
+        if let Some(queue) = self.queues.get_mut(&imsi)
+            && matches!(queue.state, State::Unkept)
+            && queue.head <= queue.kept
+            && queue.removing.is_none()
+        {
             queue.state = State::InLine;
             self.line.push_back(imsi);
         }
-        self.work_off(w, finder);
     }
 
     /// A phone is back. `marked`: our mark told so.
@@ -335,8 +357,16 @@ impl Centre {
     fn remove_head(&mut self, w: &mut World<'_, '_>, imsi: Imsi, served: bool) {
         let Some(queue) = self.queues.get_mut(&imsi) else { return };
         let key = record::text_key(imsi, queue.head);
-        if write(w, Batch::default().delete(key.clone())).is_err() {
-            self.undeleted.insert(key.clone());
+        let number = queue.head;
+        match write(w, Batch::default().delete(key.clone())) {
+            Ok(commit) => {
+                queue.removing = Some(number);
+                w.ctx.out.after(After::nothing().and(commit), Inner::TextRemoved { imsi, text: number });
+            }
+            // A full disk: the others are delivered all the same. Only a crash before there is room again would find it there.
+            Err(_) => {
+                self.undeleted.insert(key.clone());
+            }
         }
         self.pass_head(w, imsi, &key, served);
     }
@@ -362,12 +392,8 @@ impl Centre {
             return;
         };
         queue.head = next;
-        if next > queue.kept {
-            queue.state = State::Unkept;
-        } else {
-            queue.state = State::InLine;
-            self.line.push_back(imsi);
-        }
+        queue.state = State::Unkept;
+        self.next_in_line(imsi);
     }
 
     /// No answer to the last attempt is waited for any more, not even a late one.
@@ -384,6 +410,7 @@ impl Queue {
             head,
             count: 1,
             kept: 0,
+            removing: None,
             state,
             failures: 0,
             marked: false,

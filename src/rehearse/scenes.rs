@@ -1,0 +1,846 @@
+//! Calls and texts between the phones: who calls whom, and what each must see.
+//!
+//! Knows: what a village expects of its network, and what wire.md says that a base station does meanwhile. Does not know: how the box
+//! does it. Each scene has the phones that play in it to itself; scenes of other phones run beside it.
+//! Limits: [`SCENE_COUNT_MAX`] calls and as many texts, [`RUNNING_COUNT_MAX`] scenes at once, and a time for every wait.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use super::air::Manner;
+use super::bts::Station;
+use super::call::{Leg, State};
+use super::phone::{Phone, Saw};
+use super::report::{Act, SceneRow};
+use super::rtp::{Ear, PACKET_COUNT, converse, media_of};
+use super::trunk::Exchange;
+use super::{Patience, Talk};
+use crate::ident::Imsi;
+
+/// No more calls than this, and no more texts.
+pub const SCENE_COUNT_MAX: usize = 48;
+const RUNNING_COUNT_MAX: usize = 12;
+/// OpenBTS sends its INVITE again after a second: by then it must have heard something.
+const FIRST_ANSWER_WAIT: Duration = Duration::from_secs(1);
+/// From dialling until it is answered or refused; a ring group has 15 s, and a second one comes after the first.
+const SETUP_WAIT: Duration = Duration::from_secs(35);
+/// What one side does is seen at the other by then.
+const SOON: Duration = Duration::from_secs(4);
+/// ACK comes two seconds late from the caller's base station.
+const ACK_WAIT: Duration = Duration::from_secs(8);
+/// From the 202, or from the REGISTER of a phone that was away, until the text is there.
+const ARRIVAL_WAIT: Duration = Duration::from_secs(6);
+/// A scene that takes longer has lost its thread.
+const SCENE_WAIT: Duration = Duration::from_secs(180);
+/// As whom the PBX calls.
+const PBX_NUMBER: &str = "5550199";
+/// What every text of a rehearsal begins with; what other texts a phone gets are somebody else's.
+const MARK: &str = "Rehearsal ";
+
+/// A phone that plays.
+pub(super) struct Actor {
+    pub imsi: Imsi,
+    pub number: String,
+    pub phone: Phone,
+    /// Its cell: where it is registered as far as the box knows.
+    pub at: AtomicUsize,
+    pub presence: Presence,
+}
+
+/// Whether it answers a paging.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Presence {
+    Here,
+    /// Registered, and silent: its battery is out.
+    Silent,
+    /// It has said that it switches off.
+    Off,
+}
+
+/// Numbers are indices of actors.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Scene {
+    /// A call that is answered; meanwhile a third one finds the line busy.
+    Call {
+        caller: usize,
+        called: usize,
+        third: Option<usize>,
+        called_ends: bool,
+    },
+    Cancel {
+        caller: usize,
+        called: usize,
+    },
+    /// A text and a call to one who is not there, and comes back elsewhere.
+    Absent {
+        caller: usize,
+        called: usize,
+    },
+    Out {
+        caller: usize,
+        number: usize,
+        called_ends: bool,
+    },
+    In {
+        called: usize,
+        called_ends: bool,
+    },
+    Nobody {
+        caller: usize,
+    },
+    Text {
+        from: usize,
+        to: usize,
+    },
+    TextToNobody {
+        from: usize,
+    },
+}
+
+impl Scene {
+    fn cast(self) -> Vec<usize> {
+        match self {
+            Scene::Call { caller, called, third, .. } => {
+                [Some(caller), Some(called), third].into_iter().flatten().collect()
+            }
+            Scene::Cancel { caller, called } | Scene::Absent { caller, called } => vec![caller, called],
+            Scene::Out { caller, .. } | Scene::Nobody { caller } => vec![caller],
+            Scene::In { called, .. } => vec![called],
+            Scene::Text { from, to } => vec![from, to],
+            Scene::TextToNobody { from } => vec![from],
+        }
+    }
+}
+
+/// What the scenes have in common.
+pub(super) struct Company<'a> {
+    pub stations: &'a [Station],
+    /// Of each base station: its location area, where it has one.
+    pub areas: &'a [Option<String>],
+    pub talk: &'a Talk,
+    /// Where a PBX sends its INVITE.
+    pub calls: SocketAddr,
+    pub domain: &'a str,
+    pub actors: Vec<Actor>,
+    pub pbx: Option<Exchange>,
+    pub patience: &'a Patience,
+    /// Tells this rehearsal's texts from those of an earlier one.
+    pub run: String,
+}
+
+enum News {
+    /// This scene does not need this phone any longer.
+    Free(usize, usize),
+    Done(usize, Vec<SceneRow>),
+}
+
+impl Company<'_> {
+    /// Plays all scenes, those that take long first.
+    pub fn play(&self, progress: &mut dyn FnMut(&str)) -> Vec<SceneRow> {
+        let scenes = self.programme();
+        let count = scenes.len();
+        progress(&format!("calling and texting 0 of {count}"));
+        let mut results: Vec<Vec<SceneRow>> = scenes.iter().map(|_| Vec::new()).collect();
+        let mut waiting: VecDeque<(usize, Scene)> = scenes.iter().copied().enumerate().collect();
+        let mut busy: HashSet<usize> = HashSet::new();
+        let mut held: HashMap<usize, HashSet<usize>> = HashMap::new();
+        let (tell, told) = channel();
+        std::thread::scope(|scope| {
+            let mut done = 0;
+            loop {
+                let mut place = 0;
+                while place < waiting.len() && held.len() < RUNNING_COUNT_MAX {
+                    let (number, scene) = waiting[place];
+                    if scene.cast().iter().any(|actor| busy.contains(actor)) {
+                        place += 1;
+                        continue;
+                    }
+                    waiting.remove(place);
+                    busy.extend(scene.cast());
+                    held.insert(number, scene.cast().into_iter().collect());
+                    let tell = tell.clone();
+                    scope.spawn(move || {
+                        let free = |actor: usize| {
+                            // Nobody listens any longer: it took too long.
+                            let _ = tell.send(News::Free(number, actor));
+                        };
+                        let rows = self.perform(scene, &free);
+                        let _ = tell.send(News::Done(number, rows));
+                    });
+                }
+                if held.is_empty() {
+                    return;
+                }
+                match told.recv_timeout(SCENE_WAIT) {
+                    Ok(News::Free(number, actor)) => {
+                        if held.get_mut(&number).is_some_and(|actors| actors.remove(&actor)) {
+                            busy.remove(&actor);
+                        }
+                    }
+                    Ok(News::Done(number, rows)) => {
+                        for actor in held.remove(&number).into_iter().flatten() {
+                            busy.remove(&actor);
+                        }
+                        results[number] = rows;
+                        done += 1;
+                        progress(&format!("calling and texting {done} of {count}"));
+                    }
+                    Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
+                }
+            }
+        });
+        results.into_iter().flatten().collect()
+    }
+
+    /// Who plays what: by the place of each phone, so that a rehearsal with as many phones is the same one each time.
+    fn programme(&self) -> Vec<Scene> {
+        let of = |presence: &[Presence]| -> Vec<usize> {
+            (0..self.actors.len()).filter(|&actor| presence.contains(&self.actors[actor].presence)).collect()
+        };
+        let (here, absent) = (of(&[Presence::Here]), of(&[Presence::Silent, Presence::Off]));
+        let Some(pick) = (!here.is_empty()).then_some(|number: usize| here[number % here.len()]) else {
+            return Vec::new();
+        };
+        let cell = |actor: usize| self.actors[actor].at.load(Ordering::Relaxed);
+        // The next phone after this one for which it is so, and which is none of these.
+        let next = |after: usize, but: &[usize], is_so: &dyn Fn(usize) -> bool| {
+            let from = here.iter().position(|&actor| actor == after).unwrap_or(0);
+            (1..here.len()).map(|step| pick(from + step)).find(|actor| !but.contains(actor) && is_so(*actor))
+        };
+        let mut scenes = Vec::new();
+        for (number, &called) in absent.iter().take(SCENE_COUNT_MAX / 4).enumerate() {
+            scenes.push(Scene::Absent { caller: pick(number), called });
+        }
+        const KINDS: usize = 7;
+        for number in 0..here.len().clamp(KINDS, SCENE_COUNT_MAX) {
+            // Those of the absent come first and hold their callers for a moment: the others begin with other phones.
+            let caller = pick(number + absent.len());
+            let (kind, round) = (number % KINDS, number / KINDS);
+            let ends = |first: bool| first ^ (round % 2 == 1);
+            let same = next(caller, &[], &|other| cell(other) == cell(caller));
+            let far = next(caller, &[], &|other| cell(other) != cell(caller));
+            let any = next(caller, &[], &|_| true);
+            scenes.extend(match kind {
+                0 => same.map(|called| Scene::Call { caller, called, third: None, called_ends: ends(false) }),
+                1 => far.map(|called| Scene::Call { caller, called, third: None, called_ends: ends(true) }),
+                2 => any.map(|called| Scene::Cancel { caller, called }),
+                3 if self.pbx.is_some() && self.talk.outside.is_some() => {
+                    Some(Scene::Out { caller, number, called_ends: ends(false) })
+                }
+                4 if self.pbx.is_some() => Some(Scene::In { called: caller, called_ends: ends(true) }),
+                5 => any.and_then(|called| {
+                    let third = Some(next(called, &[caller], &|_| true)?);
+                    Some(Scene::Call { caller, called, third, called_ends: ends(true) })
+                }),
+                6 if self.talk.nobody.is_some() => Some(Scene::Nobody { caller }),
+                _ => None,
+            });
+        }
+        const TEXT_KINDS: usize = 3;
+        for number in 0..here.len().div_ceil(2).clamp(TEXT_KINDS, SCENE_COUNT_MAX) {
+            let from = pick(2 * number + 1);
+            scenes.extend(match number % TEXT_KINDS {
+                0 => next(from, &[], &|other| cell(other) != cell(from)).map(|to| Scene::Text { from, to }),
+                1 => next(from, &[], &|other| cell(other) == cell(from)).map(|to| Scene::Text { from, to }),
+                _ => self.talk.nobody_text.is_some().then_some(Scene::TextToNobody { from }),
+            });
+        }
+        scenes
+    }
+
+    fn perform(&self, scene: Scene, free: &dyn Fn(usize)) -> Vec<SceneRow> {
+        match scene {
+            Scene::Call { caller, called, third, called_ends } => {
+                let third = third.map(|third| &self.actors[third]);
+                self.call(&self.actors[caller], &self.actors[called], third, called_ends)
+            }
+            Scene::Cancel { caller, called } => vec![self.cancel(&self.actors[caller], &self.actors[called])],
+            Scene::Absent { caller, called } => {
+                self.absent(&self.actors[caller], &self.actors[called], &|| free(caller))
+            }
+            Scene::Out { caller, number, called_ends } => vec![self.out(&self.actors[caller], number, called_ends)],
+            Scene::In { called, called_ends } => vec![self.come_in(&self.actors[called], called_ends)],
+            Scene::Nobody { caller } => vec![self.nobody(&self.actors[caller])],
+            Scene::Text { from, to } => vec![self.text(&self.actors[from], &self.actors[to])],
+            Scene::TextToNobody { from } => vec![self.text_to_nobody(&self.actors[from])],
+        }
+    }
+
+    fn station(&self, actor: &Actor) -> &Station {
+        &self.stations[actor.at.load(Ordering::Relaxed) % self.stations.len()]
+    }
+
+    fn row(&self, act: Act, from: Option<&Actor>, to: Option<&Actor>, scene: &str, expected: &str) -> SceneRow {
+        let number = |actor: Option<&Actor>| actor.map(|actor| actor.number.clone()).unwrap_or_default();
+        let cell = |actor: Option<&Actor>| actor.map(|actor| self.station(actor).name.clone()).unwrap_or_default();
+        SceneRow {
+            act,
+            from: number(from),
+            from_cell: cell(from),
+            to: number(to),
+            to_cell: cell(to),
+            scene: scene.to_owned(),
+            expected: expected.to_owned(),
+            ..SceneRow::default()
+        }
+    }
+
+    // --- Calls ---
+
+    /// Dials, and gives the leg as soon as it is up or over, or rings where that is enough.
+    fn dial(
+        &self,
+        row: &mut SceneRow,
+        caller: &Actor,
+        number: &str,
+        wait: Duration,
+        rings: bool,
+    ) -> Option<(String, Leg)> {
+        if let Some(why) = self.patience.is_out() {
+            row.faults.push(why.to_owned());
+            return None;
+        }
+        let station = self.station(caller);
+        let call = match station.call(&caller.imsi, number) {
+            Ok(call) => call,
+            Err(error) => {
+                row.faults.push(format!("the phone cannot dial: {error}"));
+                return None;
+            }
+        };
+        let is_so = |leg: &Leg| leg.state == State::Up || leg.state.is_over() || (rings && leg.state == State::Ringing);
+        let leg = station.leg_when(&call, wait, is_so)?;
+        self.patience.note(leg.heard_at.is_some());
+        match leg.heard_at {
+            None => row.faults.push(format!("no answer to the INVITE, which was sent {} times", leg.invite_count)),
+            Some(at) if at - leg.began > FIRST_ANSWER_WAIT => {
+                row.faults.push("no answer to the INVITE within a second: it was sent again".into());
+            }
+            Some(_) => {}
+        }
+        row.took = leg.rang_at.or(leg.up_at).or(leg.over_at).map(|at| at - leg.began);
+        if let (Some(took), true) = (row.took, leg.rang_at.is_some()) {
+            row.saw = format!("rang after {:.1} s", took.as_secs_f64());
+        }
+        if leg.ringing_count > 2 {
+            row.faults.push(format!("180 and 183 came {} times", leg.ringing_count));
+        }
+        if !is_so(&leg) {
+            row.faults.push(format!("after {} s neither answered nor refused", wait.as_secs()));
+            station.cancel(&call);
+            return None;
+        }
+        Some((call, leg))
+    }
+
+    fn call(&self, caller: &Actor, called: &Actor, third: Option<&Actor>, called_ends: bool) -> Vec<SceneRow> {
+        let (home, there) = (self.station(caller), self.station(called));
+        let place = if home.address() == there.address() { "the same cell" } else { "another cell" };
+        let ender = if called_ends { "called one" } else { "caller" };
+        let mut rows = vec![self.row(
+            Act::Call,
+            Some(caller),
+            Some(called),
+            &format!("{place}, the {ender} hangs up"),
+            &format!("rings, both hear each other, the {ender} hangs up"),
+        )];
+        let row = &mut rows[0];
+        there.camp(&called.imsi, Manner::Answers);
+        let began = Instant::now();
+        let Some((call, leg)) = self.dial(row, caller, &called.number, SETUP_WAIT, false) else { return rows };
+        if leg.state != State::Up {
+            row.saw = refusal(&leg);
+            row.faults.push(format!("not answered: {}", refusal(&leg)));
+            return rows;
+        }
+        let Some((incoming, other)) = there.incoming_when(&called.imsi, began, SOON, |leg| leg.state == State::Up)
+        else {
+            row.faults.push("answered, although the called phone never rang".into());
+            home.hang_up(&call);
+            return rows;
+        };
+        if leg.rang_at.is_none() {
+            row.faults.push("the caller heard no ringing: no 180".into());
+        }
+        if other.shown != caller.number {
+            row.faults.push(format!("the called phone shows {:?}, not {:?}", other.shown, caller.number));
+        }
+        compare_sdp(row, "caller", &leg.ours, &other.theirs);
+        compare_sdp(row, "called", &other.ours, &leg.theirs);
+        self.talk(row, &leg.ear, &leg.theirs, &other.ear, &other.theirs);
+        let busy = third.map(|third| self.busy(third, called));
+        let row = &mut rows[0];
+        if !there
+            .incoming_when(&called.imsi, began, ACK_WAIT, |leg| leg.is_acknowledged)
+            .is_some_and(|(_, leg)| leg.is_acknowledged)
+        {
+            row.faults.push("the called side's 200 was never acknowledged".into());
+        }
+        // The caller's own ACK is on its way before he can hang up.
+        home.leg_when(&call, ACK_WAIT, |leg| leg.is_acknowledged);
+        let code = if called_ends { there.hang_up(&incoming) } else { home.hang_up(&call) };
+        self.ended(row, code);
+        let is_told = |leg: &Leg| leg.ended_by_them;
+        let told = match called_ends {
+            true => home.leg_when(&call, SOON, is_told),
+            false => there.leg_when(&incoming, SOON, is_told),
+        };
+        if !told.is_some_and(|leg| leg.ended_by_them) {
+            row.faults.push("the other side was not told that the call has ended".into());
+        }
+        row.saw += &format!("; the {ender} hung up");
+        rows.extend(busy);
+        rows
+    }
+
+    /// Calls one who talks.
+    fn busy(&self, caller: &Actor, called: &Actor) -> SceneRow {
+        let mut row = self.row(Act::Call, Some(caller), Some(called), "the line is busy", "busy: 486, cause 17");
+        if let Some((call, leg)) = self.dial(&mut row, caller, &called.number, SETUP_WAIT, false) {
+            row.saw = refusal(&leg);
+            self.must_be_refused(&mut row, caller, &call, &leg, 486, &[17]);
+        }
+        row
+    }
+
+    fn must_be_refused(&self, row: &mut SceneRow, caller: &Actor, call: &str, leg: &Leg, code: u16, causes: &[u8]) {
+        if leg.state == State::Up {
+            row.faults.push("answered".into());
+            self.station(caller).hang_up(call);
+        } else if leg.code != code || !causes.contains(&leg.cause) {
+            row.faults.push(format!("{}, not {code}, cause {}", refusal(leg), causes[0]));
+        }
+    }
+
+    fn cancel(&self, caller: &Actor, called: &Actor) -> SceneRow {
+        let mut row =
+            self.row(Act::Call, Some(caller), Some(called), "given up while it rings", "rings, and stops ringing");
+        let (home, there) = (self.station(caller), self.station(called));
+        there.camp(&called.imsi, Manner::Rings);
+        let began = Instant::now();
+        if let Some((call, leg)) = self.dial(&mut row, caller, &called.number, SETUP_WAIT, true) {
+            if leg.state == State::Ringing {
+                // A moment, as a caller who loses patience.
+                std::thread::sleep(Duration::from_millis(500));
+                match home.cancel(&call) {
+                    Some(200) => {}
+                    code => row.faults.push(format!("the CANCEL was answered {}", code_words(code))),
+                }
+                let other = there.incoming_when(&called.imsi, began, SOON, |leg| leg.state.is_over());
+                match other.map(|(_, leg)| leg.state) {
+                    Some(State::Cancelled) => row.saw += "; given up, and the called phone stopped ringing",
+                    None => row.faults.push("the called phone never rang".into()),
+                    Some(_) => row.faults.push("the called phone goes on ringing".into()),
+                }
+                let leg = home.leg_when(&call, SOON, |leg| leg.code != 0);
+                match leg.map_or(0, |leg| leg.code) {
+                    487 => {}
+                    0 => row.faults.push("its INVITE was not ended by a 487".into()),
+                    code => row.faults.push(format!("its INVITE was ended by {code}, not 487")),
+                }
+            } else {
+                row.saw = refusal(&leg);
+                row.faults.push(format!("it did not ring: {}", refusal(&leg)));
+                if leg.state == State::Up {
+                    home.hang_up(&call);
+                }
+            }
+        }
+        there.camp(&called.imsi, Manner::Answers);
+        row
+    }
+
+    fn nobody(&self, caller: &Actor) -> SceneRow {
+        let number = self.talk.nobody.clone().unwrap_or_default();
+        let mut row = self.row(Act::Call, Some(caller), None, "nobody's number", "refused: 404, cause 1");
+        row.to.clone_from(&number);
+        if let Some((call, leg)) = self.dial(&mut row, caller, &number, SETUP_WAIT, false) {
+            row.saw = refusal(&leg);
+            self.must_be_refused(&mut row, caller, &call, &leg, 404, &[1]);
+        }
+        row
+    }
+
+    fn out(&self, caller: &Actor, number: usize, called_ends: bool) -> SceneRow {
+        let number = format!("{}{number:04}", self.talk.outside.as_deref().unwrap_or_default());
+        let ender = if called_ends { "called one" } else { "caller" };
+        let mut row = self.row(
+            Act::Call,
+            Some(caller),
+            None,
+            &format!("out to the trunk, the {ender} hangs up"),
+            "the PBX answers, both hear each other",
+        );
+        (row.to, row.to_cell) = (number.clone(), "trunk".into());
+        let (Some(pbx), home) = (&self.pbx, self.station(caller)) else { return row };
+        let Some((call, leg)) = self.dial(&mut row, caller, &number, SETUP_WAIT, false) else { return row };
+        let line = pbx.incoming_when(&number, Duration::from_millis(200), |_| true);
+        if leg.state != State::Up {
+            row.saw = refusal(&leg);
+            let rang = if line.is_some() { "" } else { "; nothing came to the PBX" };
+            row.faults.push(format!("not answered: {}{rang}", refusal(&leg)));
+            return row;
+        }
+        let Some(line) = line else {
+            row.faults.push("answered, although nothing came to the PBX".into());
+            home.hang_up(&call);
+            return row;
+        };
+        if !line.shown.contains(&caller.number) {
+            row.faults.push(format!("the PBX is shown {:?} as the caller, not {}", line.shown, caller.number));
+        }
+        compare_sdp(&mut row, "caller", &leg.ours, &line.theirs);
+        compare_sdp(&mut row, "PBX", &line.ours, &leg.theirs);
+        self.talk(&mut row, &leg.ear, &leg.theirs, &line.ear, &line.theirs);
+        if !pbx.call_when(&line.call_id, ACK_WAIT, |line| line.is_acknowledged).is_some_and(|line| line.is_acknowledged)
+        {
+            row.faults.push("the PBX's 200 was never acknowledged".into());
+        }
+        home.leg_when(&call, ACK_WAIT, |leg| leg.is_acknowledged);
+        let (code, told) = match called_ends {
+            true => {
+                let code = pbx.hang_up(&line.call_id);
+                (code, home.leg_when(&call, SOON, |leg| leg.ended_by_them).is_some_and(|leg| leg.ended_by_them))
+            }
+            false => {
+                let code = home.hang_up(&call);
+                let line = pbx.call_when(&line.call_id, SOON, |line| line.ended_by_them);
+                (code, line.is_some_and(|line| line.ended_by_them))
+            }
+        };
+        self.ended(&mut row, code);
+        if !told {
+            row.faults.push("the other side was not told that the call has ended".into());
+        }
+        row.saw += &format!("; the {} hung up", if called_ends { "PBX" } else { "caller" });
+        row
+    }
+
+    /// A call from outside: the PBX follows the 302 to the base station.
+    fn come_in(&self, called: &Actor, called_ends: bool) -> SceneRow {
+        let ender = if called_ends { "called one" } else { "caller" };
+        let mut row = self.row(
+            Act::Call,
+            None,
+            Some(called),
+            &format!("in from the trunk, the {ender} hangs up"),
+            "302, then the phone rings, both hear each other",
+        );
+        (row.from, row.from_cell) = (PBX_NUMBER.into(), "trunk".into());
+        let (Some(pbx), there) = (&self.pbx, self.station(called)) else { return row };
+        if let Some(why) = self.patience.is_out() {
+            row.faults.push(why.to_owned());
+            return row;
+        }
+        let began = Instant::now();
+        there.camp(&called.imsi, Manner::Answers);
+        let line = match pbx.ring(self.calls, &format!("sip:{}@{}", called.number, self.domain), PBX_NUMBER) {
+            Ok(line) => line,
+            Err(told) => {
+                row.saw = told.text();
+                row.faults.push(format!("not answered: {}", told.text()));
+                return row;
+            }
+        };
+        let Some((incoming, leg)) = there.incoming_when(&called.imsi, began, SOON, |leg| leg.is_acknowledged) else {
+            row.faults.push("answered, although the phone never rang".into());
+            pbx.hang_up(&line.call_id);
+            return row;
+        };
+        row.took = leg.rang_at.map(|at| at - began);
+        row.saw = format!("302 to {}, rang", there.name);
+        if leg.shown != PBX_NUMBER {
+            row.faults.push(format!("the phone shows {:?}, not {PBX_NUMBER}", leg.shown));
+        }
+        compare_sdp(&mut row, "PBX", &line.ours, &leg.theirs);
+        compare_sdp(&mut row, "called", &leg.ours, &line.theirs);
+        self.talk(&mut row, &line.ear, &line.theirs, &leg.ear, &leg.theirs);
+        let (code, told) = match called_ends {
+            true => {
+                let code = there.hang_up(&incoming);
+                let line = pbx.call_when(&line.call_id, SOON, |line| line.ended_by_them);
+                (code, line.is_some_and(|line| line.ended_by_them))
+            }
+            false => {
+                let code = pbx.hang_up(&line.call_id);
+                let leg = there.leg_when(&incoming, SOON, |leg| leg.ended_by_them);
+                (code, leg.is_some_and(|leg| leg.ended_by_them))
+            }
+        };
+        self.ended(&mut row, code);
+        if !told {
+            row.faults.push("the other side was not told that the call has ended".into());
+        }
+        row.saw += &format!("; the {ender} hung up");
+        row
+    }
+
+    fn ended(&self, row: &mut SceneRow, code: Option<u16>) {
+        self.patience.note(code.is_some());
+        if code != Some(200) {
+            row.faults.push(format!("the BYE was answered {}", code_words(code)));
+        }
+    }
+
+    /// Both speak to where the other's SDP says, and must be heard.
+    fn talk(&self, row: &mut SceneRow, one: &Ear, one_got: &[u8], other: &Ear, other_got: &[u8]) {
+        let (Some(to_other), Some(to_one)) = (media_of(one_got), media_of(other_got)) else {
+            return row.faults.push("an SDP without an address for RTP".into());
+        };
+        let (one_heard, other_heard) = converse(one, to_other, other, to_one);
+        if one_heard >= PACKET_COUNT && other_heard >= PACKET_COUNT {
+            row.saw += "; both heard each other";
+        } else {
+            row.saw += "; NOT heard";
+            row.faults.push(format!(
+                "of {PACKET_COUNT} packets of speech the caller heard {one_heard} and the called one {other_heard} from the other's port"
+            ));
+        }
+    }
+
+    // --- Texts ---
+
+    /// A text that no other of this rehearsal is like, with characters of both halves of the alphabet.
+    fn words(&self, from: &Actor, to: &Actor) -> String {
+        format!("{MARK}{}: {} to {} @ Ñandu [é] 5€", self.run, from.number, to.number)
+    }
+
+    /// Hands in, and says whether it was taken.
+    fn hand_in(&self, row: &mut SceneRow, from: &Actor, number: &str, text: &str) -> Option<u16> {
+        if let Some(why) = self.patience.is_out() {
+            row.faults.push(why.to_owned());
+            return None;
+        }
+        let code = match self.station(from).text(&from.imsi, number, text) {
+            Ok(code) => code,
+            Err(error) => {
+                row.faults.push(format!("the phone cannot send: {error}"));
+                return None;
+            }
+        };
+        self.patience.note(code.is_some());
+        row.saw = match code {
+            Some(200..=299) => "taken".into(),
+            Some(code) => format!("refused with {code}"),
+            None => "no answer: the phone shows \"not sent\"".into(),
+        };
+        if code.is_none() {
+            row.faults.push("no answer to the MESSAGE".into());
+        }
+        code
+    }
+
+    fn must_be_taken(row: &mut SceneRow, code: Option<u16>) -> bool {
+        match code {
+            Some(202) => return true,
+            Some(code) => row.faults.push(format!("refused with {code}, not taken with 202")),
+            None => {}
+        }
+        false
+    }
+
+    /// The text is on the phone, once, with the right number.
+    fn must_arrive(&self, row: &mut SceneRow, from: &Actor, to: &Actor, text: &str) {
+        let since = Instant::now();
+        let found = self.station(to).inbox_when(&to.imsi, ARRIVAL_WAIT, |one| one.text == text);
+        let Some(first) = found.first() else {
+            let any = self.station(to).inbox().into_iter().filter(|one| one.imsi == to.imsi && one.at >= since);
+            let others: Vec<String> = any.map(|one| format!("{:?} from {}", one.text, one.from)).collect();
+            let instead =
+                if others.is_empty() { String::new() } else { format!("; in its place {}", others.join(", ")) };
+            row.saw += "; did not arrive";
+            return row.faults.push(format!("not on the phone {} s later{instead}", ARRIVAL_WAIT.as_secs()));
+        };
+        row.took = Some(first.at.saturating_duration_since(since));
+        row.saw += &format!("; on the phone, from {}", first.from);
+        if first.from != from.number {
+            row.faults.push(format!("it is from {:?}, not from {:?}", first.from, from.number));
+        }
+    }
+
+    fn text(&self, from: &Actor, to: &Actor) -> SceneRow {
+        let place =
+            if self.station(from).address() == self.station(to).address() { "the same cell" } else { "another cell" };
+        let mut row = self.row(Act::Text, Some(from), Some(to), place, "taken with 202, and arrives once");
+        let text = self.words(from, to);
+        let code = self.hand_in(&mut row, from, &to.number, &text);
+        if Self::must_be_taken(&mut row, code) {
+            self.must_arrive(&mut row, from, to, &text);
+        }
+        row
+    }
+
+    /// "404 and a text in words".
+    fn text_to_nobody(&self, from: &Actor) -> SceneRow {
+        let number = self.talk.nobody_text.clone().unwrap_or_default();
+        let mut row = self.row(
+            Act::Text,
+            Some(from),
+            None,
+            "nobody's number",
+            "refused with 404, and a text in words to the sender",
+        );
+        row.to.clone_from(&number);
+        let since = Instant::now();
+        match self.hand_in(&mut row, from, &number, &format!("{MARK}{}: to nobody", self.run)) {
+            Some(404) => {}
+            Some(code @ 200..=299) => return fail(row, format!("taken with {code}, not refused with 404")),
+            Some(code) => row.faults.push(format!("refused with {code}, not 404")),
+            None => return row,
+        }
+        let is_words =
+            |one: &super::text::Text| one.at >= since && !one.text.starts_with(MARK) && one.text.contains(' ');
+        match self.station(from).inbox_when(&from.imsi, ARRIVAL_WAIT, is_words).first() {
+            Some(words) => {
+                row.took = Some(words.at - since);
+                row.saw += &format!("; told by {}: {:?}", words.from, words.text);
+            }
+            None => row.faults.push("no text in words came to the sender".into()),
+        }
+        row
+    }
+
+    // --- One who is not there ---
+
+    fn absent(&self, caller: &Actor, called: &Actor, free_caller: &dyn Fn()) -> Vec<SceneRow> {
+        let is_off = called.presence == Presence::Off;
+        let what = if is_off { "switched off" } else { "battery out" };
+        let mut text_row = self.row(
+            Act::Text,
+            Some(caller),
+            Some(called),
+            &format!("{what}, comes back"),
+            "taken with 202; arrives once when the phone comes back",
+        );
+        let there = self.station(called);
+        let text = self.words(caller, called);
+        let code = self.hand_in(&mut text_row, caller, &called.number, &text);
+        let taken_at = Instant::now();
+        let is_taken = Self::must_be_taken(&mut text_row, code);
+
+        let mut call_row = self.row(Act::Call, Some(caller), Some(called), what, "paged nowhere: 480, cause 18");
+        let began = Instant::now();
+        if let Some((call, leg)) = self.dial(&mut call_row, caller, &called.number, SETUP_WAIT, false) {
+            call_row.saw = refusal(&leg);
+            // The base station's own 27 passes unchanged.
+            self.must_be_refused(&mut call_row, caller, &call, &leg, 480, &[18, 27]);
+            if !is_off {
+                self.must_be_asked_everywhere(&mut call_row, called, began);
+            }
+        }
+        free_caller();
+
+        if is_taken {
+            if !is_off {
+                // Until the box takes it for absent; meanwhile it must not page for it again and again.
+                while taken_at.elapsed() < self.talk.silence && self.patience.is_out().is_none() {
+                    std::thread::sleep(Duration::from_millis(200));
+                }
+                let count = there.message_count(&called.imsi);
+                if count > 2 {
+                    text_row
+                        .faults
+                        .push(format!("its base station was asked {count} times in {} s", self.talk.silence.as_secs()));
+                }
+            }
+            let next = (called.at.load(Ordering::Relaxed) + 1) % self.stations.len();
+            let seen = self.stations[next].register(&called.phone);
+            self.patience.note(seen.code.is_some());
+            if seen.saw == Saw::Registered {
+                called.at.store(next, Ordering::Relaxed);
+                there.leave(&called.imsi);
+                self.stations[next].camp(&called.imsi, Manner::Answers);
+                text_row.saw += &format!("; back at {}", self.stations[next].name);
+                self.must_arrive(&mut text_row, caller, called, &text);
+            } else {
+                text_row.faults.push(format!("it could not register again at {}", self.stations[next].name));
+            }
+        }
+        vec![call_row, text_row]
+    }
+
+    /// "the other base stations of the phone's location area … are tried (any base station pages any IMSI)".
+    fn must_be_asked_everywhere(&self, row: &mut SceneRow, called: &Actor, began: Instant) {
+        let home = called.at.load(Ordering::Relaxed);
+        let mut asked = Vec::new();
+        for (index, station) in self.stations.iter().enumerate() {
+            let is_near = index == home || (self.areas[index].is_some() && self.areas[index] == self.areas[home]);
+            match station.incoming(&called.imsi, began).is_empty() {
+                false => asked.push(station.name.clone()),
+                true if is_near => row.faults.push(format!("{} did not page for it", station.name)),
+                true => {}
+            }
+        }
+        if !asked.is_empty() {
+            row.saw += &format!("; paged at {}", asked.join(" and "));
+        }
+    }
+
+    /// What must be so when all is over: no call is left, no text arrived twice.
+    pub fn leftovers(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        let number = |imsi: &Imsi| {
+            let actor = self.actors.iter().find(|actor| actor.imsi == *imsi);
+            actor.map_or_else(|| imsi.to_string(), |actor| actor.number.clone())
+        };
+        let mut texts: HashMap<(Imsi, String), u32> = HashMap::new();
+        for station in self.stations {
+            left.extend(
+                station
+                    .open_legs()
+                    .iter()
+                    .map(|imsi| format!("{} still has a call of {} when all have hung up", station.name, number(imsi))),
+            );
+            for text in station.inbox() {
+                if text.text.starts_with(&format!("{MARK}{}:", self.run)) {
+                    *texts.entry((text.imsi, text.text)).or_default() += 1;
+                }
+            }
+        }
+        let twice = texts.iter().filter(|(_, count)| **count > 1);
+        left.extend(twice.map(|((imsi, text), count)| format!("{} got {text:?} {count} times", number(imsi))));
+        if let Some(pbx) = &self.pbx {
+            left.extend(pbx.open_lines().iter().map(|line| format!("the PBX still has its call to {line}")));
+            left.extend(pbx.complaints().into_iter().map(|what| format!("the PBX got {what}")));
+        }
+        left
+    }
+}
+
+fn fail(mut row: SceneRow, why: String) -> SceneRow {
+    row.faults.push(why);
+    row
+}
+
+fn compare_sdp(row: &mut SceneRow, whose: &str, sent: &[u8], arrived: &[u8]) {
+    if sent != arrived {
+        let why = if arrived.is_empty() { "did not arrive" } else { "did not arrive as it was sent" };
+        row.faults.push(format!("the SDP of the {whose} {why}"));
+    }
+}
+
+/// How a call that was not answered ended for the caller.
+fn refusal(leg: &Leg) -> String {
+    match leg.code {
+        0 => "no answer".into(),
+        code => {
+            let words = match leg.cause {
+                1 => "nobody's number",
+                17 => "busy",
+                18 | 20 | 27 => "not reachable",
+                19 => "nobody answers",
+                21 => "refused",
+                34 | 41 | 42 => "no way through",
+                _ => "failed",
+            };
+            format!("{words}: {code}, cause {}", leg.cause)
+        }
+    }
+}
+
+fn code_words(code: Option<u16>) -> String {
+    code.map_or_else(|| "by nobody".into(), |code| code.to_string())
+}

@@ -1,0 +1,552 @@
+//! The calls and texts of a rehearsal against boxes that are wrong on purpose: each must fail it for its own reason, and a right one
+//! must pass.
+//!
+//! The fake box is as small as it can be: one thread, one socket, every SIM let in without a challenge. It calls and texts as the
+//! real one does, but for the one thing that the case names.
+
+#![cfg(feature = "box")]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the fake box is outside of the core: sockets, threads, a clock
+
+use std::collections::{HashMap, HashSet};
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use encamp::gsm::auc::Auth;
+use encamp::rehearse::heard::{Heard, cause_of, uri_in, user_of};
+use encamp::rehearse::{Plan, Report, Sim, Talk, run, sims};
+
+/// The one thing that is wrong with a box, and the words by which the rehearsal tells it.
+const WRONG: [(Wrong, &str); 23] = [
+    (Wrong::Deaf, "no answer to the INVITE"),
+    (Wrong::OtherSdp, "the SDP of the caller did not arrive as it was sent"),
+    (Wrong::OtherPort, "packets of speech the caller heard"),
+    (Wrong::ShowsTheImsi, "the called phone shows \"IMSI00101999"),
+    (Wrong::NoRinging, "the caller heard no ringing"),
+    (Wrong::RingsOften, "180 and 183 came 3 times"),
+    (Wrong::NoAck, "the called side's 200 was never acknowledged"),
+    (Wrong::KeepsBye, "the other side was not told that the call has ended"),
+    (Wrong::RefusesBye, "the BYE was answered 481"),
+    (Wrong::KeepsCancel, "the called phone goes on ringing"),
+    (Wrong::RefusesCancel, "the CANCEL was answered 481"),
+    (Wrong::No487, "its INVITE was not ended by a 487"),
+    (Wrong::BusyIsAbsent, "not 486, cause 17"),
+    (Wrong::OneStation, "did not page for it"),
+    (Wrong::NobodyIsBusy, "not 404, cause 1"),
+    (Wrong::NoTrunk, "nothing came to the PBX"),
+    (Wrong::NoRedirect, "in from the trunk"),
+    (Wrong::LosesTexts, "not on the phone 6 s later"),
+    (Wrong::TextsTwice, "that the phone has already: it is shown twice"),
+    (Wrong::OtherSender, "it is from \"1234\", not from \"70"),
+    (Wrong::ForgetsTheAbsent, "comes back: not on the phone 6 s later"),
+    (Wrong::KnocksForEver, "its base station was asked"),
+    (Wrong::TakesAllTexts, "taken with 202, not refused with 404"),
+];
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Wrong {
+    Nothing,
+    Deaf,
+    OtherSdp,
+    OtherPort,
+    ShowsTheImsi,
+    NoRinging,
+    RingsOften,
+    NoAck,
+    KeepsBye,
+    RefusesBye,
+    KeepsCancel,
+    RefusesCancel,
+    No487,
+    BusyIsAbsent,
+    OneStation,
+    NobodyIsBusy,
+    NoTrunk,
+    NoRedirect,
+    LosesTexts,
+    TextsTwice,
+    OtherSender,
+    ForgetsTheAbsent,
+    KnocksForEver,
+    TakesAllTexts,
+}
+
+/// A box on an ephemeral port; gone when dropped.
+struct Fake {
+    own: SocketAddr,
+    closing: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Fake {
+    fn new(wrong: Wrong, sims: &[Sim], trunk: SocketAddr) -> Fake {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
+        let own = socket.local_addr().unwrap();
+        let closing = Arc::new(AtomicBool::new(false));
+        let number = |sim: &Sim| sim.msisdn.map(|number| number.to_string()).unwrap();
+        let mut box_ = Box {
+            wrong,
+            numbers: sims.iter().map(|sim| (number(sim), sim.imsi.to_string())).collect(),
+            own,
+            trunk,
+            socket,
+            bindings: HashMap::new(),
+            stations: HashSet::new(),
+            calls: Vec::new(),
+            texts: Vec::new(),
+            count: 0,
+        };
+        let thread = {
+            let closing = Arc::clone(&closing);
+            std::thread::spawn(move || {
+                let mut buffer = [0; 4096];
+                while !closing.load(Ordering::Relaxed) {
+                    let Ok((len, from)) = box_.socket.recv_from(&mut buffer) else { continue };
+                    let heard = Heard::parse(&buffer[..len]).unwrap();
+                    if heard.method().is_empty() { box_.answered(&heard) } else { box_.asked(&heard, from) }
+                }
+            })
+        };
+        Fake { own, closing, thread: Some(thread) }
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        self.closing.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+struct Box {
+    wrong: Wrong,
+    /// Number to IMSI.
+    numbers: HashMap<String, String>,
+    own: SocketAddr,
+    trunk: SocketAddr,
+    socket: UdpSocket,
+    bindings: HashMap<String, SocketAddr>,
+    stations: HashSet<SocketAddr>,
+    calls: Vec<Call>,
+    texts: Vec<Waiting>,
+    count: u32,
+}
+
+struct Call {
+    /// The caller's INVITE.
+    invite: Heard,
+    from: SocketAddr,
+    user: String,
+    /// The called side: its Call-ID, where it was sent, and To as it answered.
+    other: String,
+    to: SocketAddr,
+    other_to: String,
+    tried: HashSet<SocketAddr>,
+    is_over: bool,
+}
+
+struct Waiting {
+    imsi: String,
+    body: String,
+    call_id: String,
+}
+
+impl Box {
+    fn send(&self, text: &str, body: &[u8], to: SocketAddr) {
+        let mut datagram = text.replace('\n', "\r\n").into_bytes();
+        datagram.extend_from_slice(body);
+        self.socket.send_to(&datagram, to).unwrap();
+    }
+
+    fn answer(&self, request: &Heard, status: &str, more: &str, body: &[u8], to: SocketAddr) {
+        let header = |name: &str| request.get(name).unwrap_or_default().to_owned();
+        let tag = if header("To").contains(";tag=") || status.starts_with("100") { "" } else { ";tag=box" };
+        let text = format!(
+            "SIP/2.0 {status}\nVia: {}\nFrom: {}\nTo: {}{tag}\nCall-ID: {}\nCSeq: {}\n{more}Content-Length: {}\n\n",
+            request.vias(),
+            header("From"),
+            header("To"),
+            header("Call-ID"),
+            header("CSeq"),
+            body.len()
+        );
+        self.send(&text, body, to);
+    }
+
+    fn asked(&mut self, request: &Heard, from: SocketAddr) {
+        match request.method() {
+            "REGISTER" => self.register(request, from),
+            "INVITE" if from == self.trunk => self.redirect(request, from),
+            "INVITE" => self.invite(request, from),
+            "BYE" => self.bye(request, from),
+            "CANCEL" => self.cancel(request, from),
+            "MESSAGE" => self.message(request, from),
+            _ => {}
+        }
+    }
+
+    fn register(&mut self, request: &Heard, from: SocketAddr) {
+        let imsi = user_of(uri_in(request.get("To").unwrap())).strip_prefix("IMSI").unwrap().to_owned();
+        let Some((number, _)) = self.numbers.iter().find(|(_, known)| **known == imsi) else {
+            return self.answer(request, "404 Not Found", "P-GSM-Reject-Cause: 4\n", b"", from);
+        };
+        let contact = request.get("Contact").unwrap();
+        self.stations.insert(from);
+        if contact.ends_with("expires=0") {
+            if self.bindings.get(&imsi) == Some(&from) {
+                self.bindings.remove(&imsi);
+            }
+            return self.answer(request, "200 OK", "", b"", from);
+        }
+        self.bindings.insert(imsi.clone(), from);
+        self.answer(request, "200 OK", &format!("Contact: {contact}\nP-Associated-URI: <tel:{number}>\n"), b"", from);
+        if self.wrong == Wrong::ForgetsTheAbsent {
+            self.texts.retain(|text| text.imsi != imsi);
+        }
+        for text in self.texts.iter().filter(|text| text.imsi == imsi) {
+            self.send_text(text, from);
+        }
+    }
+
+    fn redirect(&mut self, request: &Heard, from: SocketAddr) {
+        let user = user_of(request.uri()).to_owned();
+        let imsi = user.strip_prefix("IMSI").map(str::to_owned).or_else(|| self.numbers.get(&user).cloned());
+        let imsi = imsi.filter(|imsi| self.numbers.values().any(|known| known == imsi));
+        match (imsi.clone(), imsi.and_then(|imsi| self.bindings.get(&imsi))) {
+            (None, _) => self.answer(request, "404 Not Found", "Reason: Q.850;cause=1\n", b"", from),
+            (Some(_), None) => self.answer(request, "480 Away", "Reason: Q.850;cause=20\n", b"", from),
+            (Some(_), Some(_)) if self.wrong == Wrong::NoRedirect && request.get("From").unwrap().contains("555") => {
+                self.answer(request, "503 Later", "Reason: Q.850;cause=42\n", b"", from);
+            }
+            (Some(imsi), Some(to)) => {
+                self.answer(request, "302 Moved Temporarily", &format!("Contact: <sip:IMSI{imsi}@{to}>\n"), b"", from);
+            }
+        }
+    }
+
+    fn invite(&mut self, invite: &Heard, from: SocketAddr) {
+        if self.wrong == Wrong::Deaf || self.calls.iter().any(|call| call.invite.call_id() == invite.call_id()) {
+            return;
+        }
+        self.answer(invite, "100 Trying", "", b"", from);
+        let dialled = user_of(invite.uri()).to_owned();
+        let (user, to) = match self.numbers.get(&dialled) {
+            Some(imsi) => match self.bindings.get(imsi) {
+                Some(to) => (format!("IMSI{imsi}"), *to),
+                None => return self.answer(invite, "480 Away", "Reason: Q.850;cause=18\n", b"", from),
+            },
+            None if dialled.starts_with("+99955501") && self.wrong != Wrong::NoTrunk => (dialled, self.trunk),
+            None if self.wrong == Wrong::NobodyIsBusy => return self.answer(invite, "486 User_Busy", "", b"", from),
+            None => return self.answer(invite, "404 Not Found", "Reason: Q.850;cause=1\n", b"", from),
+        };
+        self.calls.push(Call {
+            invite: invite.clone(),
+            from,
+            user,
+            other: String::new(),
+            to,
+            other_to: String::new(),
+            tried: HashSet::new(),
+            is_over: false,
+        });
+        self.page(self.calls.len() - 1, to);
+    }
+
+    fn page(&mut self, index: usize, to: SocketAddr) {
+        self.count += 1;
+        let call = &mut self.calls[index];
+        call.other = format!("b{}", self.count);
+        call.tried.insert(to);
+        call.to = to;
+        call.other_to = format!("<sip:{}@{to}>", call.user);
+        let text = self.in_dialog(
+            index,
+            "INVITE",
+            1,
+            &format!("Content-Type: application/sdp\nContact: <sip:b@{}>\n", self.own),
+        );
+        let sdp = self.sdp(&self.calls[index].invite.body);
+        self.send(&text.replace("Content-Length: 0", &format!("Content-Length: {}", sdp.len())), &sdp, to);
+    }
+
+    fn sdp(&self, sdp: &[u8]) -> Vec<u8> {
+        match self.wrong {
+            Wrong::OtherSdp => [sdp, b"a=ptime:20\r\n"].concat(),
+            Wrong::OtherPort => String::from_utf8_lossy(sdp).replace("m=audio 1", "m=audio 2").into_bytes(),
+            _ => sdp.to_vec(),
+        }
+    }
+
+    /// A request to the called side.
+    fn in_dialog(&self, index: usize, method: &str, cseq: u32, more: &str) -> String {
+        let call = &self.calls[index];
+        let imsi = user_of(uri_in(call.invite.get("From").unwrap())).to_owned();
+        let number = self.numbers.iter().find(|(_, known)| imsi.ends_with(known.as_str())).unwrap().0.clone();
+        let shown = if self.wrong == Wrong::ShowsTheImsi { imsi } else { number };
+        format!(
+            "{method} sip:{}@{} SIP/2.0\nVia: SIP/2.0/UDP {};branch=z9hG4bK{}\nFrom: \"{shown}\" <sip:{shown}@{}>;tag=b\n\
+             To: {}\nCall-ID: {}\nCSeq: {cseq} {method}\nMax-Forwards: 70\n{more}Content-Length: 0\n\n",
+            call.user, call.to, self.own, call.other, self.own, call.other_to, call.other
+        )
+    }
+
+    fn answered(&mut self, answer: &Heard) {
+        let method = answer.cseq().unwrap().1.to_owned();
+        if method == "MESSAGE" {
+            let found = self.texts.iter().position(|text| text.call_id == answer.call_id());
+            if let (Some(found), 200) = (found, answer.code()) {
+                let text = self.texts.remove(found);
+                if self.wrong == Wrong::TextsTwice {
+                    self.send_text(&text, self.bindings[&text.imsi]);
+                }
+            }
+            return;
+        }
+        let Some(index) = self.calls.iter().position(|call| call.other == answer.call_id()) else { return };
+        if method != "INVITE" || answer.code() == 100 {
+            return;
+        }
+        self.calls[index].other_to = answer.get("To").unwrap().to_owned();
+        let contact = format!("Contact: <sip:a@{}>\n", self.own);
+        let (invite, from, to) = (self.calls[index].invite.clone(), self.calls[index].from, self.calls[index].to);
+        match answer.code() {
+            180 if self.wrong == Wrong::NoRinging => {}
+            180 => {
+                for _ in 0..if self.wrong == Wrong::RingsOften { 3 } else { 1 } {
+                    self.answer(&invite, "180 Ringing", &contact, b"", from);
+                }
+            }
+            200 => {
+                if self.wrong != Wrong::NoAck {
+                    self.send(&self.in_dialog(index, "ACK", 1, ""), b"", to);
+                }
+                let sdp = self.sdp(&answer.body);
+                self.answer(&invite, "200 OK", &format!("{contact}Content-Type: application/sdp\n"), &sdp, from);
+            }
+            code => {
+                self.send(&self.in_dialog(index, "ACK", 1, ""), b"", to);
+                let next = self.stations.iter().find(|station| !self.calls[index].tried.contains(station)).copied();
+                match next.filter(|_| code == 480 && self.wrong != Wrong::OneStation) {
+                    Some(next) => self.page(index, next),
+                    None if self.calls[index].is_over => {}
+                    None => {
+                        let absent = (480, "No_Paging_Response", 27);
+                        let (code, phrase, cause) = match (self.wrong, code) {
+                            (Wrong::BusyIsAbsent, 486) => absent,
+                            _ => (code, answer.phrase(), cause_of(answer).unwrap()),
+                        };
+                        let reason = format!("Reason: Q.850;cause={cause} ;text=\"{phrase}\"\n");
+                        self.answer(&invite, &format!("{code} {phrase}"), &reason, b"", from);
+                    }
+                }
+            }
+        }
+    }
+
+    fn bye(&mut self, bye: &Heard, from: SocketAddr) {
+        if self.wrong == Wrong::RefusesBye {
+            return self.answer(bye, "481 No Such Call", "", b"", from);
+        }
+        self.answer(bye, "200 OK", "", b"", from);
+        let id = bye.call_id();
+        let Some(index) = self.calls.iter().position(|call| call.other == id || call.invite.call_id() == id) else {
+            return;
+        };
+        if self.wrong == Wrong::KeepsBye || std::mem::replace(&mut self.calls[index].is_over, true) {
+            return;
+        }
+        let call = &self.calls[index];
+        if call.other != id {
+            return self.send(&self.in_dialog(index, "BYE", 2, ""), b"", call.to);
+        }
+        let header = |name: &str| call.invite.get(name).unwrap().to_owned();
+        let text = format!(
+            "BYE {} SIP/2.0\nVia: SIP/2.0/UDP {};branch=z9hG4bKbye{}\nFrom: {};tag=box\nTo: {}\nCall-ID: {}\nCSeq: 1 BYE\nContent-Length: 0\n\n",
+            uri_in(&header("Contact")),
+            self.own,
+            call.other,
+            header("To"),
+            header("From"),
+            header("Call-ID")
+        );
+        self.send(&text, b"", call.from);
+    }
+
+    fn cancel(&mut self, cancel: &Heard, from: SocketAddr) {
+        if self.wrong == Wrong::RefusesCancel {
+            return self.answer(cancel, "481 No Such Call", "", b"", from);
+        }
+        self.answer(cancel, "200 OK", "", b"", from);
+        let Some(index) = self.calls.iter().position(|call| call.invite.call_id() == cancel.call_id()) else { return };
+        if std::mem::replace(&mut self.calls[index].is_over, true) {
+            return;
+        }
+        let call = &self.calls[index];
+        if self.wrong != Wrong::No487 {
+            self.answer(&call.invite, "487 Request Terminated", "", b"", from);
+        }
+        if self.wrong != Wrong::KeepsCancel {
+            self.send(&self.in_dialog(index, "CANCEL", 1, ""), b"", call.to);
+        }
+    }
+
+    fn message(&mut self, message: &Heard, from: SocketAddr) {
+        let known = |call_id: &str| self.texts.iter().any(|text| text.call_id.ends_with(call_id));
+        if known(message.call_id()) {
+            return;
+        }
+        let sender = user_of(uri_in(message.get("From").unwrap())).strip_prefix("IMSI").unwrap().to_owned();
+        let number = self.numbers.iter().find(|(_, known)| **known == sender).unwrap().0.clone();
+        let hex = String::from_utf8(message.body.clone()).unwrap();
+        // After the RP-DATA's head of 8 octets: first octet, reference, destination, protocol, coding, user data.
+        let tpdu = &hex[16..];
+        let digits = usize::from_str_radix(&tpdu[4..6], 16).unwrap();
+        let end = 8 + 2 * digits.div_ceil(2);
+        let swapped: String =
+            tpdu[8..end].as_bytes().chunks(2).flat_map(|two| [two[1], two[0]]).map(char::from).collect();
+        let plus = if &tpdu[6..8] == "91" { "+" } else { "" };
+        let to = format!("{plus}{}", swapped.trim_end_matches('f'));
+        let data = tpdu[end + 4..].to_owned();
+        self.count += 1;
+        let call_id = format!("t{}-{}", self.count, message.call_id());
+        let Some(imsi) = self.numbers.get(&to).cloned() else {
+            if self.wrong == Wrong::TakesAllTexts {
+                return self.answer(message, "202 Accepted", "", b"", from);
+            }
+            self.answer(message, "404 Not Found", "", b"", from);
+            // "no no".
+            let words = Waiting { imsi: sender, body: deliver("1000", "056e37a8ed06"), call_id };
+            self.send_text(&words, from);
+            return self.texts.push(words);
+        };
+        self.answer(message, "202 Accepted", "", b"", from);
+        if self.wrong == Wrong::LosesTexts {
+            return;
+        }
+        let number = if self.wrong == Wrong::OtherSender { "1234" } else { &number };
+        let text = Waiting { imsi, body: deliver(number, &data), call_id };
+        if let Some(there) = self.bindings.get(&text.imsi) {
+            for _ in 0..if self.wrong == Wrong::KnocksForEver { 4 } else { 1 } {
+                self.send_text(&text, *there);
+            }
+        }
+        self.texts.push(text);
+    }
+
+    fn send_text(&self, text: &Waiting, to: SocketAddr) {
+        let message = format!(
+            "MESSAGE sip:IMSI{}@{to} SIP/2.0\nVia: SIP/2.0/UDP {};branch=z9hG4bK{id}\nFrom: <sip:1000@{}>;tag=m\nTo: <sip:IMSI{}@{to}>\n\
+             Call-ID: {id}\nCSeq: 1 MESSAGE\nContent-Type: application/vnd.3gpp.sms\nContent-Length: {}\n\n",
+            text.imsi,
+            self.own,
+            self.own,
+            text.imsi,
+            text.body.len(),
+            id = text.call_id,
+        );
+        self.send(&message, text.body.as_bytes(), to);
+    }
+}
+
+/// Hex RP-DATA with a DELIVER from this number; `data` is the length and the septets.
+fn deliver(number: &str, data: &str) -> String {
+    let digits = number.trim_start_matches('+');
+    let even = if digits.len() % 2 == 1 { format!("{digits}f") } else { digits.to_owned() };
+    let swapped: String = even.as_bytes().chunks(2).flat_map(|two| [two[1], two[0]]).map(char::from).collect();
+    let kind = if number.starts_with('+') { "91" } else { "81" };
+    let tpdu = format!("04{:02x}{kind}{swapped}000062111221000100{data}", digits.len());
+    // RP-DATA from the network, reference 1, the service centre "0000", no destination.
+    format!("010103a1000000{:02x}{tpdu}", tpdu.len() / 2)
+}
+
+fn rehearse(wrong: Wrong, phones: u32) -> Report {
+    let mut sims = sims("00101999", 40, &[7; 32]);
+    for sim in &mut sims {
+        sim.auth = Auth::None;
+    }
+    // The box must know the trunk's port before the rehearsal binds it.
+    let trunk = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let fake = Fake::new(wrong, &sims, trunk);
+    let any = "127.0.0.1:0".parse().unwrap();
+    let plan = Plan {
+        phones,
+        front: fake.own,
+        calls: fake.own,
+        zone: None,
+        apex: "gsm.example".into(),
+        domain: "gsm.example".into(),
+        stations: vec![("hill".into(), any), ("dale".into(), any)],
+        trunk,
+        talk: Some(Talk {
+            texts: fake.own,
+            areas: vec![Some("valley".into()), Some("valley".into())],
+            outside: Some("+99955501".into()),
+            nobody: Some("2999".into()),
+            nobody_text: Some("2999".into()),
+            silence: Duration::from_secs(4),
+        }),
+        sims,
+    };
+    run(&plan, &mut |_| ())
+}
+
+#[test]
+fn a_right_box_lets_them_call_and_text() {
+    let report = rehearse(Wrong::Nothing, 20);
+    println!("{}", report.table());
+    assert!(report.ok(), "{}", report.table());
+    let json = report.to_json();
+    for scene in [
+        "the same cell, the caller",
+        "the same cell, the called",
+        "another cell, the caller",
+        "another cell, the called",
+        "given up",
+        "the line is busy",
+        "switched off",
+        "battery out",
+        "out to the trunk",
+        "in from the trunk",
+        "nobody's number",
+    ] {
+        let found =
+            json["calls"].as_array().unwrap().iter().any(|row| row["scene"].as_str().unwrap().starts_with(scene));
+        assert!(found, "no call of the kind {scene:?}:\n{}", report.table());
+    }
+    for scene in ["the same cell", "another cell", "switched off", "battery out", "nobody's number"] {
+        let found =
+            json["texts"].as_array().unwrap().iter().any(|row| row["scene"].as_str().unwrap().starts_with(scene));
+        assert!(found, "no text of the kind {scene:?}:\n{}", report.table());
+    }
+    assert_eq!((&json["summary"]["calls_failed"], &json["summary"]["texts_failed"]), (&0.into(), &0.into()));
+}
+
+/// With few phones there are as many scenes as they can play.
+#[test]
+fn few_phones_can_call_and_text() {
+    for phones in [1, 2, 6] {
+        let report = rehearse(Wrong::Nothing, phones);
+        assert!(report.ok() && !report.scenes.is_empty(), "{phones} phones:\n{}", report.table());
+    }
+}
+
+/// All at once: most of the time they wait.
+#[test]
+fn each_wrong_box_fails_for_its_own_reason() {
+    let checks: Vec<_> = WRONG
+        .iter()
+        .map(|(wrong, because)| {
+            let check = move || {
+                let report = rehearse(*wrong, 12);
+                let found = report.failures.iter().any(|failure| failure.contains(because));
+                (!found).then(|| format!("{wrong:?} did not fail because of {because:?}:\n{}", report.table()))
+            };
+            (wrong, std::thread::spawn(check))
+        })
+        .collect();
+    let passed: Vec<String> = checks.into_iter().filter_map(|(_, check)| check.join().unwrap()).collect();
+    assert!(passed.is_empty(), "{}", passed.join("\n"));
+}
