@@ -108,12 +108,16 @@ ctrl_tcp_listen {host}:{self.control}
 
 
 class Kamailio(Program):
-    """A proxy that sends calls to the box and follows its 302 by itself, with a failure route, as its operators write it."""
+    """A proxy as its operators write it: sends calls to the box and follows its 302 by itself, with a failure route.
 
-    def __init__(self, test, box: Box, host: str, port: int):
+    `behind` is a gateway that it hides: what comes from the box goes there, and the proxy stays in the way (Record-Route).
+    """
+
+    def __init__(self, test, box: Box, host: str, port: int, behind: tuple[str, int] | None = None):
         super().__init__(test, "kamailio", box.directory / f"kamailio-{port}")
         self.host, self.port = host, port
         modules = unpacked("usr", "lib", "*", "kamailio", "modules", "tm.so").parent
+        hidden = f'if (is_method("INVITE") && src_ip == {box.host}) {{ record_route(); t_relay_to_udp("{behind[0]}", "{behind[1]}"); exit; }}' if behind else ""
         configuration = self.directory / "kamailio.cfg"
         configuration.write_text(f"""
 debug=2
@@ -139,6 +143,12 @@ request_route {{
         sl_send_reply("483", "Too Many Hops");
         exit;
     }}
+    if (has_totag()) {{
+        loose_route();
+        t_relay();
+        exit;
+    }}
+    {hidden}
     if (is_method("INVITE")) {{
         t_on_failure("FOLLOW");
         t_relay_to_udp("{box.host}", "{box.calls}");

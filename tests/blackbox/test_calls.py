@@ -3,7 +3,7 @@
 import time
 import unittest
 
-from box import Station
+from box import NAMELESS_STATION, Station, free_port
 import peers
 from sip import letters, tag_of
 from talk import QUICK, Literal, RawStation, SideBySide, assert_sound, audit, calls_to, codes, display_name, heard, open_sims, two_boxes
@@ -418,6 +418,34 @@ class Calls(Stations, SideBySide):
         self.assertEqual(call.hangup(), 200)
 
     # -- In a dialog --
+
+    def test_both_hang_up_at_once(self):
+        ana, bob = self.phones(2, self.hill, self.mill)
+        call, other = self.talk(self.hill, self.mill, ana, bob, self.number(bob))
+        with self.hill._changed, self.mill._changed:       # both have said it before either hears anything
+            self.hill._bye(call)
+            self.mill._bye(other)
+            for each in (call, other):
+                each.station._wake_out.send(b"x")
+            time.sleep(0.2)
+        for station, each in ((self.hill, call), (self.mill, other)):
+            self.assertTrue(station.wait(lambda: each.bye_code is not None, 4), f"{each}: no answer to its BYE")
+            self.assertIn(each.bye_code, (200, 481))
+
+    def test_a_base_station_without_a_name(self):
+        """Inside front.base_stations, in no table: its phones call and are called like all others."""
+        station = Station(self.box, NAMELESS_STATION, free_port(NAMELESS_STATION), **QUICK)
+        self.addCleanup(station.close)
+        ana, bob = self.phones(2, station, self.mill)
+        for here, caller, there, callee in ((station, ana, self.mill, bob), (self.mill, bob, station, ana)):
+            call, other = self.talk(here, there, caller, callee, self.number(callee))
+            self.assertEqual(call.hangup(), 200)
+            self.assertTrue(other.wait("ended", timeout=3))
+        ana.on = False
+        self.assertFailed(self.mill.call(bob, self.number(ana)), 480, 27, "No_Paging_Response")
+        self.assertEqual((self.hill.pages.count(ana.imsi), self.dale.pages.count(ana.imsi)), (0, 0), "it is of no location area")
+        time.sleep(2.5)
+        self.assertEqual(audit(station, self.box), [])
 
     def test_a_second_invite_in_a_dialog_and_a_bye_of_no_dialog(self):
         raw, bob = RawStation(self, "raw12"), self.phones(1, self.mill)[0]

@@ -4,11 +4,11 @@ import time
 
 from box import Station, Talker, contact_of, free_port, q850
 from real import Baresip, Kamailio, Sipp
-from sip import tag_of, user_host_port
+from sip import Message, tag_of, user_host_port
 from talk import QUICK, RawStation, SideBySide, Sound, assert_sound, calls_to, codes, display_name, heard, media, open_sims
 from trunk import Trunk, sdp
 
-ANY, SECOND, UK, LONDON, FRANCE, REDIRECT, BARE, SIPP, SOS, PLAIN, ITALY = (f"127.0.0.{number}" for number in (83, 84, 85, 86, 87, 88, 89, 90, 92, 93, 96))
+ANY, SECOND, UK, LONDON, FRANCE, REDIRECT, BARE, SIPP, SOS, PLAIN, ITALY, NORWAY = (f"127.0.0.{number}" for number in (83, 84, 85, 86, 87, 88, 89, 90, 92, 93, 96, 97))
 #: name -> address, prefixes, mode, more
 TRUNKS = {
     "any": (ANY, [], "recurse", ""),
@@ -21,6 +21,7 @@ TRUNKS = {
     "sipp": (SIPP, ["+49"], "recurse", ""),
     "sos": (SOS, ["+000"], "recurse", ""),
     "italy": (ITALY, ["+39"], "recurse", 'username = "encamp"\npassword = "sesamo"\n'),
+    "norway": (NORWAY, ["+47"], "recurse", ""),
     "plain": (PLAIN, ["+98"], "recurse", ""),
 }
 
@@ -322,6 +323,52 @@ class Trunks(SideBySide):
         with Talker(self.box, "127.0.0.95") as caller:     # and it hands on our no
             answer = caller.ask(caller.request("INVITE", self.number(away)), (proxy.host, proxy.port))
             self.assertEqual((answer.code, q850(answer)), (480, 20))
+
+    def test_a_gateway_behind_a_proxy_that_stays_in_the_way(self):
+        """The trunk's address is Kamailio's; the gateway's own Contact is nobody's whom we know."""
+        ana = self.phones(1, self.hill)[0]
+        gateway = ("127.0.0.98", free_port("127.0.0.98"))
+        proxy = Kamailio(self, self.box, NORWAY, self.ports["norway"], behind=gateway)
+        sipp = Sipp(self, self.box, "uas", host=gateway[0], port=gateway[1])
+        call = self.hill.call(ana, "+471234")
+        self.assertUp(call)
+        time.sleep(0.5)
+        self.assertEqual(call.hangup(), 200)
+        sipp.done()                                        # it has its ACK and its BYE
+        self.assertEqual(proxy.process.poll(), None, proxy.log()[-1500:])
+
+    def test_a_trunk_that_asks_again_in_the_middle_of_a_call(self):
+        """A re-INVITE: OpenBTS knows none, so the trunk is told no, and the call goes on."""
+        bob = self.phones(1, self.mill)[0]
+        call = self.plain.call(self.number(bob))
+        self.assertUp(call)
+        other = self.called(self.mill, bob)
+        self.assertTrue(self.mill.wait(lambda: other.got_ack, 3))
+        call.cseq += 1
+        headers = [("Via", f"SIP/2.0/UDP {self.plain.host}:{self.plain.port};branch=z9hG4bKagain"), ("Max-Forwards", "70"), ("From", call.local), ("To", call.remote),
+                   ("Call-ID", call.invite.call_id), ("CSeq", f"{call.cseq} INVITE"), ("Contact", f"<sip:x@{self.plain.host}:{self.plain.port}>"),
+                   ("Content-Type", "application/sdp"), ("Content-Length", str(len(call.own_sdp)))]
+        self.plain.send(Message(f"INVITE {call.contact} SIP/2.0", headers, call.own_sdp), user_host_port(call.contact)[1:])
+        def final():
+            return [m for m in self.plain.heard("SIP/2.0", call.invite.call_id) if m.cseq == (call.cseq, "INVITE") and m.code >= 200]
+        self.assertTrue(self.plain.wait(final, 5), "no answer to a re-INVITE")
+        self.assertIn(final()[0].code, (200, 488), final()[0].start)
+        ack = [h for h in headers if h[0] in ("Max-Forwards", "From", "To", "Call-ID")] + [("CSeq", f"{call.cseq} ACK"), ("Content-Length", "0")]
+        self.plain.send(Message(f"ACK {call.contact} SIP/2.0", [headers[0]] + ack), user_host_port(call.contact)[1:])
+        time.sleep(1)
+        self.assertEqual((call.state, other.state), ("up", "up"))
+        self.assertEqual(call.hangup(), 200)
+        self.assertTrue(other.wait("ended", timeout=3))
+
+    def test_an_offer_too_long_for_a_base_station(self):
+        """OpenBTS reads 1500 bytes and loses the rest: better no call than half an offer."""
+        bob = self.phones(1, self.mill)[0]
+        long = sdp(self.plain.host, 7200, "3", "a=rtpmap:3 GSM/8000\r\n" + "".join(f"a=x-candidate:{number:04d} {'y' * 60}\r\n" for number in range(18)))
+        call = self.plain.call(self.number(bob), body=long)
+        self.assertFailed(call, 513, timeout=20)
+        for _, way, _, datagram in list(self.mill.traffic):
+            self.assertTrue(way == "out" or len(datagram) < 1500)
+        self.assertEqual(calls_to(self.mill, bob), [])
 
     def test_a_trunk_in_redirect_mode_is_told_where(self):
         bob = self.phones(1, self.mill)[0]
