@@ -92,6 +92,16 @@ class Established(CallBox):
         time.sleep(2.5)
         self.assertEqual(audit(self.hill, box) + audit(self.mill, box) + self.trunk.complaints, [])
 
+    def test_a_disk_that_lies_would_be_noticed(self):
+        box = self.open(disk=True)
+        box.disk.lie("/node/")
+        ana, bob = self.phones(2, self.hill, self.mill)
+        call = self.hill.call(ana, self.number(bob))
+        self.assertTrue(call.wait("up", timeout=8))
+        box.power_cut()
+        box.start()
+        self.assertEqual(box.command("calls").data, [], "nothing was ever synced, and nothing was lost: the test is blind")
+
     def test_hanging_up_while_nobody_is_there(self):
         """A BYE during the outage is sent again by the base station, and heard after the start."""
         box = self.open()

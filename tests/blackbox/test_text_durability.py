@@ -73,6 +73,14 @@ class OneText(unittest.TestCase):
         self.assertEqual(self.bob.texts(), ["first", "second"])
         self.assertEqual(box.command("queue").data, [])
 
+    def test_a_disk_that_lies_would_be_noticed(self):
+        box = self.open(disk=True)
+        box.disk.lie("/messages/")
+        self.assertEqual(self.send(self.request("lost", 1)), 202)
+        box.power_cut()
+        box.start()
+        self.assertEqual(box.command("queue").data, [], "nothing was ever synced, and nothing was lost: the test is blind")
+
     def test_a_text_whose_200_was_never_heard_comes_again_with_its_mark(self):
         box = self.open()
         self.assertTrue(self.mill.register(self.bob).ok)

@@ -10,8 +10,8 @@ set -eu -o pipefail
 into=$1
 # program=package, in usr/sbin or usr/bin of that package
 programs="nsd=nsd nsd-checkconf=nsd nsd-checkzone=nsd kamailio=kamailio baresip=baresip-core"
-# package=library,library: all that is needed of its libraries; of another package, all that it depends on
-only="baresip-core=libre0,librem0,libgsm1"
+# package=pattern: which of the libraries that it depends on are needed here; of another package, all
+only="baresip-core=^lib(re|rem|gsm)[0-9]"
 
 ready() {
     local pair
@@ -39,11 +39,9 @@ fetch() {
 installed() { case "$(dpkg-query -W -f='${db:Status-Abbrev}' "$1" 2>/dev/null || true)" in ii*) ;; *) return 1 ;; esac; }
 
 libraries_of() {
-    local pair
-    for pair in $only; do
-        [ "${pair%%=*}" != "$1" ] || { echo "${pair#*=}" | tr ',' '\n'; return; }
-    done
-    apt-cache depends --no-recommends --no-suggests "$1" | sed -n 's/^ *|\{0,1\}Depends: \(lib[^ ]*\)$/\1/p'
+    local pair wanted=.
+    for pair in $only; do [ "${pair%%=*}" != "$1" ] || wanted=${pair#*=}; done
+    apt-cache depends --no-recommends --no-suggests "$1" | sed -n 's/^ *|\{0,1\}Depends: \(lib[^ ]*\)$/\1/p' | { grep -E "$wanted" || true; }
 }
 
 for package in $(for pair in $programs; do echo "${pair#*=}"; done | sort -u); do
