@@ -422,15 +422,14 @@ class Calls(Stations, SideBySide):
     def test_both_hang_up_at_once(self):
         ana, bob = self.phones(2, self.hill, self.mill)
         call, other = self.talk(self.hill, self.mill, ana, bob, self.number(bob))
-        with self.hill._changed, self.mill._changed:       # both have said it before either hears anything
-            self.hill._bye(call)
-            self.mill._bye(other)
-            for each in (call, other):
-                each.station._wake_out.send(b"x")
-            time.sleep(0.2)
+        self.hill.crossing, self.mill.crossing = {call.invite.call_id}, {other.invite.call_id}
+        self.hill._bye(call)                               # both have said it before either hears of the other one
+        self.mill._bye(other)
         for station, each in ((self.hill, call), (self.mill, other)):
             self.assertTrue(station.wait(lambda: each.bye_code is not None, 4), f"{each}: no answer to its BYE")
             self.assertIn(each.bye_code, (200, 481))
+        time.sleep(1)
+        self.assertQuiet((self.hill, call.invite.call_id), (self.mill, other.invite.call_id))
 
     def test_a_base_station_without_a_name(self):
         """Inside front.base_stations, in no table: its phones call and are called like all others."""
