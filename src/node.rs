@@ -586,7 +586,7 @@ impl Node {
         self.server.expire(ctx.now);
         let w = world!(self, ctx);
         self.front.housekeeping(w);
-        self.calls.housekeeping(w.ctx.now);
+        self.calls.housekeeping(w);
         self.redirect.housekeeping(w.ctx.now);
         if w.wall().trusted {
             for index in 0..self.replicas.count() {

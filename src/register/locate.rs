@@ -132,7 +132,7 @@ impl Locator {
                 return self.finish(w, id, Located::Away);
             }
             let Some(index) = search.left.pop() else {
-                let located = match search.newest.newest() {
+                let located = match search.newest.newest().filter(|_| search.want == Want::Newest) {
                     Some((contact, ..)) => {
                         let (contact, newest) = (contact.to_owned(), std::mem::take(&mut search.newest));
                         Located::Found { contact, record: Some(Box::new(newest)) }

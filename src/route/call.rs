@@ -49,6 +49,8 @@ use crate::time::Instant;
 
 /// A cancelled branch is buried after this: a base station sends no 487 (wire.md 3.3).
 const BURIAL: Duration = Duration::from_secs(5);
+/// While a phone rings its base station is asked so often whether it was picked up.
+const RING_POLL: Duration = Duration::from_secs(4);
 /// A trunk that has not said a word in this time is silent: the next one is tried.
 const TRUNK_SILENCE: Duration = Duration::from_secs(5);
 /// One side has hung up before the other had sent its ACK: that is waited for so long ("The callee's UA MUST NOT send a BYE on a
@@ -180,6 +182,12 @@ struct Ask {
     way: Way,
     resend: Resend,
     what: What,
+}
+
+impl Ask {
+    fn is_cancel_of(&self, call_id: &str) -> bool {
+        matches!(self.what, What::Cancel) && parse(&self.bytes).is_ok_and(|cancel| cancel.call_id() == call_id)
+    }
 }
 
 enum What {
@@ -356,7 +364,9 @@ impl Call {
             }
             let ask = self.asks.remove(at);
             return match ask.what {
-                What::Bye | What::Cancel => {}
+                // Whoever has heard the BYE has nothing left to cancel.
+                What::Bye => self.asks.retain(|ask| !ask.is_cancel_of(message.call_id())),
+                What::Cancel => {}
                 What::Probe(_) => self.probes_missed = 0,
                 What::Relay { key, reply, from, request } => {
                     let Ok(request) = parse(&request) else { return };
@@ -613,6 +623,11 @@ fn response(w: &World<'_, '_>, inside: &Inside<'_>, code: u16, phrase: &str) -> 
 
 /// A final answer to a request that is no INVITE of a new call, kept for its copies.
 pub(super) fn answer(w: &mut World<'_, '_>, inside: &Inside<'_>, code: u16, phrase: &str) {
+    answer_after(w, inside, code, phrase, After::nothing());
+}
+
+/// One that is a promise: it waits for the disk.
+pub(super) fn answer_after(w: &mut World<'_, '_>, inside: &Inside<'_>, code: u16, phrase: &str, after: After) {
     let bytes = response(w, inside, code, phrase).finish();
-    w.ctx.out.after(After::nothing(), Inner::Answer { key: Some(inside.key), to: inside.reply, bytes });
+    w.ctx.out.after(after, Inner::Answer { key: Some(inside.key), to: inside.reply, bytes });
 }

@@ -19,7 +19,7 @@ use crate::sip::header::{HeaderName, NameAddr, Uri, values};
 use crate::sip::parse::Message;
 use crate::sip::write::Writer;
 use crate::site::World;
-use crate::store::{StoreError, StoreId};
+use crate::store::{Batch, StoreError, StoreId};
 use crate::time::Instant;
 
 /// How the branch parameter of every request of a call begins; its id follows.
@@ -53,6 +53,8 @@ pub struct Calls {
     /// What has ended, with the CSeq number of its INVITE.
     ended: BTreeMap<CallerKey, u32>,
     ended_order: VecDeque<(Instant, CallerKey)>,
+    /// Records of what has ended that a full disk has kept: the next start would take them for calls that are up.
+    unforgotten: VecDeque<u64>,
 }
 
 impl Calls {
@@ -98,7 +100,9 @@ impl Calls {
         self.by_caller.insert(key, call.id);
         if call.is_over() {
             // Nothing to wait for: a call of an earlier run that nobody can be told of.
-            call.forget(w);
+            if !call.forget(w) {
+                self.unforgotten.push_back(call.id);
+            }
         }
         call.arm(w);
         self.all.insert(call.id, call);
@@ -111,7 +115,9 @@ impl Calls {
         if !call.is_over() {
             return call.arm(w);
         }
-        call.forget(w);
+        if !call.forget(w) {
+            self.unforgotten.push_back(id);
+        }
         let leg = call.caller_leg();
         let key = (leg.call_id.clone(), leg.remote_tag.clone().unwrap_or_default());
         self.by_caller.remove(&key);
@@ -126,7 +132,14 @@ impl Calls {
     }
 
     /// Forgets what has ended long enough ago.
-    pub fn housekeeping(&mut self, now: Instant) {
+    pub fn housekeeping(&mut self, w: &mut World<'_, '_>) {
+        while let Some(id) = self.unforgotten.pop_front() {
+            if w.node_write(kept::delete(Batch::default(), id)).is_err() {
+                self.unforgotten.push_front(id);
+                break;
+            }
+        }
+        let now = w.ctx.now;
         while let Some((since, key)) = self.ended_order.front() {
             if now - *since < PATIENCE {
                 return;
@@ -208,8 +221,7 @@ impl Calls {
     /// where it is of none of our calls.
     pub fn cancel(&mut self, w: &mut World<'_, '_>, inside: &Inside<'_>) -> bool {
         let Some(id) = self.by_caller.get(&caller_key(inside.message)).copied() else { return false };
-        answer(w, inside, 200, "OK");
-        self.with(w, id, |call, w| call.cancelled(w, inside.message));
+        self.with(w, id, |call, w| call.cancelled(w, inside));
         true
     }
 

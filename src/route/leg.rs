@@ -263,6 +263,11 @@ impl Resend {
         Resend { at: now + T1, pause: T1, pause_max: PATIENCE, until: now + patience }
     }
 
+    /// Again and again after the same pause.
+    pub fn every(now: Instant, pause: Duration, until: Instant) -> Resend {
+        Resend { at: now + pause, pause, pause_max: pause, until }
+    }
+
     /// Timers E and G: doubled up to T2.
     pub fn other(now: Instant, patience: Duration) -> Resend {
         Resend { at: now + T1, pause: T1, pause_max: T2, until: now + patience }

@@ -3,13 +3,17 @@
 use super::*;
 
 impl Call {
-    /// CANCEL, matched by Call-ID and From tag; it has been answered 200.
-    pub fn cancelled(&mut self, w: &mut World<'_, '_>, message: &Message<'_>) {
-        let reason = message.header(HeaderName::Reason).map(str::to_owned);
-        self.caller_gave_up(w, reason);
+    /// CANCEL, matched by Call-ID and From tag.
+    ///
+    /// Its 200 promises that the called side will hear of it, as that to a BYE does: where the call was answered, it waits for the
+    /// record that a restart ends the call by.
+    pub fn cancelled(&mut self, w: &mut World<'_, '_>, inside: &Inside<'_>) {
+        let reason = inside.message.header(HeaderName::Reason).map(str::to_owned);
+        let after = self.caller_gave_up(w, reason);
+        answer_after(w, inside, 200, "OK", after);
     }
 
-    pub(super) fn caller_gave_up(&mut self, w: &mut World<'_, '_>, reason: Option<String>) {
+    pub(super) fn caller_gave_up(&mut self, w: &mut World<'_, '_>, reason: Option<String>) -> After {
         let no = Refusal::of(No::Cancelled, self.caller_is_phone());
         match self.state {
             State::Checking | State::Locating | State::Ringing => {
@@ -19,40 +23,51 @@ impl Call {
             // The 200 of the called side crossed it: BYE (glare).
             State::Answering => {
                 self.hang_up(w, Side::Called, reason);
-                self.refuse(w, no, "caller");
+                return self.refuse(w, no, "caller");
             }
             State::Up => {
                 self.hang_up(w, Side::Called, reason.clone());
                 self.hang_up_caller(w, reason.clone());
-                self.ended(w, "caller", reason.as_deref(), "the caller gave up when the call had just been answered");
+                let why = "the caller gave up when the call had just been answered";
+                return self.ended(w, "caller", reason.as_deref(), why);
             }
             State::Ending => {}
         }
+        After::nothing()
     }
 
-    /// BYE: 200 at once, and the other side is told.
+    /// BYE: the other side is told at once; the 200 waits until a restart would tell it, too.
     pub fn bye_came(&mut self, w: &mut World<'_, '_>, finder: &mut Finder<'_>, inside: &Inside<'_>) {
-        answer(w, inside, 200, "OK");
+        let after = self.hung_up(w, finder, inside);
+        answer_after(w, inside, 200, "OK", after);
+    }
+
+    fn hung_up(&mut self, w: &mut World<'_, '_>, finder: &mut Finder<'_>, inside: &Inside<'_>) -> After {
         let reason = inside.message.header(HeaderName::Reason).map(str::to_owned);
         match self.side_of(inside.message) {
             Some(Side::Caller) if matches!(self.state, State::Up) => {
                 self.caller.resend = None;
                 self.bye_caller = None;
                 self.hang_up(w, Side::Called, reason.clone());
-                self.ended(w, "caller", reason.as_deref(), "hung up");
+                return self.ended(w, "caller", reason.as_deref(), "hung up");
             }
-            Some(Side::Caller) => self.caller_gave_up(w, reason),
+            // It has cancelled before, and then heard our 200: what we still meant to say to it, it knows.
+            Some(Side::Caller) if self.state == State::Ending => {
+                self.bye_caller = None;
+                self.caller.resend = None;
+            }
+            Some(Side::Caller) => return self.caller_gave_up(w, reason),
             Some(Side::Called) => {
                 let callee = self.callee.take();
                 match self.state {
                     State::Up => {
                         self.hang_up_caller(w, reason.clone());
-                        self.ended(w, "called", reason.as_deref(), "hung up");
+                        return self.ended(w, "called", reason.as_deref(), "hung up");
                     }
                     State::Answering => {
                         let phrase = "Temporarily Unavailable".into();
                         let why = "the called side hung up as soon as it had answered".into();
-                        self.refuse(w, Refusal { code: 480, phrase, reason, why }, "called");
+                        return self.refuse(w, Refusal { code: 480, phrase, reason, why }, "called");
                     }
                     _ => self.callee = callee,
                 }
@@ -64,6 +79,7 @@ impl Call {
                 }
             }
         }
+        After::nothing()
     }
 
     /// The operator ends it.
@@ -90,8 +106,9 @@ impl Call {
         }
     }
 
-    /// A final *no* to the caller.
-    pub(super) fn refuse(&mut self, w: &mut World<'_, '_>, refusal: Refusal, by: &'static str) {
+    /// A final *no* to the caller; what the 200 to a BYE or CANCEL that led to it waits for.
+    pub(super) fn refuse(&mut self, w: &mut World<'_, '_>, refusal: Refusal, by: &'static str) -> After {
+        let was_answering = self.state == State::Answering;
         self.state = State::Ending;
         self.group_until = None;
         w.event(Event::CallRefused { code: refusal.code, why: refusal.why.clone() });
@@ -105,6 +122,8 @@ impl Call {
             self.caller.resend = Some(Resend::other(w.ctx.now, PATIENCE));
             self.say_again(w);
         }
+        // The record says that it is up, or is about to.
+        if was_answering { self.keep_ending(w) } else { After::nothing() }
     }
 
     pub fn refuse_no(&mut self, w: &mut World<'_, '_>, no: No) {
@@ -112,16 +131,25 @@ impl Call {
         self.refuse(w, refusal, "us");
     }
 
-    /// An established call is over.
-    pub(super) fn ended(&mut self, w: &mut World<'_, '_>, by: &'static str, reason: Option<&str>, why: &str) {
+    /// An established call is over; what the 200 to a BYE or CANCEL that ended it waits for.
+    pub(super) fn ended(&mut self, w: &mut World<'_, '_>, by: &'static str, reason: Option<&str>, why: &str) -> After {
         self.state = State::Ending;
         self.end_at = None;
         self.probe_at = None;
         self.asks.retain(|ask| !matches!(ask.what, What::Probe(_)));
-        // Whoever of the two was not heard to know it by the time of a crash is told again after it.
-        self.keep(w, KeptState::Ending);
+        let after = self.keep_ending(w);
         w.event(Event::CallEnded { from: self.from.clone(), to: self.to.clone(), why: why.to_owned() });
         self.record(w, CallOutcome::Answered, 200, reason.map_or(0, cause_of), by, why);
+        after
+    }
+
+    /// Whoever of the two was not heard to know it by the time of a crash is told again after it.
+    fn keep_ending(&mut self, w: &mut World<'_, '_>) -> After {
+        match self.write_kept(w, KeptState::Ending) {
+            Ok(commit) => After::nothing().and(commit),
+            // The disk is full, and the event has said so: the phones are not kept waiting for it.
+            Err(_) => After::nothing(),
+        }
     }
 
     /// BYE to one side, where it has a dialog.

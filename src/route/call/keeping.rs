@@ -40,12 +40,9 @@ impl Call {
         Ok(commit)
     }
 
-    /// Takes the record away: nothing is under way any more.
-    pub fn forget(&mut self, w: &mut World<'_, '_>) {
-        if self.is_kept {
-            // Where the store refuses it stays, and the next start tells both sides again that the call is over.
-            let _ = w.node_write(kept::delete(Batch::default(), self.id));
-        }
+    /// Takes the record away: nothing is under way any more. `false` where the store refuses, and it is to be tried again.
+    pub fn forget(&mut self, w: &mut World<'_, '_>) -> bool {
+        !self.is_kept || w.node_write(kept::delete(Batch::default(), self.id)).is_ok()
     }
 
     /// A call that an earlier run left behind.

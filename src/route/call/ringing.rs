@@ -228,7 +228,10 @@ impl Call {
         let now = w.ctx.now;
         if code < 200 {
             let branch = &mut self.branches[at];
-            branch.resend = None;
+            // A base station says its 200 once, and again only to a copy of the INVITE (wire.md 3.3): one that was lost would leave a
+            // phone that was picked up with nobody to talk to. Before it rings a copy would page it anew.
+            let asks_again = branch.trunk.is_none() && !branch.cancelled && (code > 100 || branch.rings);
+            branch.resend = asks_again.then(|| Resend::every(now, RING_POLL, self.setup_until + BURIAL));
             if branch.cancelled {
                 // A CANCEL must not overtake its INVITE (RFC 3261 §9.1): it has waited for this.
                 return self.send_cancel(w, at, None);
@@ -289,7 +292,8 @@ impl Call {
         };
         if is_final {
             self.cancel_branches(w, None);
-            return self.refuse(w, refusal, "called");
+            self.refuse(w, refusal, "called");
+            return;
         }
         if self.failure.is_none() {
             self.failure = Some(refusal);
@@ -375,7 +379,12 @@ impl Call {
         while at < self.branches.len() {
             let branch = &mut self.branches[at];
             if branch.buried_at.is_some_and(|at| at <= now) {
-                self.branches.remove(at);
+                let branch = self.branches.remove(at);
+                // It may have answered just before the CANCEL, and its 200 was lost: a CANCEL does not end that, and it goes on for
+                // ever. A base station takes the BYE by its Call-ID, and says 404 where there is nothing left.
+                if branch.leg.party.is_phone() {
+                    self.bye(w, branch.leg, None);
+                }
                 continue;
             }
             if let Some(resend) = &mut branch.resend {

@@ -50,7 +50,8 @@ impl Call {
             self.hang_up(w, Side::Called, None);
             let why = "the answer's session description is too long for a base station".into();
             let reason = Some("Q.850;cause=95".into());
-            return self.refuse(w, Refusal { code: 488, phrase: "Not Acceptable Here".into(), reason, why }, "us");
+            self.refuse(w, Refusal { code: 488, phrase: "Not Acceptable Here".into(), reason, why }, "us");
+            return;
         }
         self.caller.last = bytes;
         self.caller.resend = Some(Resend::other(w.ctx.now, PATIENCE));
