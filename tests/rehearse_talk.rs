@@ -406,7 +406,7 @@ impl Box {
         let digits = usize::from_str_radix(&tpdu[4..6], 16).unwrap();
         let end = 8 + 2 * digits.div_ceil(2);
         let swapped: String =
-            tpdu[8..end].as_bytes().chunks(2).flat_map(|two| [two[1], two[0]]).map(char::from).collect();
+            tpdu.as_bytes()[8..end].chunks(2).flat_map(|two| [two[1], two[0]]).map(char::from).collect();
         let plus = if &tpdu[6..8] == "91" { "+" } else { "" };
         let to = format!("{plus}{}", swapped.trim_end_matches('f'));
         let data = tpdu[end + 4..].to_owned();

@@ -220,6 +220,8 @@ pub struct Call {
     /// Number, else `IMSI..`, of the caller; what was dialled.
     from: String,
     to: String,
+    /// Where the called side was when it hung up.
+    to_cell: String,
     caller: Caller,
     /// The side that answered; its ACK, for copies of its 200.
     callee: Option<Leg>,
@@ -282,6 +284,7 @@ impl Call {
             asks: Vec::new(),
             count: 0,
             failure: None,
+            to_cell: String::new(),
             relayed: Vec::new(),
             group_until: None,
             setup_until: w.ctx.now + w.site.settings.calls.setup_max,

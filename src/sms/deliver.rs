@@ -90,7 +90,7 @@ impl Centre {
         // The word of one replica may be the one that missed the phone's last move.
         let want = if text.attempts > 0 { Want::Newest } else { Want::Contact };
         let Some(queue) = self.queues.get_mut(&imsi) else { return };
-        (queue.last_start, queue.returned) = (Some(w.ctx.now), false);
+        queue.returned = false;
         queue.state = State::Locating { text: Box::new(text), since };
         self.under_way += 1;
         finder.seek(w, imsi, Seeker::Recipient(imsi), want, None);
@@ -140,6 +140,7 @@ impl Centre {
         let attempt = Attempt { number, text, since, to, bytes, started, heard: false, copied: false, deadline };
         self.attempts.insert(number, imsi);
         if let Some(queue) = self.queues.get_mut(&imsi) {
+            queue.last_start = Some(w.ctx.now);
             queue.state = State::Sending(Box::new(attempt));
             queue.sent = Some(sent);
         }

@@ -36,7 +36,7 @@ use crate::time::{Instant, Stamp};
 
 /// Phones that are looked for or sent to at a time; the others stand in line.
 pub const ATTEMPTS_MAX: usize = 1_000;
-/// Two attempts for one phone begin no closer together, however often it says that it is back.
+/// Two MESSAGEs to one phone leave no closer together, however often it says that it is back.
 const ATTEMPT_PAUSE_MIN: Duration = Duration::from_secs(2);
 /// A phone that comes back this soon after an attempt began is the one that it finds, and no reason for another.
 const RETURN_NOTICED: Duration = Duration::from_secs(3);

@@ -59,6 +59,7 @@ impl Call {
             Some(Side::Caller) => return self.caller_gave_up(w, reason),
             Some(Side::Called) => {
                 let callee = self.callee.take();
+                self.to_cell = self.place(w, callee.as_ref());
                 match self.state {
                     State::Up => {
                         self.hang_up_caller(w, reason.clone());

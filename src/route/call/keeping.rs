@@ -75,6 +75,7 @@ impl Call {
             asks: Vec::new(),
             count: 0x1000,
             failure: None,
+            to_cell: String::new(),
             relayed: Vec::new(),
             group_until: None,
             setup_until: now,
@@ -153,8 +154,12 @@ impl Call {
         }
     }
 
-    pub(super) fn far_leg(&self) -> Option<&Leg> {
-        self.callee.as_ref().or_else(|| self.branches.first().map(|branch| &branch.leg))
+    /// Where the called side is; also after it has hung up.
+    fn far_place(&self, w: &World<'_, '_>) -> String {
+        match self.callee.as_ref().or_else(|| self.branches.first().map(|branch| &branch.leg)) {
+            Some(leg) => self.place(w, Some(leg)),
+            None => self.to_cell.clone(),
+        }
     }
 
     pub fn describe(&self, w: &World<'_, '_>) -> CallAnswer {
@@ -172,7 +177,7 @@ impl Call {
             to: self.to.clone(),
             since,
             duration_s: self.answered.map_or(0, |(ms, _)| w.wall().ms.saturating_sub(ms) / 1000),
-            cells: vec![self.place(w, Some(&self.caller.leg)), self.place(w, self.far_leg())],
+            cells: vec![self.place(w, Some(&self.caller.leg)), self.far_place(w)],
         }
     }
 
@@ -199,7 +204,7 @@ impl Call {
             from_imsi: self.caller.leg.party.imsi(),
             to_imsi: self.to_imsi(),
             from_cell: self.place(w, Some(&self.caller.leg)),
-            to_cell: self.place(w, self.far_leg()),
+            to_cell: self.far_place(w),
             outcome,
             code,
             cause,
