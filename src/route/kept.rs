@@ -1,6 +1,7 @@
 //! What of a call is on the disk, so that it survives us: after a restart BYE still finds the other leg.
 //!
-//! Keys of the node's own store: `call/` + id -> a version byte and JSON, which a human may have to read after an accident.
+//! Keys of the node's own store: `call/` + id -> a version byte and JSON, which a human may have to read after an accident;
+//! `invite/` + id -> the caller's INVITE as it came, until his ACK.
 //! A call in the making is written without anybody waiting for it; an answered one before its 200 is relayed.
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,7 @@ use crate::store::{Batch, Store, StoreError};
 
 const VERSION: u8 = 1;
 const PREFIX: &[u8] = b"call/";
+const INVITE_PREFIX: &[u8] = b"invite/";
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum KeptState {
@@ -32,8 +34,9 @@ pub struct Kept {
     /// Whom the call goes to, where that is a phone of ours.
     pub to_imsi: Option<String>,
     pub caller: KeptLeg,
-    /// The caller's INVITE, while it is not answered.
-    pub invite: Option<String>,
+    /// The caller's INVITE, which has a record of its own; empty once his ACK has come.
+    #[serde(skip)]
+    pub invite: Vec<u8>,
     pub callee: Option<KeptLeg>,
     pub branches: Vec<KeptBranch>,
 }
@@ -50,11 +53,20 @@ pub fn put(batch: Batch, kept: &Kept) -> Batch {
     let mut value = vec![VERSION];
     // There is nothing in it that JSON has no form for.
     value.extend_from_slice(&serde_json::to_vec(kept).unwrap_or_default());
-    batch.put(key(kept.id), value)
+    batch.put(key(PREFIX, kept.id), value)
+}
+
+/// The INVITE is kept until the caller's ACK: a crash between the record and the 200 must not leave him with a phone that rings for ever.
+pub fn put_invite(batch: Batch, id: u64, invite: &[u8]) -> Batch {
+    batch.put(key(INVITE_PREFIX, id), invite)
+}
+
+pub fn delete_invite(batch: Batch, id: u64) -> Batch {
+    batch.delete(key(INVITE_PREFIX, id))
 }
 
 pub fn delete(batch: Batch, id: u64) -> Batch {
-    batch.delete(key(id))
+    delete_invite(batch.delete(key(PREFIX, id)), id)
 }
 
 /// Every call that an earlier run left behind, and how many records could not be read.
@@ -67,8 +79,11 @@ pub fn load(store: &dyn Store) -> Result<(Vec<Kept>, usize), StoreError> {
         cursor = Some(last.clone());
         for (_, value) in page {
             match value.split_first().filter(|(version, _)| **version == VERSION) {
-                Some((_, json)) => match serde_json::from_slice(json) {
-                    Ok(kept) => all.push(kept),
+                Some((_, json)) => match serde_json::from_slice::<Kept>(json) {
+                    Ok(mut kept) => {
+                        kept.invite = store.get(&key(INVITE_PREFIX, kept.id))?.unwrap_or_default();
+                        all.push(kept);
+                    }
                     Err(_) => unreadable += 1,
                 },
                 None => unreadable += 1,
@@ -77,8 +92,8 @@ pub fn load(store: &dyn Store) -> Result<(Vec<Kept>, usize), StoreError> {
     }
 }
 
-fn key(id: u64) -> Vec<u8> {
-    let mut key = PREFIX.to_vec();
+fn key(prefix: &[u8], id: u64) -> Vec<u8> {
+    let mut key = prefix.to_vec();
     key.extend_from_slice(format!("{id:012x}").as_bytes());
     key
 }

@@ -349,7 +349,8 @@ pub struct KeptLeg {
     route: Vec<String>,
     cseq: u32,
     remote_cseq: u32,
-    told: Option<(String, Vec<u8>)>,
+    /// A session description is UTF-8 (RFC 4566 §5).
+    told: Option<(String, String)>,
     refresh_s: Option<u64>,
 }
 
@@ -367,7 +368,7 @@ impl KeptLeg {
             route: leg.route.clone(),
             cseq: leg.cseq,
             remote_cseq: leg.remote_cseq,
-            told: leg.told.clone(),
+            told: leg.told.as_ref().map(|(kind, body)| (kind.clone(), String::from_utf8_lossy(body).into_owned())),
             refresh_s: leg.refresh.map(|(_, interval)| interval.as_secs()),
         }
     }
@@ -389,7 +390,7 @@ impl KeptLeg {
             route: self.route.clone(),
             cseq: self.cseq + 1000,
             remote_cseq: self.remote_cseq,
-            told: self.told.clone(),
+            told: self.told.clone().map(|(kind, body)| (kind, body.into_bytes())),
             refresh: self.refresh_s.map(Duration::from_secs).map(|interval| (now + interval, interval)),
         })
     }

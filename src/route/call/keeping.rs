@@ -29,15 +29,25 @@ impl Call {
             to: self.to.clone(),
             to_imsi: self.to_imsi().map(|imsi| imsi.as_str().to_owned()),
             caller: KeptLeg::of(&self.caller.leg),
-            // Until the caller's ACK: a crash in between must not leave him with a phone that rings for ever.
-            invite: (is_setup || self.state == State::Answering)
-                .then(|| String::from_utf8_lossy(&self.caller.invite).into_owned()),
+            invite: Vec::new(),
             callee: self.callee.as_ref().map(KeptLeg::of),
             branches: if is_setup { self.branches.iter().map(branch).collect() } else { Vec::new() },
         };
-        let commit = w.node_write(kept::put(Batch::default(), &kept))?;
+        let mut batch = kept::put(Batch::default(), &kept);
+        if !self.is_kept {
+            batch = kept::put_invite(batch, self.id, &self.caller.invite);
+        }
+        let commit = w.node_write(batch)?;
         self.is_kept = true;
         Ok(commit)
+    }
+
+    /// The caller has our 200: nobody needs to tell him after a restart.
+    pub(super) fn keep_acked(&mut self, w: &mut World<'_, '_>) {
+        if self.is_kept {
+            // Where the store refuses he is told once more, and acknowledges once more.
+            let _ = w.node_write(kept::delete_invite(Batch::default(), self.id));
+        }
     }
 
     /// Takes the record away: nothing is under way any more. `false` where the store refuses, and it is to be tried again.
@@ -54,7 +64,7 @@ impl Call {
             Way::Datagram { from, to } => (to, ReplyTo::Datagram { from, to }),
             Way::Stream { conn, peer } => (peer, ReplyTo::Stream(conn)),
         };
-        let invite = kept.invite.unwrap_or_default().into_bytes();
+        let invite = kept.invite;
         let offerless = parse(&invite).is_ok_and(|invite| invite.body.is_empty());
         let plan = match kept.to_imsi.as_deref().and_then(|imsi| Imsi::parse(imsi).ok()) {
             Some(imsi) => Plan::Phone { imsi, tried: Vec::new(), groups: VecDeque::new(), reread: true },

@@ -81,7 +81,7 @@ impl Call {
         if self.state != State::Up {
             return;
         }
-        self.keep(w, KeptState::Up);
+        self.keep_acked(w);
         if let Some(callee) = self.callee.as_ref().filter(|_| self.offerless && self.callee_ack.is_none()) {
             let kind = message.header(HeaderName::ContentType).unwrap_or("application/sdp").to_owned();
             let leg = callee.clone();
