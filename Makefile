@@ -7,8 +7,8 @@
 #   make check    formatting and lints
 #   make peers    only fetch the programs that the tests are run against
 #
-# Debian packages are installed by name, only those that are missing, as root or through sudo. No service is started: servers
-# that Debian would start (nsd) are unpacked below target/peers and not installed.
+# Debian packages are installed by name, only those that are missing, as root or through sudo. No service is started: programs
+# that Debian would start or that would bring too much (nsd, Kamailio, baresip) are unpacked below target/peers and not installed.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c

@@ -168,11 +168,12 @@ class Box:
 
     def __init__(self, test=None, *, host: str = BOX, shards: list[Shard] | None = None, sims: list[Sim] | None = None,
                  remote: dict[str, tuple[str, int]] | None = None, listening: tuple[str, ...] | None = None, cluster_key: str = "",
-                 disk: bool = False, top_more: str = "", front_more: str = "", more: str = "", trunks: bool = True):
+                 disk: bool = False, top_more: str = "", front_more: str = "", more: str = "", trunks: bool = True,
+                 trunk_mode: str = "redirect", sites: dict[str, str] | None = None):
         self.test, self.host, self.shards = test, host, shards or two_shards()
         self.sims = sims_for_tests() if sims is None else sims
         self._unused = {algorithm: iter([s for s in self.sims if s.algorithm == algorithm and not s.barred]) for algorithm in ALGORITHMS}
-        self.remote, self.cluster_key, self.trunks = remote or {}, cluster_key, trunks
+        self.remote, self.cluster_key, self.trunks, self.trunk_mode = remote or {}, cluster_key, trunks, trunk_mode
         self.top_more, self.front_more, self.more = top_more, front_more, more     # more lines: at the top, in [front], at the end
         self.directory = Path(tempfile.mkdtemp(prefix="encamp-box-"))
         self.data_dir = self.directory / "data"
@@ -183,7 +184,10 @@ class Box:
         if listening is None:
             listening = tuple(name for shard in self.shards for name in shard.replicas if name not in self.remote)
         self.listening = {name: free_port(host) for name in listening}
-        self.station_ports = {name: free_port(address) for name, address in STATIONS.items()}
+        # More base stations: name -> location area.
+        self.areas = AREAS | (sites or {})
+        self.addresses = STATIONS | {name: f"127.0.0.{101 + place}" for place, name in enumerate(sites or {})}
+        self.station_ports = {name: free_port(address) for name, address in self.addresses.items()}
         self.pbx_port = free_port(PBX)
         self.process: subprocess.Popen | None = None
         self.stations: list[Station] = []
@@ -214,10 +218,10 @@ class Box:
             text.append(f'cluster_key = "{self.cluster_key}"\n')
         text.append(f"\n[front]\nlisten = {listeners(self.calls, self.texts, self.registration)}\n"
                     f'base_stations = ["127.0.0.72/29"]\npeers = ["{PEER}", "{SIPSAK}"]\n{self.front_more}\n')
-        for name, address in STATIONS.items():
-            text.append(f'[[base_station]]\nname = "{name}"\naddress = "{address}:{self.station_ports[name]}"\nlocation_area = "{AREAS[name]}"\n\n')
+        for name, address in self.addresses.items():
+            text.append(f'[[base_station]]\nname = "{name}"\naddress = "{address}:{self.station_ports[name]}"\nlocation_area = "{self.areas[name]}"\n\n')
         if self.trunks:
-            text.append(f'[[trunk]]\nname = "pbx"\naddress = "{PBX}:{self.pbx_port}"\nmode = "redirect"\n\n')
+            text.append(f'[[trunk]]\nname = "pbx"\naddress = "{PBX}:{self.pbx_port}"\nmode = "{self.trunk_mode}"\n\n')
         text.append(f'[zone]\napex = "{DOMAIN}"\nlisten = {listeners(self.dns)}\n\n')
         text += [shard.toml() for shard in self.shards]
         for name, port in self.listening.items():
@@ -355,7 +359,7 @@ class Box:
 
     def station(self, name: str, **more) -> "Station":
         """A simulated base station that the configuration names; closed with the box."""
-        station = Station(self, STATIONS[name], self.station_ports[name], **more)
+        station = Station(self, self.addresses[name], self.station_ports[name], **more)
         self.stations.append(station)
         return station
 

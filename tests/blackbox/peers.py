@@ -34,5 +34,5 @@ def program(peer: str, test: unittest.TestCase) -> str:
         return str(Path(unpacked, "bin", peer))
     found = shutil.which(peer)
     if not found:
-        test.fail(f"{peer} is missing: apt-get install {PACKAGES.get(peer, peer)}")
+        test.fail(f"{peer} is missing: " + (f"apt-get install {PACKAGES[peer]}" if peer in PACKAGES else "make peers, which unpacks it without installing it"))
     return found

@@ -28,10 +28,12 @@ sys.path.insert(0, str(HERE.parent / "peers"))
 
 import box                                                 # noqa: E402
 import peers                                               # noqa: E402
+import talk                                                # noqa: E402
 
 EXPECTED = HERE / "expected_peers.json"
-#: These run a second time with every datagram sent twice.
-TWICE = ("test_register",)
+#: These run a second time with every datagram sent twice; not those that only wait.
+TWICE = ("test_register", "test_calls.Calls", "test_texts.Texts")
+NOT_TWICE = ("seconds", "while_he_is_paged")
 
 
 class Result(unittest.TestResult):
@@ -152,7 +154,8 @@ def main() -> int:
     def suite():
         return chosen(unittest.defaultTestLoader.discover(str(HERE), "test_*.py", str(HERE)), arguments.words)
 
-    once, twice = suite(), unittest.TestSuite(test for test in tests_in(suite()) if test.id().startswith(TWICE))
+    once = suite()
+    twice = unittest.TestSuite(test for test in tests_in(suite()) if test.id().startswith(TWICE) and not any(word in test.id() for word in NOT_TWICE))
     if arguments.list:
         for test in tests_in(once):
             print(test.id())
@@ -165,8 +168,10 @@ def main() -> int:
         return 1
     started, result = time.monotonic(), Result(once.countTestCases() + twice.countTestCases())
     os.environ.pop("DOUBLE", None)
+    talk.SideBySide.chosen = {test.id() for test in tests_in(once)}
     once.run(result)
     os.environ["DOUBLE"], result.pass_name = "1", " (every datagram twice)"
+    talk.SideBySide.chosen = {test.id() for test in tests_in(twice)}
     twice.run(result)
     for log in arguments.with_cargo_log:
         count_cargo(log, result)

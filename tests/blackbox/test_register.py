@@ -384,21 +384,6 @@ class Register(BoxTest):
         hill.transact(second, hill.registrar, 5)
         self.assertAt(ana, dale)
 
-    # -- What comes in the next issue, and what never will --
-
-    def test_calls_and_texts_from_phones_are_refused_in_a_way_the_phone_can_bear(self):
-        hill, ana, bob = self.box.station("hill"), self.box.phone(), self.box.phone()
-        self.assertTrue(hill.register(ana).ok and hill.register(bob).ok)
-        call = hill.call(ana, self.box.numbers_of(bob)[1])
-        self.assertTrue(call.wait("failed", timeout=10), call)
-        self.assertEqual(call.code, 503)
-        for answer in call.answers:                        # its Contact, if any, is where the ACK goes: it must be us
-            if answer.get("contact"):
-                self.assertIn(self.box.host, answer.get("contact"))
-        for as_text in (False, True):
-            answer = hill.sms(ana, self.box.numbers_of(bob)[1], "hello", as_text=as_text, timeout=10)
-            self.assertEqual(answer.code, 503)
-
     def test_other_methods_are_405_with_allow(self):
         hill, ana = self.box.station("hill"), self.box.phone()
         for method in ("SUBSCRIBE", "NOTIFY", "PUBLISH", "REFER", "FOO"):

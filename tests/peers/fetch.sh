@@ -1,14 +1,17 @@
 #!/bin/bash
-# Fetches servers that the tests are run against, without installing them: an installed nsd would be started as a service and
-# would hold port 53. The Debian package and those of its libraries that are not installed are unpacked into the directory given, as
-# they would lie below /: usr/sbin/nsd, usr/lib/... For each program a small script in bin/ finds those libraries.
+# Fetches programs that the tests are run against, without installing them: an installed nsd or Kamailio would be started as a
+# service and would hold port 53 or 5060, and baresip would bring thirty libraries for sound and pictures. The Debian package and those
+# of its libraries that it needs here and that are not installed are unpacked into the directory given, as they would lie below /:
+# usr/sbin/nsd, usr/lib/... For each program a small script in bin/ finds those libraries.
 #
 #   tests/peers/fetch.sh target/peers
 set -eu -o pipefail
 
 into=$1
 # program=package, in usr/sbin or usr/bin of that package
-programs="nsd=nsd nsd-checkconf=nsd nsd-checkzone=nsd"
+programs="nsd=nsd nsd-checkconf=nsd nsd-checkzone=nsd kamailio=kamailio baresip=baresip-core"
+# package=pattern: which of the libraries that it depends on are needed here; of another package, all
+only="baresip-core=^lib(re|rem|gsm)[0-9]"
 
 ready() {
     local pair
@@ -35,10 +38,16 @@ fetch() {
 
 installed() { case "$(dpkg-query -W -f='${db:Status-Abbrev}' "$1" 2>/dev/null || true)" in ii*) ;; *) return 1 ;; esac; }
 
+libraries_of() {
+    local pair wanted=.
+    for pair in $only; do [ "${pair%%=*}" != "$1" ] || wanted=${pair#*=}; done
+    apt-cache depends --no-recommends --no-suggests "$1" | sed -n 's/^ *|\{0,1\}Depends: \(lib[^ ]*\)$/\1/p' | { grep -E "$wanted" || true; }
+}
+
 for package in $(for pair in $programs; do echo "${pair#*=}"; done | sort -u); do
     fetch "$package"
     # Its libraries: what it depends on by name and is not there. Theirs are in every Debian.
-    for library in $(apt-cache depends --no-recommends --no-suggests "$package" | sed -n 's/^ *|\{0,1\}Depends: \(lib[^ ]*\)$/\1/p'); do
+    for library in $(libraries_of "$package"); do
         installed "$library" || fetch "$library"
     done
 done
