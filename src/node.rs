@@ -586,6 +586,7 @@ impl Node {
         }
         self.centre.housekeeping(w);
         w.reserve_early();
+        self.marks.housekeeping(w, &mut self.replicas);
         self.replicas.keep_hints(w);
         if self.founding && w.unsynced(StoreId::Node).is_none() {
             self.replicas.found(w);

@@ -271,6 +271,21 @@ fn an_absent_phone_gets_its_texts_when_its_register_is_acknowledged() {
 }
 
 #[test]
+fn a_mark_that_could_not_be_stamped_is_written_when_there_is_room() {
+    let mut desk = valley();
+    write(&mut desk, 1, "a", "2002", "one");
+    let first = only(take(&mut desk));
+    desk.stores.stores.get_mut(&StoreId::Node).unwrap().set_full(true);
+    // The stretch of stamps that is reserved on the disk runs out.
+    desk.wait_s(25);
+    assert!(answered(&mut desk, &first, "480 No_Paging_Response").is_empty());
+    assert!(live_marks(&desk, 2).is_empty());
+    desk.stores.stores.get_mut(&StoreId::Node).unwrap().set_full(false);
+    desk.wait_s(2);
+    assert_eq!(live_marks(&desk, 2).len(), 2, "in every replica");
+}
+
+#[test]
 fn a_phone_that_comes_back_during_the_attempt_is_tried_again_when_that_ends() {
     let mut desk = valley();
     write(&mut desk, 1, "a", "2002", "moving");

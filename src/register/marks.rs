@@ -3,7 +3,7 @@
 //! Knows: the marks that are being written, and who has not said yes yet. Does not know: why anybody waits for a phone, or how a
 //! replica is reached ([`Replicas`]). A mark promises nothing, so it needs no quorum: who misses it gets a hint, and whoever waits has a
 //! slow ladder beside it.
-//! Limits: a write ends by `write_deadline`; as many are under way as attempts have just failed.
+//! Limits: a write ends by `write_deadline`; as many are under way as attempts have just failed; `hint_count_max` wait for a stamp.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -21,6 +21,8 @@ use crate::time::Stamp;
 pub struct Marks {
     under_way: BTreeMap<u64, Writing>,
     count: u64,
+    /// No stamp could be given for these: the node's own store was full. They are tried again each second.
+    unstamped: BTreeMap<Imsi, Option<Stamp>>,
 }
 
 struct Writing {
@@ -35,12 +37,18 @@ impl Marks {
         self.under_way.len()
     }
 
-    /// Tells every replica of the phone's shard that we wait for it since then, or no longer. Where no stamp can be given, or nobody could
-    /// tell us, nothing is written.
+    /// Tells every replica of the phone's shard that we wait for it since then, or no longer. Where nobody could tell us, nothing is
+    /// written; where no stamp can be given now, it is tried again.
     pub fn write(&mut self, w: &mut World<'_, '_>, replicas: &mut Replicas, imsi: Imsi, since: Option<Stamp>) {
         let (Some(shard), Some((_, own))) = (w.site.map.shard_of(&imsi), w.site.own_port()) else { return };
-        // The refusal was told by the node's own store.
-        let Ok((stamp, reserved)) = w.stamp() else { return };
+        self.unstamped.remove(&imsi);
+        let Ok((stamp, reserved)) = w.stamp() else {
+            // The refusal was told by the node's own store. Beyond the limit the slow ladder has to do.
+            if self.unstamped.len() < w.site.settings.registrar.hint_count_max {
+                self.unstamped.insert(imsi, since);
+            }
+            return;
+        };
         let delta = Record { marks: BTreeMap::from([(own, Mark { stamp, since })]), ..Record::default() };
         let members = &w.site.settings.shards[shard].replicas;
         self.count += 1;
@@ -50,6 +58,17 @@ impl Marks {
         w.timers.at(w.ctx.now + w.site.settings.registrar.write_deadline, Timer::Mark(id));
         for index in members {
             replicas.write(w, *index, imsi, &delta, Write::Mark(id), after);
+        }
+    }
+
+    /// Once a second: what could not be stamped is tried again, until the first one cannot.
+    pub fn housekeeping(&mut self, w: &mut World<'_, '_>, replicas: &mut Replicas) {
+        for _ in 0..self.unstamped.len() {
+            let Some((imsi, since)) = self.unstamped.pop_first() else { return };
+            self.write(w, replicas, imsi, since);
+            if self.unstamped.contains_key(&imsi) {
+                return;
+            }
         }
     }
 

@@ -92,6 +92,10 @@ impl Call {
                 let party = Party::Phone { imsi: Some(imsi.as_str().to_owned()), cell: None };
                 self.ring(w, party, way, contact, None);
             }
+            if self.branches.iter().all(|branch| branch.cancelled) {
+                // Nothing could be sent: the offer is too long for a base station, for this one as for any other.
+                return self.give_up(w);
+            }
             self.group_until = Some(w.ctx.now + w.site.settings.calls.ring_group);
             return self.keep(w, KeptState::Setup);
         }
