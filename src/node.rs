@@ -13,20 +13,19 @@ use crate::config::{Settings, TrunkMode};
 use crate::event::{Drop, Event};
 use crate::ident::Imsi;
 use crate::register::asking::Asker;
-use crate::register::front::{self, Front};
+use crate::register::front::Front;
 use crate::register::locate::{Finder, Located, Locator, Seeker};
 use crate::register::marks::Marks;
 use crate::register::replicas::{self, Replicas, Told};
 use crate::register::serve;
-use crate::route::call::Inside;
 use crate::route::calls::{self, Calls};
-use crate::route::redirect::{self, Redirect};
-use crate::seam::{ConnId, Ctx, Inner, Input, Local, Output, Port, ReplyTo, Timer, Timers};
+use crate::route::redirect::Redirect;
+use crate::seam::{ConnId, Ctx, Inner, Input, Local, Output, Port, ReplyTo, Timer, Timers, TransactionKey};
 use crate::sip::header::{HeaderName, Uri, Via};
 use crate::sip::parse::{Malformed, MalformedKind, Message, parse};
 use crate::sip::transaction::{self, Seen, Server};
 use crate::sip::write::{DATAGRAM_BYTES_MAX, ECHO_BYTES_MAX, Writer, echo_bytes, reply_target};
-use crate::site::{ERAS_KEY, FLOOR_KEY, Site, UNTRUSTED_KEY, World};
+use crate::site::{ERAS_KEY, FLOOR_KEY, Request, Site, UNTRUSTED_KEY, World};
 use crate::sms::Centre;
 use crate::store::{Batch, Store, StoreError, StoreId};
 use crate::time::{Clock, Era, Instant};
@@ -91,6 +90,12 @@ struct Came<'a> {
     port: Port,
     to: ReplyTo,
     bytes: &'a [u8],
+}
+
+impl<'a> Came<'a> {
+    fn request(&self, key: TransactionKey, message: &'a Message<'a>) -> Request<'a> {
+        Request { from: self.from, to: self.to, key, bytes: self.bytes, message }
+    }
 }
 
 impl Node {
@@ -360,7 +365,7 @@ impl Node {
                 );
             }
             ("INVITE" | "BYE" | "INFO" | "UPDATE", _) if has_to_tag(message) => self.inside(ctx, came, message),
-            ("CANCEL", port) => self.cancel(ctx, came, message, port),
+            ("CANCEL", _) => self.cancel(ctx, came, message),
             ("INVITE", port) => match trunk {
                 Some(index) if self.site.settings.trunks[index].mode == TrunkMode::Recurse => {
                     self.call(ctx, came, message, calls::From::Trunk(index));
@@ -404,27 +409,21 @@ impl Node {
     }
 
     fn register(&mut self, ctx: &mut Ctx<'_>, came: &Came<'_>, message: &Message<'_>) {
-        let Some(key) = self.first_copy(ctx, came, message) else { return };
-        let request = front::Request { from: came.from, to: came.to, key, bytes: came.bytes, message };
+        let Some(request) = self.first_copy(ctx, came, message) else { return };
         self.front.register(world!(self, ctx), &mut self.replicas, &request);
     }
 
     fn stamped(&mut self, ctx: &mut Ctx<'_>, came: &Came<'_>, message: &Message<'_>, replica: usize) {
-        let Some(key) = self.first_copy(ctx, came, message) else { return };
-        let request = serve::Request { replica, from: came.from, to: came.to, key: Some(key), message };
+        let Some(Request { from, to, key, .. }) = self.first_copy(ctx, came, message) else { return };
+        let request = serve::Request { replica, from, to, key: Some(key), message };
         serve::serve(world!(self, ctx), &mut self.replicas, &request);
     }
 
-    /// The key of a request that is new; a copy is absorbed, or answered again.
-    fn first_copy(
-        &mut self,
-        ctx: &mut Ctx<'_>,
-        came: &Came<'_>,
-        message: &Message<'_>,
-    ) -> Option<crate::seam::TransactionKey> {
+    /// A request that is new; a copy is absorbed, or answered again.
+    fn first_copy<'a>(&mut self, ctx: &mut Ctx<'_>, came: &Came<'a>, message: &'a Message<'a>) -> Option<Request<'a>> {
         let key = transaction::key(message, came.from);
         match self.server.receive(ctx.now, key, self.site.settings.registrar.transaction_count_max) {
-            Seen::New => return Some(key),
+            Seen::New => return Some(came.request(key, message)),
             Seen::UnderWay => ctx.out.event(Event::Retransmission { from: came.from }),
             Seen::Answered(bytes) => {
                 let bytes = bytes.to_vec();
@@ -440,44 +439,36 @@ impl Node {
 
     /// An INVITE that is redirected.
     fn route(&mut self, ctx: &mut Ctx<'_>, came: &Came<'_>, message: &Message<'_>, port: Port) {
-        let replica = match port {
+        let first = match port {
             Port::Front(_) => None,
             Port::Replica(index, _) => Some(usize::from(index)),
         };
-        let key = transaction::key(message, came.from);
-        let request = redirect::Request { from: came.from, to: came.to, key, bytes: came.bytes, message, replica };
-        self.redirect.invite(world!(self, ctx), finder!(self), &request);
+        let request = came.request(transaction::key(message, came.from), message);
+        self.redirect.invite(world!(self, ctx), finder!(self), &request, first);
     }
 
     /// An INVITE that we carry ourselves.
     fn call(&mut self, ctx: &mut Ctx<'_>, came: &Came<'_>, message: &Message<'_>, by: calls::From) {
-        let invite = calls::Invite { by, from: came.from, reply: came.to, bytes: came.bytes, message };
-        self.calls.invite(world!(self, ctx), finder!(self), &invite);
+        let request = came.request(transaction::key(message, came.from), message);
+        self.calls.invite(world!(self, ctx), finder!(self), by, &request);
     }
 
     /// A CANCEL is of a call of ours, or of a lookup that a trunk no longer waits for.
-    fn cancel(&mut self, ctx: &mut Ctx<'_>, came: &Came<'_>, message: &Message<'_>, port: Port) {
-        let Some(key) = self.first_copy(ctx, came, message) else { return };
-        let inside = Inside { from: came.from, reply: came.to, key, bytes: came.bytes, message };
-        if self.calls.cancel(world!(self, ctx), &inside) {
+    fn cancel(&mut self, ctx: &mut Ctx<'_>, came: &Came<'_>, message: &Message<'_>) {
+        let Some(request) = self.first_copy(ctx, came, message) else { return };
+        if self.calls.cancel(world!(self, ctx), &request) {
             return;
         }
-        let replica = match port {
-            Port::Front(_) => None,
-            Port::Replica(index, _) => Some(usize::from(index)),
-        };
         // A CANCEL has its INVITE's branch, so the INVITE's key differs by the method alone.
         let invite = transaction::key_of_method(message, came.from, "INVITE");
-        let request = redirect::Request { from: came.from, to: came.to, key, bytes: came.bytes, message, replica };
         self.redirect.cancel(world!(self, ctx), &request, invite);
     }
 
     /// A request inside a dialog.
     fn inside(&mut self, ctx: &mut Ctx<'_>, came: &Came<'_>, message: &Message<'_>) {
-        let Some(key) = self.first_copy(ctx, came, message) else { return };
-        let inside = Inside { from: came.from, reply: came.to, key, bytes: came.bytes, message };
-        if !self.calls.inside(world!(self, ctx), finder!(self), &inside) {
-            calls::no_such_dialog(world!(self, ctx), &inside);
+        let Some(request) = self.first_copy(ctx, came, message) else { return };
+        if !self.calls.inside(world!(self, ctx), finder!(self), &request) {
+            calls::no_such_dialog(world!(self, ctx), &request);
         }
     }
 

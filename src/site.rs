@@ -9,8 +9,9 @@ use sha2::Sha256;
 use crate::config::{Settings, Subscriber, Subscribers, Transport};
 use crate::event::Event;
 use crate::ident::{Imsi, Msisdn};
-use crate::seam::{Ctx, Local, Port, Timers};
+use crate::seam::{Ctx, Local, Port, ReplyTo, Timers, TransactionKey};
 use crate::sip::parse::Message;
+use crate::sip::write::Writer;
 use crate::store::{Batch, CommitId, Store, StoreError, StoreId};
 use crate::time::{Clock, Era, Stamp, WallTime};
 use crate::zone::Map;
@@ -24,6 +25,29 @@ pub struct Site {
     pub epoch: u64,
     /// Made anew at each start: keys the tags of stateless answers and the names of our own requests.
     pub secret: [u8; 16],
+}
+
+/// A request as it came in, with what is needed to answer it, now or later.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    pub from: SocketAddr,
+    pub to: ReplyTo,
+    pub key: TransactionKey,
+    pub bytes: &'a [u8],
+    pub message: &'a Message<'a>,
+}
+
+impl Request<'_> {
+    /// An answer without headers of its own yet.
+    pub fn response(&self, to_tag: &str, code: u16, phrase: &str) -> Writer {
+        let source = (self.from.ip(), Some(self.from.port()));
+        Writer::response_to(self.message, code, phrase, Some(to_tag), Some(source))
+    }
+
+    /// One whose tag is the same for every copy of the request.
+    pub fn stateless_response(&self, site: &Site, code: u16, phrase: &str) -> Writer {
+        self.response(&site.stateless_tag(self.message), code, phrase)
+    }
 }
 
 /// The hands and the senses of a role while it works: time, dice, disk, the way out, deadlines.

@@ -12,7 +12,7 @@ use crate::register::serve;
 use crate::seam::{Ctx, Port};
 use crate::sip::parse::Message;
 use crate::site::World;
-use crate::sms::{accept, deliver, is_ours};
+use crate::sms::{deliver, is_ours};
 use crate::time::Stamp;
 
 impl Node {
@@ -28,8 +28,7 @@ impl Node {
                 "a text from an address that is no base station's",
             );
         }
-        let Some(key) = self.first_copy(ctx, came, message) else { return };
-        let request = accept::Request { from: came.from, to: came.to, key, bytes: came.bytes, message };
+        let Some(request) = self.first_copy(ctx, came, message) else { return };
         self.centre.message(world!(self, ctx), finder!(self), &request);
     }
 

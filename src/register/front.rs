@@ -20,7 +20,7 @@ use crate::seam::{After, Inner, ReplyTo, Timer, TransactionKey};
 use crate::sip::header::{HeaderName, Uri, cgi_3gpp};
 use crate::sip::parse::{self, Message, parse};
 use crate::sip::write::{DATAGRAM_BYTES_MAX, Writer, echo_bytes};
-use crate::site::World;
+use crate::site::{Request, World};
 use crate::store::StoreId;
 use crate::time::{Instant, Stamp};
 
@@ -115,15 +115,6 @@ fn phrase(code: u16) -> &'static str {
         504 => "Server Time-out",
         _ => "Refused",
     }
-}
-
-/// A REGISTER as it came in, with what is needed to answer it later.
-pub struct Request<'a> {
-    pub from: SocketAddr,
-    pub to: ReplyTo,
-    pub key: TransactionKey,
-    pub bytes: &'a [u8],
-    pub message: &'a Message<'a>,
 }
 
 /// The front end's registrar.
@@ -775,9 +766,7 @@ fn send_yes(w: &mut World<'_, '_>, registration: &Registration, record: &Record)
 }
 
 fn response(w: &mut World<'_, '_>, request: &Request<'_>, code: u16, phrase: &str) -> Writer {
-    let tag = format!("{:016x}", w.ctx.rng.u64());
-    let source = (request.from.ip(), Some(request.from.port()));
-    Writer::response_to(request.message, code, phrase, Some(&tag), Some(source))
+    request.response(&format!("{:016x}", w.ctx.rng.u64()), code, phrase)
 }
 
 /// Every answer to a base station is below 1500 bytes: what leaves no room for one was refused (`leaves_room`, and the node).

@@ -43,7 +43,7 @@ use crate::sip::digest;
 use crate::sip::header::{HeaderName, Uri, auth_params, values};
 use crate::sip::parse::{Message, StartLine, parse};
 use crate::sip::write::{DATAGRAM_BYTES_MAX, Writer};
-use crate::site::World;
+use crate::site::{Request, World};
 use crate::store::{Batch, StoreError, StoreId};
 use crate::time::Instant;
 
@@ -203,15 +203,6 @@ enum What {
     },
 }
 
-/// A request inside a dialog, as it came in.
-pub struct Inside<'a> {
-    pub from: SocketAddr,
-    pub reply: ReplyTo,
-    pub key: TransactionKey,
-    pub bytes: &'a [u8],
-    pub message: &'a Message<'a>,
-}
-
 pub struct Call {
     pub id: u64,
     pub state: State,
@@ -249,22 +240,10 @@ pub struct Call {
     is_recorded: bool,
 }
 
-/// An INVITE that begins a call.
-pub struct Begin<'a> {
-    pub id: u64,
-    pub party: Party,
-    /// Number, else `IMSI..`.
-    pub number: String,
-    pub from: SocketAddr,
-    pub reply: ReplyTo,
-    pub bytes: &'a [u8],
-    pub message: &'a Message<'a>,
-}
-
 impl Call {
-    /// Takes an INVITE; 100 is sent at once.
-    pub fn begin(w: &mut World<'_, '_>, begin: Begin<'_>) -> Option<Call> {
-        let Begin { id, party, number, from, reply, bytes, message } = begin;
+    /// Takes an INVITE that begins a call; 100 is sent at once. `number` is the caller's, else `IMSI..`.
+    pub fn begin(w: &mut World<'_, '_>, id: u64, party: Party, number: String, request: &Request<'_>) -> Option<Call> {
+        let Request { from, to: reply, bytes, message, .. } = *request;
         let tag = format!("{:016x}", w.ctx.rng.u64());
         let mut leg = Leg::called_by(w.site, message, Way::of(reply, from), party, tag)?;
         leg.learn_cell(message);
@@ -377,7 +356,7 @@ impl Call {
                         StartLine::Response { reason, .. } => reason.to_owned(),
                         StartLine::Request { .. } => String::new(),
                     };
-                    let inside = Inside { from, reply, key, bytes: &[], message: &request };
+                    let inside = Request { from, to: reply, key, bytes: &[], message: &request };
                     answer(w, &inside, code, &phrase);
                 }
             };
@@ -480,7 +459,7 @@ impl Call {
                 What::Bye | What::Cancel => {}
                 What::Relay { key, reply, from, request } => {
                     if let Ok(request) = parse(&request) {
-                        let inside = Inside { from, reply, key, bytes: &[], message: &request };
+                        let inside = Request { from, to: reply, key, bytes: &[], message: &request };
                         answer(w, &inside, 408, "Request Timeout");
                     }
                 }
@@ -619,18 +598,13 @@ pub(super) fn escaped(user: &str) -> String {
     out
 }
 
-fn response(w: &World<'_, '_>, inside: &Inside<'_>, code: u16, phrase: &str) -> Writer {
-    let source = (inside.from.ip(), Some(inside.from.port()));
-    Writer::response_to(inside.message, code, phrase, Some(&w.site.stateless_tag(inside.message)), Some(source))
-}
-
 /// A final answer to a request that is no INVITE of a new call, kept for its copies.
-pub(super) fn answer(w: &mut World<'_, '_>, inside: &Inside<'_>, code: u16, phrase: &str) {
+pub(super) fn answer(w: &mut World<'_, '_>, inside: &Request<'_>, code: u16, phrase: &str) {
     answer_after(w, inside, code, phrase, After::nothing());
 }
 
 /// One that is a promise: it waits for the disk.
-pub(super) fn answer_after(w: &mut World<'_, '_>, inside: &Inside<'_>, code: u16, phrase: &str, after: After) {
-    let bytes = response(w, inside, code, phrase).finish();
-    w.ctx.out.after(after, Inner::Answer { key: Some(inside.key), to: inside.reply, bytes });
+pub(super) fn answer_after(w: &mut World<'_, '_>, inside: &Request<'_>, code: u16, phrase: &str, after: After) {
+    let bytes = inside.stateless_response(w.site, code, phrase).finish();
+    w.ctx.out.after(after, Inner::Answer { key: Some(inside.key), to: inside.to, bytes });
 }

@@ -8,17 +8,17 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
 use super::No;
-use super::call::{Begin, Call, Inside, answer};
+use super::call::{Call, answer};
 use super::dialplan;
 use super::kept;
 use super::leg::{PATIENCE, Party, Way};
 use crate::event::{Drop, Event};
 use crate::register::locate::{Finder, Located, Seeker, Want};
-use crate::seam::{After, CallAnswer, Inner, ReplyTo};
+use crate::seam::CallAnswer;
 use crate::sip::header::{HeaderName, NameAddr, Uri, values};
 use crate::sip::parse::Message;
 use crate::sip::write::Writer;
-use crate::site::World;
+use crate::site::{Request, World};
 use crate::store::{Batch, StoreError, StoreId};
 use crate::time::Instant;
 
@@ -32,15 +32,6 @@ pub enum From {
     Station,
     /// Index into `Settings::trunks`.
     Trunk(usize),
-}
-
-/// An INVITE as it came in.
-pub struct Invite<'a> {
-    pub by: From,
-    pub from: SocketAddr,
-    pub reply: ReplyTo,
-    pub bytes: &'a [u8],
-    pub message: &'a Message<'a>,
 }
 
 /// Call-ID and From tag: what a base station's CANCEL still has in common with its INVITE (wire.md 3.2).
@@ -157,35 +148,41 @@ impl Calls {
     // --- Requests ---
 
     /// An INVITE outside of a dialog.
-    pub fn invite(&mut self, w: &mut World<'_, '_>, finder: &mut Finder<'_>, invite: &Invite<'_>) {
-        let message = invite.message;
+    pub fn invite(&mut self, w: &mut World<'_, '_>, finder: &mut Finder<'_>, by: From, request: &Request<'_>) {
+        let message = request.message;
         let key = caller_key(message);
         if let Some(id) = self.by_caller.get(&key).copied() {
             // A higher number is no copy, but a base station never sends one; the first call must not be forked all the same.
             return self.with(w, id, |call, w| call.copy(w));
         }
         if self.ended.get(&key).is_some_and(|cseq| *cseq >= message.cseq().0) {
-            return w.event(Event::Retransmission { from: invite.from });
+            return w.event(Event::Retransmission { from: request.from });
         }
-        if let Some(id) = self.begin(w, finder, invite) {
+        if let Some(id) = self.begin(w, finder, by, request) {
             self.by_caller.insert(key, id);
             // It may be over already: a refusal waits for its ACK all the same, so it is not.
             self.with(w, id, |_, _| {});
         }
     }
 
-    fn begin(&mut self, w: &mut World<'_, '_>, finder: &mut Finder<'_>, invite: &Invite<'_>) -> Option<u64> {
-        let message = invite.message;
+    fn begin(
+        &mut self,
+        w: &mut World<'_, '_>,
+        finder: &mut Finder<'_>,
+        by: From,
+        request: &Request<'_>,
+    ) -> Option<u64> {
+        let message = request.message;
         let is_emergency = dialplan::is_emergency(&w.site.settings, &super::call::dialled(message));
         let count_max = w.site.settings.calls.count_max * if is_emergency { 2 } else { 1 };
         if self.all.len() >= count_max {
-            overload(w, invite);
+            overload(w, request);
             return None;
         }
         let user = message.from().ok().and_then(|from| Uri::parse(from.uri).ok()).and_then(|uri| uri.user);
         let user = user.unwrap_or_default();
         let subscriber = w.site.resolve(user).cloned();
-        let (party, number) = match invite.by {
+        let (party, number) = match by {
             From::Trunk(index) => {
                 let trunk = w.site.settings.trunks.get(index)?;
                 (Party::Trunk { name: trunk.name.clone() }, asserted(message).unwrap_or(user).to_owned())
@@ -199,21 +196,20 @@ impl Calls {
         };
         // Forty-eight dice: never one that an earlier run used.
         let id = w.ctx.rng.u64() >> 16;
-        let (bytes, reply, from) = (invite.bytes, invite.reply, invite.from);
-        let mut call = Call::begin(w, Begin { id, party, number, from, reply, bytes, message })?;
+        let mut call = Call::begin(w, id, party, number, request)?;
         if message.max_forwards() == Some(Ok(0)) {
             call.refuse_no(w, No::TooManyHops);
-        } else if let (From::Trunk(_), Some(_)) = (invite.by, message.header(HeaderName::Require)) {
+        } else if let (From::Trunk(_), Some(_)) = (by, message.header(HeaderName::Require)) {
             call.refuse_no(w, No::Extension);
         } else {
-            match (invite.by, subscriber) {
+            match (by, subscriber) {
                 (From::Trunk(_), _) => call.route(w, finder),
                 // Emergency first: bound or not, known or not.
                 (From::Station, _) if is_emergency => call.route(w, finder),
                 (From::Station, None) => call.refuse_no(w, No::NotBoundThere),
                 (From::Station, Some(subscriber)) if subscriber.barred => call.refuse_no(w, No::Barred),
                 (From::Station, Some(subscriber)) => {
-                    let want = Want::BoundAt(invite.from.ip());
+                    let want = Want::BoundAt(request.from.ip());
                     finder.seek(w, subscriber.imsi, Seeker::Caller(id), want, None);
                 }
             }
@@ -224,7 +220,7 @@ impl Calls {
 
     /// A CANCEL: matched by Call-ID and From tag, because a base station's has a new branch, another number and a To tag. `false`
     /// where it is of none of our calls.
-    pub fn cancel(&mut self, w: &mut World<'_, '_>, inside: &Inside<'_>) -> bool {
+    pub fn cancel(&mut self, w: &mut World<'_, '_>, inside: &Request<'_>) -> bool {
         let Some(id) = self.by_caller.get(&caller_key(inside.message)).copied() else { return false };
         self.with(w, id, |call, w| call.cancelled(w, inside));
         true
@@ -238,7 +234,7 @@ impl Calls {
     }
 
     /// A request inside a dialog; `false` where we have no such dialog.
-    pub fn inside(&mut self, w: &mut World<'_, '_>, finder: &mut Finder<'_>, inside: &Inside<'_>) -> bool {
+    pub fn inside(&mut self, w: &mut World<'_, '_>, finder: &mut Finder<'_>, inside: &Request<'_>) -> bool {
         let Some(id) = self.find(inside.message) else { return false };
         self.with(w, id, |call, w| match (inside.message.cseq().1, call.side_of(inside.message)) {
             ("BYE", _) => call.bye_came(w, finder, inside),
@@ -308,16 +304,14 @@ impl Calls {
 }
 
 /// A *no* that nothing is kept of: a copy of the INVITE gets it again.
-fn overload(w: &mut World<'_, '_>, invite: &Invite<'_>) {
+fn overload(w: &mut World<'_, '_>, request: &Request<'_>) {
     let (code, phrase, cause, why) = No::Overload.answer();
-    let source = (invite.from.ip(), Some(invite.from.port()));
-    let tag = w.site.stateless_tag(invite.message);
-    let mut writer = Writer::response_to(invite.message, code, phrase, Some(&tag), Some(source));
+    let mut writer = request.stateless_response(w.site, code, phrase);
     if let Some(cause) = cause {
         writer.header_fmt("Reason", format_args!("Q.850;cause={cause}"));
     }
     w.event(Event::RouteRefused { code, why });
-    Way::of(invite.reply, invite.from).send(w, writer.finish());
+    Way::of(request.to, request.from).send(w, writer.finish());
 }
 
 fn caller_key(message: &Message<'_>) -> CallerKey {
@@ -380,10 +374,6 @@ fn cancel_stray(w: &mut World<'_, '_>, from: SocketAddr, message: &Message<'_>) 
 }
 
 /// A *no* to a request inside a dialog that we do not have.
-pub fn no_such_dialog(w: &mut World<'_, '_>, inside: &Inside<'_>) {
-    let source = (inside.from.ip(), Some(inside.from.port()));
-    let tag = w.site.stateless_tag(inside.message);
-    let phrase = "Call/Transaction Does Not Exist";
-    let bytes = Writer::response_to(inside.message, 481, phrase, Some(&tag), Some(source)).finish();
-    w.ctx.out.after(After::nothing(), Inner::Answer { key: Some(inside.key), to: inside.reply, bytes });
+pub fn no_such_dialog(w: &mut World<'_, '_>, inside: &Request<'_>) {
+    answer(w, inside, 481, "Call/Transaction Does Not Exist");
 }

@@ -14,22 +14,9 @@ use crate::ident::Imsi;
 use crate::register::locate::{Finder, Located, Seeker, Want};
 use crate::seam::{After, CallOutcome, CallRecord, Inner, Output, ReplyTo, TransactionKey};
 use crate::sip::header::Uri;
-use crate::sip::parse::{Message, parse};
-use crate::sip::write::Writer;
-use crate::site::World;
+use crate::sip::parse::parse;
+use crate::site::{Request, World};
 use crate::time::Instant;
-
-/// An INVITE as it came in.
-#[derive(Clone, Copy)]
-pub struct Request<'a> {
-    pub from: SocketAddr,
-    pub to: ReplyTo,
-    pub key: TransactionKey,
-    pub bytes: &'a [u8],
-    pub message: &'a Message<'a>,
-    /// It came to this replica's own port: it is read first.
-    pub replica: Option<usize>,
-}
 
 /// The lookups under way.
 #[derive(Default)]
@@ -56,8 +43,14 @@ impl Redirect {
         self.under_way.len()
     }
 
-    /// An INVITE from a trunk.
-    pub fn invite(&mut self, w: &mut World<'_, '_>, finder: &mut Finder<'_>, request: &Request<'_>) {
+    /// An INVITE from a trunk; `first` is the replica whose own port it came to, which is read first.
+    pub fn invite(
+        &mut self,
+        w: &mut World<'_, '_>,
+        finder: &mut Finder<'_>,
+        request: &Request<'_>,
+        first: Option<usize>,
+    ) {
         // "Copies of a lookup under way are absorbed" (DESIGN section 9).
         if self.by_key.contains_key(&request.key) {
             return w.event(Event::Retransmission { from: request.from });
@@ -82,8 +75,7 @@ impl Redirect {
         let (bytes, Request { from, to, key, .. }) = (request.bytes.to_vec(), *request);
         self.under_way.insert(id, Lookup { bytes, from, to, key, imsi, started_ms: w.wall().ms });
         self.by_key.insert(key, id);
-        // The replica whose port it came to is read first.
-        finder.seek(w, imsi, Seeker::Redirect(id), Want::Contact, request.replica);
+        finder.seek(w, imsi, Seeker::Redirect(id), Want::Contact, first);
     }
 
     /// Where the phone is.
@@ -106,7 +98,7 @@ impl Redirect {
             Some(_) => (200, "OK"),
             None => (481, "Call/Transaction Does Not Exist"),
         };
-        let bytes = response(w, request, code, phrase).finish();
+        let bytes = request.stateless_response(w.site, code, phrase).finish();
         w.ctx.out.after(After::nothing(), Inner::Answer { key: None, to: request.to, bytes });
         if let Some(id) = under_way {
             self.finish(w, id, Err(No::Cancelled));
@@ -118,11 +110,11 @@ impl Redirect {
         self.by_key.remove(&lookup.key);
         let Ok(message) = parse(&lookup.bytes) else { return };
         let Lookup { from, to, key, imsi, started_ms, .. } = lookup;
-        let request = Request { from, to, key, bytes: &lookup.bytes, message: &message, replica: None };
+        let request = Request { from, to, key, bytes: &lookup.bytes, message: &message };
         match end {
             Err(no) => self.refuse(w, &request, no),
             Ok(contact) => {
-                let mut writer = response(w, &request, 302, "Moved Temporarily");
+                let mut writer = request.stateless_response(w.site, 302, "Moved Temporarily");
                 let bytes = writer.header_fmt("Contact", format_args!("<{contact}>")).finish();
                 w.event(Event::Redirected { imsi });
                 let phone = Some((imsi, contact.as_str()));
@@ -135,7 +127,7 @@ impl Redirect {
 
     fn refuse(&mut self, w: &mut World<'_, '_>, request: &Request<'_>, no: No) {
         let (code, phrase, cause, why) = no.answer();
-        let mut writer = response(w, request, code, phrase);
+        let mut writer = request.stateless_response(w.site, code, phrase);
         if let Some(cause) = cause {
             writer.header_fmt("Reason", format_args!("Q.850;cause={cause}"));
         }
@@ -202,9 +194,4 @@ impl Redirect {
             self.recorded_order.pop_front();
         }
     }
-}
-
-fn response(w: &World<'_, '_>, request: &Request<'_>, code: u16, phrase: &str) -> Writer {
-    let source = (request.from.ip(), Some(request.from.port()));
-    Writer::response_to(request.message, code, phrase, Some(&w.site.stateless_tag(request.message)), Some(source))
 }

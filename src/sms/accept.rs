@@ -25,22 +25,13 @@ use crate::seam::{After, Inner, ReplyTo, TransactionKey};
 use crate::sip::header::{HeaderName, Uri};
 use crate::sip::parse::{Message, parse};
 use crate::sip::write::Writer;
-use crate::site::World;
+use crate::site::{Request, World};
 use crate::store::{Batch, CommitId, StoreError, StoreId};
 
 const RPDU_TYPE: &str = "application/vnd.3gpp.sms";
 const PLAIN_TYPE: &str = "text/plain";
 /// A longer number or name is cut where it stands in a text of ours.
 const DIALLED_SHOWN_MAX: usize = 20;
-
-/// A MESSAGE as it came in.
-pub struct Request<'a> {
-    pub from: SocketAddr,
-    pub to: ReplyTo,
-    pub key: TransactionKey,
-    pub bytes: &'a [u8],
-    pub message: &'a Message<'a>,
-}
 
 /// A text whose sender is being looked for.
 pub(super) struct Submission {
@@ -484,7 +475,5 @@ fn answer(w: &mut World<'_, '_>, request: &Request<'_>, (code, phrase): (u16, &s
 }
 
 fn response(w: &mut World<'_, '_>, request: &Request<'_>, code: u16, phrase: &str) -> Writer {
-    let tag = format!("{:016x}", w.ctx.rng.u64());
-    let source = (request.from.ip(), Some(request.from.port()));
-    Writer::response_to(request.message, code, phrase, Some(&tag), Some(source))
+    request.response(&format!("{:016x}", w.ctx.rng.u64()), code, phrase)
 }

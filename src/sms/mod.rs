@@ -373,12 +373,18 @@ impl Centre {
 
     /// Goes on to the next text of this phone. `served`: the phone is there, so nobody needs to tell us.
     fn pass_head(&mut self, w: &mut World<'_, '_>, imsi: Imsi, key: &[u8], served: bool) {
-        let next =
-            match w.store(StoreId::Messages).and_then(|store| store.scan(&record::queue_prefix(imsi), Some(key), 1)) {
-                Ok(page) => page.first().and_then(|(key, _)| record::read_text_key(key)).map(|(_, number)| number),
-                Err(error) => return end(w, &error),
-            };
         let Some(queue) = self.queues.get_mut(&imsi) else { return };
+        let mut next = None;
+        if queue.count > 1 {
+            let found =
+                w.store(StoreId::Messages).and_then(|store| store.scan(&record::queue_prefix(imsi), Some(key), 1));
+            match found {
+                Ok(page) => {
+                    next = page.first().and_then(|(key, _)| record::read_text_key(key)).map(|(_, number)| number)
+                }
+                Err(error) => return end(w, &error),
+            }
+        }
         self.waiting = self.waiting.saturating_sub(1);
         queue.count = queue.count.saturating_sub(1);
         (queue.failures, queue.resumed, queue.returned) = (0, false, false);

@@ -7,7 +7,7 @@ impl Call {
     ///
     /// Its 200 promises that the called side will hear of it, as that to a BYE does: where the call was answered, it waits for the
     /// record that a restart ends the call by.
-    pub fn cancelled(&mut self, w: &mut World<'_, '_>, inside: &Inside<'_>) {
+    pub fn cancelled(&mut self, w: &mut World<'_, '_>, inside: &Request<'_>) {
         let reason = inside.message.header(HeaderName::Reason).map(str::to_owned);
         let after = self.caller_gave_up(w, reason);
         answer_after(w, inside, 200, "OK", after);
@@ -37,12 +37,12 @@ impl Call {
     }
 
     /// BYE: the other side is told at once; the 200 waits until a restart would tell it, too.
-    pub fn bye_came(&mut self, w: &mut World<'_, '_>, finder: &mut Finder<'_>, inside: &Inside<'_>) {
+    pub fn bye_came(&mut self, w: &mut World<'_, '_>, finder: &mut Finder<'_>, inside: &Request<'_>) {
         let after = self.hung_up(w, finder, inside);
         answer_after(w, inside, 200, "OK", after);
     }
 
-    fn hung_up(&mut self, w: &mut World<'_, '_>, finder: &mut Finder<'_>, inside: &Inside<'_>) -> After {
+    fn hung_up(&mut self, w: &mut World<'_, '_>, finder: &mut Finder<'_>, inside: &Request<'_>) -> After {
         let reason = inside.message.header(HeaderName::Reason).map(str::to_owned);
         match self.side_of(inside.message) {
             Some(Side::Caller) if matches!(self.state, State::Up) => {

@@ -103,7 +103,7 @@ impl Call {
 
     /// INFO passes; a refreshing INVITE or UPDATE is answered with what the side last heard; a changed session is 488, because no base
     /// station takes one (wire.md 3.3).
-    pub fn inside(&mut self, w: &mut World<'_, '_>, side: Side, inside: &Inside<'_>) {
+    pub fn inside(&mut self, w: &mut World<'_, '_>, side: Side, inside: &Request<'_>) {
         let message = inside.message;
         let (number, method) = message.cseq();
         if self.state != State::Up {
@@ -138,7 +138,7 @@ impl Call {
                 if !is_same {
                     return answer(w, inside, 488, "Not Acceptable Here");
                 }
-                let mut writer = response(w, inside, 200, "OK");
+                let mut writer = inside.stateless_response(w.site, 200, "OK");
                 writer.header("Contact", &leg.contact(w.site, &escaped(&self.to))).header("Allow", ALLOW);
                 if let Some((_, interval)) = leg.refresh {
                     let refresher = message.header_named("Session-Expires").map_or("uac", refresher_of);
@@ -153,7 +153,7 @@ impl Call {
                 if method == "INVITE" {
                     self.refreshed.push((side, number, bytes.clone(), Resend::other(w.ctx.now, PATIENCE)));
                 }
-                w.ctx.out.after(After::nothing(), Inner::Answer { key: Some(inside.key), to: inside.reply, bytes });
+                w.ctx.out.after(After::nothing(), Inner::Answer { key: Some(inside.key), to: inside.to, bytes });
             }
             "INFO" => {
                 let other = match side {
@@ -171,7 +171,7 @@ impl Call {
                 let bytes = writer.finish();
                 let what = What::Relay {
                     key: inside.key,
-                    reply: inside.reply,
+                    reply: inside.to,
                     from: inside.from,
                     request: inside.bytes.to_vec(),
                 };
