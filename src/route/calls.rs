@@ -272,6 +272,9 @@ impl Calls {
             if message.code().is_some_and(|code| (200..300).contains(&code)) && method == "INVITE" {
                 return end_stray(w, from, message);
             }
+            if message.code().is_some_and(|code| (101..200).contains(&code)) && method == "INVITE" {
+                return cancel_stray(w, from, message);
+            }
             return w.event(Event::DatagramDropped { from, why: Drop::ResponseUnknown });
         }
         self.with(w, id, |call, w| match method {
@@ -347,6 +350,27 @@ pub(super) fn end_stray(w: &mut World<'_, '_>, from: SocketAddr, message: &Messa
             .header("Max-Forwards", "70");
         way.send(w, writer.finish());
     }
+}
+
+/// A phone rings for a call that is no more: a power cut took what was known of it, or a late copy of the INVITE paged it anew. CANCEL,
+/// statelessly, by the Call-ID and the branch that the answer echoes; should it ring on, it is told again.
+fn cancel_stray(w: &mut World<'_, '_>, from: SocketAddr, message: &Message<'_>) {
+    let Some(way) = Way::to(w.site, from).filter(|_| w.site.is_listed(from.ip())) else {
+        return w.event(Event::DatagramDropped { from, why: Drop::ResponseUnknown });
+    };
+    let branch = message.via().ok().and_then(|via| via.branch).unwrap_or_default();
+    let (Some(sender), Ok(to)) = (message.header(HeaderName::From), message.to()) else { return };
+    let own = super::leg::own_address(w.site);
+    w.event(Event::StrayAnswer { from });
+    let mut writer = Writer::request("CANCEL", to.uri);
+    writer
+        .header_fmt("Via", format_args!("SIP/2.0/UDP {own};branch={branch}"))
+        .header("From", sender)
+        .header_fmt("To", format_args!("<{}>", to.uri))
+        .header("Call-ID", message.call_id())
+        .header_fmt("CSeq", format_args!("{} CANCEL", message.cseq().0))
+        .header("Max-Forwards", "70");
+    way.send(w, writer.finish());
 }
 
 /// A *no* to a request inside a dialog that we do not have.

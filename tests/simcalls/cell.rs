@@ -1,4 +1,4 @@
-//! Base stations and phones: a small OpenBTS written from what is known of it on the wire, with its oddities.
+//! Base stations: a small OpenBTS written from what is known of it on the wire, with its oddities.
 //!
 //! It matches by Call-ID alone, sends ACK late and in its INVITE's branch, never a 487, no final answer twice but for a copy of the
 //! INVITE, and 404 to whatever is outside of a dialog. A phone has one channel; whoever pages it meanwhile hears 486.
@@ -8,10 +8,8 @@ use std::net::SocketAddr;
 use encamp::ident::Imsi;
 use encamp::sip::parse::{Message, parse};
 
-use crate::plan::NOBODYS;
-use crate::register_wire as wire;
 use crate::says::{self, Calling, Final};
-use crate::world::{Ev, MS, SECOND, World, proxy_of};
+use crate::world::{MS, SECOND, World};
 
 /// GSM.Timer.T3113.
 const PAGING_US: u64 = 10 * SECOND;
@@ -20,7 +18,7 @@ const ALERTING_US: u64 = 120 * SECOND;
 /// A dialog that is over is known for so long.
 const REMEMBERED_US: u64 = 32 * SECOND;
 /// Retransmissions of an INVITE: first after 2*T1, doubling, not capped; then 64*T1.
-const INVITE_AGAIN_MS: [u64; 5] = [1_000, 3_000, 7_000, 15_000, 31_000];
+pub const INVITE_AGAIN_MS: [u64; 5] = [1_000, 3_000, 7_000, 15_000, 31_000];
 const GIVEN_UP_US: u64 = 32 * SECOND;
 /// Of BYE and CANCEL.
 const REQUEST_AGAIN_MS: [u64; 6] = [500, 1_500, 3_500, 7_500, 15_500, 31_500];
@@ -28,32 +26,6 @@ const REQUEST_AGAIN_MS: [u64; 6] = [500, 1_500, 3_500, 7_500, 15_500, 31_500];
 pub struct Cell {
     pub register_call_id: String,
     pub cseq: u32,
-}
-
-#[derive(Default)]
-pub struct Phone {
-    /// Where it camps; `None`: its radio is off.
-    pub at: Option<usize>,
-    /// The channel that it has.
-    pub busy: Option<usize>,
-    /// Where its last REGISTER was sent from, its number, and whether it was answered 200.
-    pub registered: Option<Registered>,
-    /// Every cell that it ever sent a REGISTER from.
-    pub seen_at: Vec<usize>,
-    /// Switched off, or out of reach, until then.
-    pub off_until_us: u64,
-    /// When a box last sent it a text.
-    pub sent_to_us: u64,
-    /// A detach was sent since its last REGISTER.
-    pub detached: bool,
-}
-
-#[derive(Clone, Copy)]
-pub struct Registered {
-    pub cell: usize,
-    pub cseq: u32,
-    pub is_yes: bool,
-    pub yes_us: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -137,6 +109,8 @@ pub struct Leg {
     pub over_us: u64,
     /// The phone has hung up; its base station may still wait for something.
     pub hung_up: bool,
+    /// Its box remembers nothing of the call, and has heard that it rings.
+    pub ringing_heard: bool,
     /// A power cut took what the box knew of it.
     pub torn: bool,
     /// The base station was restarted: nobody was told.
@@ -165,150 +139,18 @@ impl Leg {
 }
 
 impl World {
-    fn letters(&mut self) -> String {
+    pub fn letters(&mut self) -> String {
         (0..16).map(|_| char::from(b'a' + self.rng.below(26) as u8)).collect()
     }
 
-    // --- What phones do on their own ---
-
-    pub fn phone_acts(&mut self, phone: usize) {
-        if self.phones[phone].busy.is_some() || self.now_us < self.phones[phone].off_until_us {
-            return;
-        }
-        let dice = self.rng.below(100);
-        match self.phones[phone].at {
-            None => {
-                let cell = self.rng.below(self.cells.len() as u64) as usize;
-                self.phones[phone].at = Some(cell);
-                // Its first cell: now and then it is heard nowhere yet.
-                if dice < 95 {
-                    self.register(phone, 5400);
-                }
-            }
-            Some(_) if dice < 12 => {
-                let cell = self.rng.below(self.cells.len() as u64) as usize;
-                self.meet("move");
-                self.phones[phone].at = Some(cell);
-                // It may call before it was heard there.
-                if dice < 10 {
-                    self.register(phone, 5400);
-                }
-            }
-            Some(_) if dice < 18 => {
-                // Switched off, or out of reach: then nobody is told.
-                if dice < 15 {
-                    self.register(phone, 0);
-                }
-                self.meet("radio off");
-                self.phones[phone].at = None;
-                // Often long enough to be missed.
-                if self.one_in(2) {
-                    self.phones[phone].off_until_us = self.now_us + self.between_ms(30_000, 60_000);
-                }
-            }
-            Some(_) if dice < 45 => self.dials(phone),
-            Some(_) if dice < 55 => self.register(phone, 5400),
-            Some(_) => self.other_acts(phone, dice),
-        }
-    }
-
-    /// REGISTER is never sent again by the base station; the phone tries again later.
-    pub fn register(&mut self, phone: usize, expires_s: u32) {
-        let Some(cell) = self.phones[phone].at else { return };
-        self.cells[cell].cseq += 1;
-        self.count += 1;
-        let imsi = self.plan.phones[phone].imsi;
-        let (address, proxy) = (self.plan.cells[cell].address, proxy_of(&self.plan, cell));
-        let (call_id, cseq) = (self.cells[cell].register_call_id.clone(), self.cells[cell].cseq);
-        let contact = format!("sip:IMSI{imsi}@{address}");
-        let bytes = wire::register(&wire::Register {
-            imsi,
-            station: address,
-            front: proxy,
-            call_id: &call_id,
-            cseq,
-            branch: self.count,
-            contact: &contact,
-            expires_s,
-            authorization: None,
-            soft: false,
-        });
-        if expires_s > 0 {
-            self.phones[phone].registered = Some(Registered { cell, cseq, is_yes: false, yes_us: 0 });
-            self.phones[phone].seen_at.push(cell);
-            self.phones[phone].detached = false;
-            self.after(12 * SECOND, Ev::Registered { phone, cseq });
-        } else {
-            self.phones[phone].detached = true;
-        }
-        tell!(self, "phone {phone} registers at cell {cell}, expires {expires_s}");
-        self.send(address, proxy, bytes);
-    }
-
-    /// "The channel is dropped; the phone tries again about 30 s later."
-    pub fn register_due(&mut self, phone: usize, cseq: u32) {
-        let is_waiting =
-            self.phones[phone].registered.is_some_and(|registered| registered.cseq == cseq && !registered.is_yes);
-        if is_waiting && self.phones[phone].busy.is_none() {
-            let Some(cell) = self.phones[phone].at else { return };
-            if self.phones[phone].registered.is_some_and(|registered| registered.cell == cell) {
-                self.register(phone, 5400);
-            }
-        }
-    }
-
-    fn dials(&mut self, phone: usize) {
-        let Some(cell) = self.phones[phone].at else { return };
-        let dice = self.rng.below(100);
-        let callee = self.rng.below(self.plan.phones.len() as u64) as usize;
-        let dialled = match dice {
-            0..4 => NOBODYS.to_owned(),
-            4..8 => self.plan.phones[phone].number.clone(),
-            8..12 => format!("IMSI{}", self.plan.phones[callee].imsi),
-            _ => self.plan.phones[callee].number.clone(),
-        };
-        // Two that call each other at the same moment.
-        if dice > 90 && callee != phone && self.phones[callee].busy.is_none() && self.phones[callee].at.is_some() {
-            self.meet("two call each other");
-            let number = self.plan.phones[phone].number.clone();
-            let other_cell = self.phones[callee].at.unwrap_or(cell);
-            self.invite(phone, cell, &dialled);
-            return self.invite(callee, other_cell, &number);
-        }
-        self.invite(phone, cell, &dialled);
-    }
-
-    fn invite(&mut self, phone: usize, cell: usize, dialled: &str) {
-        self.cells[cell].cseq += 1;
-        self.count += 1;
-        let imsi = self.plan.phones[phone].imsi;
-        let (address, proxy) = (self.plan.cells[cell].address, proxy_of(&self.plan, cell));
-        let port = 16_484 + 2 * self.rng.below(2_000) as u16;
-        let calling = Calling {
-            imsi,
-            cell: address,
-            proxy,
-            dialled: dialled.to_owned(),
-            call_id: format!("{:x}", self.rng.u64()),
-            tag: format!("OBTS{}", self.letters()),
-            branch: format!("z9hG4bKOBTS{}", self.letters()),
-            cseq: self.cells[cell].cseq,
-            sdp: says::sdp(imsi, address, port, self.count),
-        };
-        let leg = self.new_leg(Side::Caller, cell, Some(phone), calling, proxy);
-        self.phones[phone].busy = Some(leg);
-        self.call_begins(leg, dialled);
-        tell!(self, "phone {phone} at cell {cell} dials {dialled}");
-        let bytes = self.legs[leg].calling.invite();
-        self.leg_sends(leg, bytes);
-        for (n, ms) in INVITE_AGAIN_MS.iter().enumerate() {
-            self.tick(leg, ms * MS, Tick::InviteAgain(n));
-        }
-        let patience = self.between_ms(1_000, 90_000);
-        self.tick(leg, patience, Tick::GivesUp);
-    }
-
-    fn new_leg(&mut self, side: Side, cell: usize, phone: Option<usize>, calling: Calling, peer: SocketAddr) -> usize {
+    pub fn new_leg(
+        &mut self,
+        side: Side,
+        cell: usize,
+        phone: Option<usize>,
+        calling: Calling,
+        peer: SocketAddr,
+    ) -> usize {
         let glare = match self.rng.below(3) {
             0 => Glare::Acknowledges,
             1 => Glare::HangsUp,
@@ -338,6 +180,7 @@ impl World {
             body_heard: Vec::new(),
             over_us: 0,
             hung_up: false,
+            ringing_heard: false,
             torn: false,
             vanished: false,
             unheard: false,
@@ -348,7 +191,7 @@ impl World {
         id
     }
 
-    fn leg_sends(&mut self, leg: usize, bytes: Vec<u8>) {
+    pub fn leg_sends(&mut self, leg: usize, bytes: Vec<u8>) {
         let (from, to) = (self.plan.cells[self.legs[leg].cell].address, self.legs[leg].peer);
         self.send(from, to, bytes);
     }
@@ -644,6 +487,9 @@ impl World {
                 // Never a 487; once it has answered nothing happens.
                 if self.legs[leg].rings() {
                     self.over(leg);
+                    if self.plan.forgets_cancelled {
+                        self.leg_of.remove(&key);
+                    }
                 }
             }
             ("BYE", Some(leg)) => {

@@ -8,8 +8,9 @@ use std::collections::BTreeSet;
 use encamp::sip::parse::Message;
 use encamp::store::{Store, StoreId};
 
-use crate::cell::{Leg, Registered, Side, State};
+use crate::cell::{Leg, Side, State};
 use crate::disk::Disk;
+use crate::phone::{Phone, Registered};
 use crate::plan::Breaker;
 use crate::says::{self, Final};
 use crate::world::{Ev, MS, SECOND, World};
@@ -44,6 +45,8 @@ pub enum Stage {
     AtOnce,
     Buried,
     Last,
+    /// A second after the box has heard that it rings for nobody.
+    Forgotten,
 }
 
 /// What a box has said and heard of one Call-ID.
@@ -150,9 +153,8 @@ impl World {
             return self.broken(ONE_CALL, format!("cell {cell} is asked twice for call {call}"));
         }
         if !same.is_empty() {
-            // A late copy, and the base station was restarted in between: to it that is a new call.
-            self.calls[call].torn = true;
-            self.meet("copy of an INVITE after a restart of the cell");
+            // A late copy, and the base station has forgotten the first one: to it that is a new call.
+            self.meet("late copy of an INVITE");
         }
         let truth = &self.calls[call];
         if same.is_empty() && !truth.mts.is_empty() {
@@ -207,7 +209,7 @@ impl World {
         let is_foul = self.plan.weather.lost + self.plan.weather.late + self.plan.weather.kills > 0
             || self.plan.weather.power_cuts + self.plan.weather.disks_full > 0;
         let caller = &self.phones[truth.caller];
-        let is_bound = |phone: &crate::cell::Phone| {
+        let is_bound = |phone: &Phone| {
             let was_yes = |registered: Registered| registered.is_yes && registered.yes_us < truth.began_us;
             phone.registered.is_some_and(was_yes) && !phone.detached && !is_foul
         };
@@ -264,6 +266,14 @@ impl World {
             return self.text_answer_heard(message);
         }
         let Some(leg) = self.leg_of.get(&(cell, message.call_id().to_owned())).copied() else { return };
+        if message.code() == Some(180) && self.legs[leg].torn {
+            // It has forgotten the call, and hears that a phone rings for it.
+            self.meet("rings for a forgotten call");
+            self.legs[leg].ringing_heard = true;
+            if let Some(call) = self.legs[leg].call {
+                self.after(SECOND, Ev::RingCheck { call, stage: Stage::Forgotten });
+            }
+        }
         if matches!(message.method(), Some("BYE" | "CANCEL")) {
             self.legs[leg].end_heard = true;
         }
@@ -407,7 +417,7 @@ impl World {
 
     pub fn check_ringing(&mut self, call: usize, stage: Stage) {
         let truth = &self.calls[call];
-        if truth.is_forgotten() {
+        if truth.is_forgotten() && stage != Stage::Forgotten {
             return;
         }
         let (calm, crashed, is_over) = (truth.calm, truth.crashed, truth.is_over);
@@ -422,10 +432,11 @@ impl World {
                 Stage::AtOnce => calm,
                 Stage::Buried => calm || (!is_told && !crashed),
                 // Late ones by 4 s each way, the last of them sent after 5 s.
+                Stage::Forgotten => leg.torn && leg.ringing_heard && !is_told,
                 Stage::Last => calm || ((loses_nothing || !is_told) && !crashed),
             };
             let state = leg.state;
-            if leg.rings() && must && !leg.torn {
+            if leg.rings() && must && (!leg.torn || stage == Stage::Forgotten) {
                 let what = format!("leg {mt} of call {call} is {state:?} after the end; told: {told:?}");
                 return self.broken(RING_ENDS, what);
             }

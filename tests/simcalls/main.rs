@@ -17,6 +17,7 @@ mod checks;
 #[path = "../sim/disk.rs"]
 #[allow(dead_code, reason = "the other simulation uses all of it")]
 mod disk;
+mod phone;
 mod plan;
 #[path = "../sim/wire.rs"]
 #[allow(dead_code, reason = "the other simulation uses all of it")]

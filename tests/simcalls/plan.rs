@@ -47,6 +47,8 @@ pub struct Plan {
     pub phones: Vec<PhonePlan>,
     pub cells: Vec<CellPlan>,
     pub weather: Weather,
+    /// A base station knows nothing any more of what was cancelled: a late copy of the INVITE pages anew.
+    pub forgets_cancelled: bool,
     pub breaker: Option<Breaker>,
 }
 
@@ -131,7 +133,7 @@ pub fn draw(rng: &mut Rng, breaker: Option<Breaker>) -> Plan {
     let nodes = (0..node_count)
         .map(|node| Arc::new(settings(node, node_count, &places, &quorums, &cells, &subscribers)))
         .collect();
-    Plan { nodes, phones, cells, weather: draw_weather(rng, breaker), breaker }
+    Plan { nodes, phones, cells, weather: draw_weather(rng, breaker), forgets_cancelled: rng.below(2) == 0, breaker }
 }
 
 fn draw_weather(rng: &mut Rng, breaker: Option<Breaker>) -> Weather {

@@ -70,8 +70,6 @@ pub struct Written {
     /// An answer was lost, or a box fell in between: it may come twice.
     excused: bool,
     final_heard: bool,
-    /// The phone refused it the last time.
-    refused: bool,
     /// TP-OA and TP-SCTS of each time that it was shown.
     shown: Vec<(String, [u8; 7])>,
 }
@@ -137,7 +135,6 @@ impl World {
             taken_us: 0,
             excused: false,
             final_heard: false,
-            refused: false,
             shown: Vec::new(),
         });
         self.writes(text, &number, false);
@@ -307,12 +304,10 @@ impl World {
         let phone = self.incoming[at].phone.filter(|phone| self.phones[*phone].at == Some(cell));
         let (Some(phone), Ok(message)) = (phone, encamp::sip::parse::parse(&bytes)) else { return };
         let from = says::sent_by(&message).unwrap_or(self.plan.cells[cell].address);
-        let text = self.tried.get(message.call_id()).and_then(|trying| trying.text);
-        let refuses = !self.fair && self.one_in(15);
-        if let Some(text) = text {
-            self.texts[text].refused = refuses;
-        }
-        if refuses {
+        let trying = self.tried.get(message.call_id());
+        let (text, node) = (trying.and_then(|trying| trying.text), trying.map(|trying| trying.node));
+        if !self.fair && self.one_in(15) {
+            self.phones[phone].has_refused.extend(node);
             self.meet("RP-ERROR");
             return self.simple_answer(cell, from, &message, 400, "Bad Request");
         }
@@ -320,6 +315,9 @@ impl World {
             return self.broken(crate::checks::BEARABLE, "a MESSAGE that no phone can read".into());
         };
         tell!(self, "phone {phone} is shown {words:?}");
+        if let Some(node) = node {
+            self.phones[phone].has_refused.remove(&node);
+        }
         self.shown(phone, text, originator, timestamp, &words);
         // "The 200 has no To tag."
         self.simple_answer(cell, from, &message, 200, "OK");
@@ -507,11 +505,9 @@ impl World {
 
     /// A text that was taken before, and stands behind none that the phone has refused: that one has its own pause.
     fn waits_since(&self, phone: usize, before_us: u64) -> bool {
-        let waiting = || self.texts.iter().filter(|text| text.to == Some(phone) && text.shown.is_empty());
-        waiting().any(|text| {
-            let is_held_up = waiting().any(|other| other.node == text.node && other.refused);
-            text.taken.is_some() && text.taken_us < before_us && !is_held_up
-        })
+        let mut waiting = self.texts.iter().filter(|text| text.to == Some(phone) && text.shown.is_empty());
+        let has_refused = &self.phones[phone].has_refused;
+        waiting.any(|text| text.taken.is_some() && text.taken_us < before_us && !has_refused.contains(&text.node))
     }
 
     fn check_back(&mut self, phone: usize, since_us: u64) {

@@ -1,7 +1,7 @@
 //! The simulated world: boxes with their disks, the network, and what happens when, under one seed.
 //!
-//! Everything that happens is an event with a time; equal seeds give equal runs, to the byte. Base stations and phones are in
-//! `cell.rs`; what is promised to them is checked in `checks.rs`, at the moment it leaves a box or arrives at a phone.
+//! Everything that happens is an event with a time; equal seeds give equal runs, to the byte. Base stations are in `cell.rs`, phones in
+//! `phone.rs` and `texts.rs`; what is promised to them is checked in `checks.rs`, at the moment it leaves a box or arrives at a phone.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,9 +16,10 @@ use encamp::sip::parse::{Message, parse};
 use encamp::store::{Batch, CommitId, Store, StoreId};
 use encamp::time::{Instant, WallTime};
 
-use crate::cell::{Cell, Leg, Phone, Tick};
+use crate::cell::{Cell, Leg, Tick};
 use crate::checks::{CallTruth, Stage, Told, Violation};
 use crate::disk::{Disk, Disks, Lie};
+use crate::phone::Phone;
 use crate::plan::{self, Breaker, Plan, TODAY_MS, front, node_ip};
 use crate::says;
 use crate::texts::{Incoming, TextTick, Trying, Written};
@@ -663,7 +664,9 @@ impl World {
         for node in 0..self.boxes.len() {
             let under_way = self.boxes[node].node.as_ref().map_or(1, Node::under_way);
             let held = self.boxes[node].out.held_count();
-            let records = self.boxes[node].disks.0[&StoreId::Node].scan(b"call/", None, 10).unwrap_or_default().len();
+            let disk = &self.boxes[node].disks.0[&StoreId::Node];
+            let records: usize =
+                [&b"call/"[..], b"invite/"].map(|of| disk.scan(of, None, 10).unwrap_or_default().len()).iter().sum();
             if under_way + held + records > 0 {
                 let what = format!("box {node}: {under_way} under way, {held} held, {records} records");
                 self.handle(node, Input::Command { id: 1, command: Command::Calls });
