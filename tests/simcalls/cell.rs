@@ -665,7 +665,7 @@ impl World {
                 }
             }
             // A copy: our ACK was lost.
-            _ if one.acked && !one.body_heard.is_empty() => self.acknowledge(leg),
+            _ if one.acked && !one.is_over() && !one.body_heard.is_empty() => self.acknowledge(leg),
             _ => {}
         }
     }

@@ -428,8 +428,8 @@ impl World {
             let is_told = told.is_some_and(|told| told.cancels + told.byes > 0);
             let loses_nothing = told.is_none_or(|told| told.losses == 0);
             let must = match stage {
-                // The CANCEL leaves at once, and nothing happens to it.
-                Stage::AtOnce => calm,
+                // The CANCEL leaves at once, and nothing happens to it, but that it may overtake the INVITE: then it is only paged.
+                Stage::AtOnce => calm && leg.state == State::Ringing,
                 Stage::Buried => calm || (!is_told && !crashed),
                 // Late ones by 4 s each way, the last of them sent after 5 s.
                 Stage::Forgotten => leg.torn && leg.ringing_heard && !is_told,
