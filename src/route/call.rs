@@ -232,7 +232,8 @@ pub struct Call {
     offerless: bool,
     end_at: Option<Instant>,
     probe_at: Option<Instant>,
-    probes_missed: u8,
+    /// Of the caller's and of the called one's base station: how often it was silent, one time after the other.
+    probes_missed: [u8; 2],
     /// An answer to a refreshing INVITE of either side, until its ACK.
     refreshed: Vec<(Side, u32, Vec<u8>, Resend)>,
     armed: Option<Instant>,
@@ -271,7 +272,7 @@ impl Call {
             offerless: message.body.is_empty(),
             end_at: None,
             probe_at: None,
-            probes_missed: 0,
+            probes_missed: [0; 2],
             refreshed: Vec::new(),
             armed: None,
             is_kept: false,
@@ -349,7 +350,7 @@ impl Call {
                 // Whoever has heard the BYE has nothing left to cancel.
                 What::Bye => self.asks.retain(|ask| !ask.is_cancel_of(message.call_id())),
                 What::Cancel => {}
-                What::Probe(_) => self.probes_missed = 0,
+                What::Probe(side) => self.probes_missed[side as usize] = 0,
                 What::Relay { key, reply, from, request } => {
                     let Ok(request) = parse(&request) else { return };
                     let phrase = match message.start {
@@ -465,8 +466,8 @@ impl Call {
                 }
                 What::Probe(side) => {
                     w.event(Event::ProbeUnanswered { to: ask.way.peer() });
-                    self.probes_missed += 1;
-                    if self.probes_missed >= PROBES_MISSED_MAX {
+                    self.probes_missed[side as usize] += 1;
+                    if self.probes_missed[side as usize] >= PROBES_MISSED_MAX {
                         let why = "a base station of it does not answer any more";
                         let by = if side == Side::Caller { "caller" } else { "called" };
                         self.end_from_here(w, by, why);

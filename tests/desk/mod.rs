@@ -15,7 +15,9 @@ use encamp::event::Event;
 use encamp::gsm::auc::Auth;
 use encamp::ident::{Imsi, Msisdn, Network, Suffix};
 use encamp::node::Node;
-use encamp::seam::{BindingAnswer, Command, CommandAnswer, Ctx, Input, Local, Outbox, Output, Port, Rng, Who};
+use encamp::seam::{
+    BindingAnswer, CallRecord, Command, CommandAnswer, Ctx, Input, Local, Outbox, Output, Port, Rng, Who,
+};
 use encamp::store::memory::{MemoryStore, MemoryStores};
 use encamp::store::{CommitId, StoreId};
 use encamp::time::{Instant, WallTime};
@@ -32,6 +34,7 @@ pub struct Desk {
     pub now_us: u64,
     pub wall: WallTime,
     pub events: Vec<Event>,
+    pub records: Vec<CallRecord>,
     sent: Vec<Sent>,
     /// The disks sync nothing until this is false again.
     pub slow: bool,
@@ -77,9 +80,10 @@ impl Desk {
         let mut out = Outbox::default();
         let ctx = &mut Ctx { now: Instant(0), wall, rng: &mut rng, stores: &mut stores, out: &mut out };
         let node = Node::start(ctx, Arc::clone(&settings)).expect("a node starts on empty disks");
-        let (events, sent, answers) = (Vec::new(), Vec::new(), Vec::new());
-        let (slow, count) = (false, 0);
-        let mut desk = Desk { node, out, stores, rng, settings, now_us: 0, wall, events, sent, slow, answers, count };
+        let (events, records, sent, answers) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (now_us, slow, count) = (0, false, 0);
+        let mut desk =
+            Desk { node, out, stores, rng, settings, now_us, wall, events, records, sent, slow, answers, count };
         desk.settle();
         desk
     }
@@ -130,6 +134,7 @@ impl Desk {
                 match output {
                     Output::Datagram { from, to, bytes } => self.sent.push(Sent { from: from.port, to, bytes }),
                     Output::Event(event) => self.events.push(event),
+                    Output::CallRecord(record) => self.records.push(*record),
                     Output::Answer { answer, .. } => self.answers.push(answer),
                     _ => {}
                 }

@@ -93,7 +93,7 @@ impl Call {
             offerless,
             end_at: None,
             probe_at: None,
-            probes_missed: 0,
+            probes_missed: [0; 2],
             refreshed: Vec::new(),
             armed: None,
             is_kept: true,
