@@ -377,7 +377,7 @@ impl Running {
                     }
                 }
                 Output::Event(event) => self.counters.tell(&event),
-                Output::CallRecord(record) => self.records.keep(record),
+                Output::CallRecord(record) => self.records.keep(&record),
                 Output::End(why) => self.end = Some(End::Failed(why)),
             }
         }
