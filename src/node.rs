@@ -220,9 +220,8 @@ impl Node {
                 }
             }
         }
-        let health = self.replicas.health();
-        if self.zone.health != health {
-            self.turn_zone(ctx, health);
+        if !self.replicas.health().eq(self.zone.health.iter().copied()) {
+            self.turn_zone(ctx, self.replicas.health().collect());
             while let Some(Inner::Output(output)) = ctx.out.next_ready() {
                 ctx.out.leave(output);
             }
@@ -242,7 +241,7 @@ impl Node {
                 let Ok(via) = message.via() else {
                     return ctx.out.event(Event::DatagramDropped { from, why: Drop::Malformed("no Via") });
                 };
-                if !via.host.eq_ignore_ascii_case(&from.ip().to_string()) {
+                if via.host.parse() != Ok(from.ip()) {
                     ctx.out.event(Event::SentByDiffers { from });
                 }
                 let reply = reply_to(to, &via, from);
@@ -735,7 +734,7 @@ fn make_zone(w: &mut World<'_, '_>, replicas: &Replicas) -> Result<Arc<Zone>, St
     let serial = next_serial(w)?;
     let Site { settings, subscribers, map, epoch, .. } = w.site;
     let (settings, subscribers, map) = (Arc::clone(settings), Arc::clone(subscribers), Arc::clone(map));
-    Ok(Arc::new(Zone::new(settings, subscribers, map, replicas.health(), serial, *epoch)))
+    Ok(Arc::new(Zone::new(settings, subscribers, map, replicas.health().collect(), serial, *epoch)))
 }
 
 /// A serial larger than every one before, across restarts: max(stored + 1, time).

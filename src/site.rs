@@ -11,7 +11,7 @@ use crate::event::Event;
 use crate::ident::{Imsi, Msisdn};
 use crate::seam::{Ctx, Local, Port, ReplyTo, Timers, TransactionKey};
 use crate::sip::parse::Message;
-use crate::sip::write::Writer;
+use crate::sip::write::{Writer, hex};
 use crate::store::{Batch, CommitId, Store, StoreError, StoreId};
 use crate::time::{Clock, Era, Stamp, WallTime};
 use crate::zone::Map;
@@ -107,7 +107,7 @@ impl Site {
             mac.update(&(part.len() as u64).to_be_bytes());
             mac.update(part.as_bytes());
         }
-        mac.finalize().into_bytes()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&mac.finalize().into_bytes()[..8])
     }
 
     /// Whom nobody listed is not answered.

@@ -18,6 +18,7 @@ use crate::gsm::auc::{Auth, Kc, Vector};
 use crate::ident::Imsi;
 use crate::seam::Rng;
 use crate::sip::header::AuthParams;
+use crate::sip::write::hex;
 use crate::time::Instant;
 
 /// How many answered challenges may stand in the order of issue before they are taken out.
@@ -125,7 +126,7 @@ impl Challenges {
 
 /// The nonce for an OpenBTS: 32 lower-case hex digits, which every release reads unquoted (wire.md 1.5).
 pub fn nonce_hex(rand: &[u8; 16]) -> String {
-    rand.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(rand)
 }
 
 /// The nonce for a YateBTS: base64 of RAND (wire.md 11).
@@ -166,5 +167,5 @@ fn answers(vector: &Vector, params: &AuthParams<'_>) -> bool {
 }
 
 fn md5_hex(parts: &[&str]) -> String {
-    Md5::digest(parts.join(":")).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Md5::digest(parts.join(":")))
 }

@@ -8,6 +8,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use crate::config::ClusterKey;
+use crate::sip::write::hex;
 use crate::time::Stamp;
 
 pub const HEADER: &str = "Encamp";
@@ -81,10 +82,6 @@ fn mac(key: &ClusterKey, what: &Signed<'_>, text: &str) -> Hmac<Sha256> {
         mac.update(part.as_bytes());
     }
     mac
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn unhex(text: &str) -> Option<[u8; 32]> {

@@ -485,7 +485,7 @@ impl Front {
                     return;
                 }
                 writing.answer = Said::Yes;
-                let (kind, bound) = (writing.kind, writing.bound.clone());
+                let (kind, bound) = (writing.kind, std::mem::take(&mut writing.bound));
                 let elapsed_us = u64::try_from((w.ctx.now - registration.started_at).as_micros()).unwrap_or(u64::MAX);
                 let (imsi, from) = (registration.imsi, registration.from);
                 w.event(match kind {

@@ -65,19 +65,22 @@ impl Replica {
 
     /// Merges an outcome into the record of this AOR.
     pub fn apply(&mut self, store: &mut dyn Store, imsi: Imsi, delta: &Record) -> Result<Applied, StoreError> {
-        let old = read(store, imsi)?;
+        let key = key(imsi);
+        let held = store.get(&key)?;
+        let old = held.as_deref().map_or(Ok(Record::default()), |bytes| readable(imsi, bytes))?;
         let newest = old.stamp();
         let before = old.bindings().count() as u64;
-        let merged = merge(old.clone(), delta);
+        let merged = merge(old, delta);
         // A mark is neither older nor newer than a binding.
         let older_than = (!delta.is_of_marks() && newest > delta.stamp()).then_some(newest);
         let alert = merged.returned_for().collect();
-        if merged == old {
+        let bytes = encode(&merged);
+        if held.map_or(merged == Record::default(), |held| held == bytes) {
             // A copy: what it repeats may still be on its way to the disk, so it waits for everything written so far.
             let commit = CommitId { store: self.store, seq: store.written_seq() };
             return Ok(Applied { commit, older_than, alert });
         }
-        let seq = store.write(Batch::default().put(key(imsi), encode(&merged)))?;
+        let seq = store.write(Batch::default().put(key, bytes))?;
         self.bindings = self.bindings + merged.bindings().count() as u64 - before;
         Ok(Applied { commit: CommitId { store: self.store, seq }, older_than, alert })
     }
@@ -105,7 +108,7 @@ impl Replica {
 pub fn read(store: &dyn Store, imsi: Imsi) -> Result<Record, StoreError> {
     match store.get(&key(imsi))? {
         None => Ok(Record::default()),
-        Some(bytes) => decode(&bytes).map_err(|_| unreadable(imsi)),
+        Some(bytes) => readable(imsi, &bytes),
     }
 }
 
@@ -160,6 +163,10 @@ pub fn purged(
         rest.clear_stamp = Stamp::ZERO;
     }
     (rest != *record).then_some(rest)
+}
+
+fn readable(imsi: Imsi, bytes: &[u8]) -> Result<Record, StoreError> {
+    decode(bytes).map_err(|_| unreadable(imsi))
 }
 
 fn unreadable(imsi: Imsi) -> StoreError {

@@ -177,7 +177,7 @@ impl Replicas {
         matches!(self.all[index].place, OnePlace::Remote { answering: Some(false), .. })
     }
 
-    pub fn health(&self) -> Vec<Health> {
+    pub fn health(&self) -> impl Iterator<Item = Health> {
         let worse = |one: &One| {
             one.hints.behind()
                 || match &one.place {
@@ -187,7 +187,7 @@ impl Replicas {
                     OnePlace::Remote { level, answering, .. } => !level || *answering != Some(true),
                 }
         };
-        self.all.iter().map(|one| if worse(one) { Health::Worse } else { Health::Healthy }).collect()
+        self.all.iter().map(move |one| if worse(one) { Health::Worse } else { Health::Healthy })
     }
 
     pub fn describe(&self, settings: &Settings, now_ms: u64) -> Vec<ReplicaAnswer> {

@@ -1,8 +1,9 @@
 //! The node's own thread: sockets, disk and clock in, datagrams and promises out.
 //!
 //! It owns the node, the stores and the UDP sockets; nothing else touches them, so nothing is locked. Everybody else speaks to it
-//! through [`Door`], one bounded queue and a wake-up. Limits: [`QUEUE_MAX`] things told, [`DATAGRAMS_PER_TURN`] read of one
-//! socket before the others have their turn.
+//! through [`Door`], one bounded queue and a wake-up. Limits: [`QUEUE_MAX`] things told, [`BATCHES_PER_TURN`] read of one
+//! socket before the others have their turn. What is sent and logged is gathered meanwhile: datagrams leave [`BATCH`] at a time and before
+//! it sleeps, lines before it sleeps.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -15,9 +16,9 @@ use std::time::{Instant as SystemInstant, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
-use super::log::Counters;
+use super::log::{self, Counters, Gathering};
 use super::records::Records;
-use super::sockets::Udp;
+use super::sockets::{BATCH, Inbox, Outgoing, Udp};
 use crate::config::{Place, Settings, Transport};
 use crate::node::Node;
 use crate::seam::{Command, CommandAnswer, ConnId, Ctx, Input, Local, Outbox, Output, Port, Rng, StreamEvent};
@@ -27,7 +28,7 @@ use crate::time::{Instant, WallTime};
 use crate::zone::Zone;
 
 pub const QUEUE_MAX: usize = 4096;
-const DATAGRAMS_PER_TURN: usize = 64;
+const BATCHES_PER_TURN: usize = 2;
 /// Whether the kernel calls its clock synchronised is asked this often.
 const CLOCK_CHECK_S: u64 = 5;
 
@@ -195,6 +196,9 @@ struct Running {
     clock: SystemClock,
     sockets: Vec<(Port, Udp)>,
     by_port: HashMap<Port, usize>,
+    /// What leaves next, all through this socket.
+    outgoing: (usize, Vec<Outgoing>),
+    lines: Gathering,
     writers: HashMap<ConnId, mpsc::Sender<Vec<u8>>>,
     commands: HashMap<u64, oneshot::Sender<(CommandAnswer, Counters)>>,
     command_count: u64,
@@ -209,6 +213,7 @@ impl Thread {
     /// Runs until it is told to stop, or its own store fails. `ready` is called once the node has started.
     pub fn run(self, settings: Arc<Settings>, ready: impl FnOnce()) -> End {
         let Thread { ear, sockets, mut stores, zone, records, seed, clock_trusted } = self;
+        let lines = log::gather();
         let mut rng = Rng::from_seed(seed);
         let mut out = Outbox::default();
         let mut clock = SystemClock::new(clock_trusted);
@@ -227,6 +232,8 @@ impl Thread {
             clock,
             sockets,
             by_port,
+            outgoing: (0, Vec::with_capacity(BATCH)),
+            lines,
             writers: HashMap::new(),
             commands: HashMap::new(),
             command_count: 0,
@@ -236,6 +243,7 @@ impl Thread {
             end: None,
         };
         running.deliver();
+        running.send();
         ready();
         running.turn_until_end(&ear)
     }
@@ -243,14 +251,18 @@ impl Thread {
 
 impl Running {
     fn turn_until_end(&mut self, ear: &Ear) -> End {
-        let mut buffer = vec![0; crate::sip::parse::MESSAGE_BYTES_MAX];
+        let mut inbox = Inbox::new();
+        // The bell, then the sockets in their order.
+        let fds = [ear.bell.as_raw_fd()].into_iter().chain(self.sockets.iter().map(|(_, socket)| socket.fd()));
+        let mut fds: Vec<_> = fds.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }).collect();
         let watchdog = sd_notify::watchdog_enabled();
         let mut petted_at = SystemInstant::now();
         loop {
             if let Some(end) = self.end.take() {
                 return end;
             }
-            self.wait(ear);
+            self.lines.write();
+            self.wait(&mut fds);
             if let Some(period) = watchdog
                 && petted_at.elapsed() > period / 3
             {
@@ -264,53 +276,67 @@ impl Running {
                     Err(_) => break,
                 }
             }
-            for index in 0..self.sockets.len() {
-                self.read_socket(index, &mut buffer);
+            self.send();
+            for (index, _) in fds[1..].iter().enumerate().filter(|(_, socket)| socket.revents != 0) {
+                self.read_socket(index, &mut inbox);
             }
             let (now, _) = self.clock.read();
             if self.node.poll_timeout().is_some_and(|at| at <= now) {
                 self.input(Input::Timeout);
+                self.send();
             }
         }
     }
 
     /// Sleeps until a datagram, the bell, or the next deadline.
-    fn wait(&mut self, ear: &Ear) {
+    fn wait(&mut self, fds: &mut [libc::pollfd]) {
         let (now, _) = self.clock.read();
         let pause = self.node.poll_timeout().map_or(1000, |at| (at - now).as_micros().div_ceil(1000).min(1000) as i32);
-        let mut fds: Vec<libc::pollfd> = self
-            .sockets
-            .iter()
-            .map(|(_, socket)| socket.fd())
-            .chain([ear.bell.as_raw_fd()])
-            .map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 })
-            .collect();
         // SAFETY: the array lives for the call and its length is told; the counter read of the eventfd fits the buffer.
         unsafe {
-            libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, pause);
-            let mut count = [0u8; 8];
-            libc::read(ear.bell.as_raw_fd(), count.as_mut_ptr().cast(), count.len());
+            let ready = libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, pause);
+            if ready < 0 {
+                // Interrupted: what is ready still is at the next turn.
+                fds.iter_mut().for_each(|fd| fd.revents = 0);
+            }
+            if fds[0].revents != 0 {
+                let mut count = [0u8; 8];
+                libc::read(fds[0].fd, count.as_mut_ptr().cast(), count.len());
+            }
         }
     }
 
-    fn read_socket(&mut self, index: usize, buffer: &mut [u8]) {
-        for _ in 0..DATAGRAMS_PER_TURN {
+    fn read_socket(&mut self, index: usize, inbox: &mut Inbox) {
+        for _ in 0..BATCHES_PER_TURN {
             let (port, socket) = &self.sockets[index];
-            let (port, received) = (*port, socket.receive(buffer));
-            match received {
-                Ok(None) => return,
+            let port = *port;
+            if let Err(error) = socket.receive(inbox) {
                 // An ICMP error of an earlier answer: whom it was for is gone, and the next read goes on.
-                Err(error) => {
-                    *self.counters.0.entry("receive_failed").or_default() += 1;
-                    tracing::debug!("a socket complains: {error}");
-                    return;
-                }
-                Ok(Some((length, from, address))) => {
-                    let to = Local { port, address };
-                    self.input(Input::Datagram { from, to, bytes: &buffer[..length] });
-                }
+                *self.counters.0.entry("receive_failed").or_default() += 1;
+                tracing::debug!("a socket complains: {error}");
+                return;
+            }
+            for (bytes, from, address) in inbox.datagrams() {
+                self.input(Input::Datagram { from, to: Local { port, address }, bytes });
+            }
+            self.send();
+            if !inbox.is_full() {
+                return;
             }
         }
+    }
+
+    /// Sends what was gathered.
+    fn send(&mut self) {
+        let (index, outgoing) = &mut self.outgoing;
+        if outgoing.is_empty() {
+            return;
+        }
+        self.sockets[*index].1.send(outgoing, |Outgoing { to, .. }, error| {
+            *self.counters.0.entry("send_failed").or_default() += 1;
+            tracing::debug!("cannot send to {to}: {error}");
+        });
+        outgoing.clear();
     }
 
     fn told(&mut self, told: Told) {
@@ -353,13 +379,12 @@ impl Running {
         while let Some(output) = self.out.pop() {
             match output {
                 Output::Datagram { from, to, bytes } => {
-                    let Some((_, socket)) = self.by_port.get(&from.port).map(|index| &self.sockets[*index]) else {
-                        continue;
-                    };
-                    if let Err(error) = socket.send(&bytes, to, from.address) {
-                        *self.counters.0.entry("send_failed").or_default() += 1;
-                        tracing::debug!("cannot send to {to}: {error}");
+                    let Some(index) = self.by_port.get(&from.port).copied() else { continue };
+                    if self.outgoing.0 != index || self.outgoing.1.len() == BATCH {
+                        self.send();
+                        self.outgoing.0 = index;
                     }
+                    self.outgoing.1.push(Outgoing { bytes, to, from: from.address });
                 }
                 Output::Stream { conn, bytes } => {
                     // A peer that does not read is closed: its queue is the bound.
@@ -377,7 +402,7 @@ impl Running {
                     }
                 }
                 Output::Event(event) => self.counters.tell(&event),
-                Output::CallRecord(record) => self.records.keep(record),
+                Output::CallRecord(record) => self.records.keep(&record),
                 Output::End(why) => self.end = Some(End::Failed(why)),
             }
         }

@@ -1,7 +1,8 @@
 //! UDP sockets that know which address of ours a datagram was sent to, and answer from it.
 //!
 //! An answer must leave from the address that the request came to (DESIGN section 6), which a socket bound to 0.0.0.0 does not do by
-//! itself: so IP_PKTINFO is read with each datagram and given back with the answer.
+//! itself: so IP_PKTINFO is read with each datagram and given back with the answer. What waits at a socket is read with one system call,
+//! up to [`BATCH`] datagrams, and what is to be sent through it leaves with one.
 
 use std::io;
 use std::mem;
@@ -10,8 +11,12 @@ use std::os::fd::AsRawFd;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use crate::sip::parse::MESSAGE_BYTES_MAX;
+
 /// Bytes that the kernel holds for us while the node is busy: some thousand requests.
 const BUFFER_BYTES: usize = 4 << 20;
+/// Datagrams read or sent with one system call.
+pub const BATCH: usize = 32;
 /// Room for one control message of either family.
 const CONTROL_BYTES: usize = 128;
 
@@ -53,54 +58,85 @@ impl Udp {
         self.socket.as_raw_fd()
     }
 
-    /// The next datagram: its length, its sender, and the address of ours that it was sent to; `None` when there is none.
-    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<(usize, SocketAddr, Option<IpAddr>)>> {
-        let mut control = Control([0; CONTROL_BYTES]);
-        // SAFETY: `message` points to buffers that outlive the call, with their lengths; the kernel writes no further. Both
-        // structures are plain data for which all zeroes is a value.
-        unsafe {
-            let mut name: libc::sockaddr_storage = mem::zeroed();
-            let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
-            let mut message: libc::msghdr = mem::zeroed();
-            message.msg_name = std::ptr::from_mut(&mut name).cast();
-            message.msg_namelen = mem::size_of_val(&name) as libc::socklen_t;
-            message.msg_iov = &mut part;
-            message.msg_iovlen = 1;
-            message.msg_control = control.0.as_mut_ptr().cast();
-            message.msg_controllen = CONTROL_BYTES as _;
-            let length = libc::recvmsg(self.fd(), &mut message, 0);
-            if length < 0 {
-                let error = io::Error::last_os_error();
-                return match error.kind() {
-                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(None),
-                    _ => Err(error),
-                };
+    /// Reads what waits, up to [`BATCH`] datagrams, in place of what `inbox` held.
+    pub fn receive(&self, inbox: &mut Inbox) -> io::Result<()> {
+        inbox.count = 0;
+        let mut parts = [const { libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 } }; BATCH];
+        for (part, bytes) in parts.iter_mut().zip(inbox.bytes.chunks_exact_mut(MESSAGE_BYTES_MAX)) {
+            *part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+        }
+        // SAFETY: each message points to its own part of buffers that outlive the call, with their lengths; the kernel writes no
+        // further. All zeroes is a value of the structure.
+        let count = unsafe {
+            let mut messages: [libc::mmsghdr; BATCH] = mem::zeroed();
+            for (n, message) in messages.iter_mut().enumerate() {
+                let message = &mut message.msg_hdr;
+                message.msg_name = std::ptr::from_mut(&mut inbox.names[n]).cast();
+                message.msg_namelen = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+                message.msg_iov = &mut parts[n];
+                message.msg_iovlen = 1;
+                message.msg_control = inbox.controls[n].0.as_mut_ptr().cast();
+                message.msg_controllen = CONTROL_BYTES as _;
             }
-            let Some(from) = socket_address(&name) else { return Ok(None) };
-            Ok(Some((length as usize, from, sent_to(&message))))
+            let count = libc::recvmmsg(self.fd(), messages.as_mut_ptr(), BATCH as u32, 0, std::ptr::null_mut());
+            for (n, message) in messages.iter().enumerate().take(usize::try_from(count).unwrap_or(0)) {
+                inbox.heads[n] = (message.msg_len as usize, sent_to(&message.msg_hdr));
+            }
+            count
+        };
+        if count < 0 {
+            let error = io::Error::last_os_error();
+            return match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(()),
+                _ => Err(error),
+            };
+        }
+        inbox.count = count as usize;
+        Ok(())
+    }
+
+    /// Sends them in their order, with one system call where none is refused; `refused` is told of those that are.
+    pub fn send(&self, outgoing: &[Outgoing], mut refused: impl FnMut(&Outgoing, io::Error)) {
+        for outgoing in outgoing.chunks(BATCH) {
+            let mut left = outgoing;
+            while let Some((first, others)) = left.split_first() {
+                match self.send_batch(left) {
+                    Ok(count) => left = &left[count..],
+                    // "…an error is returned only if no datagrams could be sent" (sendmmsg(2)): it is the first that was refused.
+                    Err(error) => {
+                        refused(first, error);
+                        left = others;
+                    }
+                }
+            }
         }
     }
 
-    /// Sends from this address of ours, where one is given.
-    pub fn send(&self, bytes: &[u8], to: SocketAddr, from: Option<IpAddr>) -> io::Result<()> {
-        let to = SockAddr::from(to);
-        let mut control = Control([0; CONTROL_BYTES]);
-        // SAFETY: as in `receive`; the control message is written within its buffer, whose size fits either family.
+    /// Sends the first of these, at most [`BATCH`]; says how many.
+    fn send_batch(&self, outgoing: &[Outgoing]) -> io::Result<usize> {
+        let count = outgoing.len().min(BATCH);
+        let names: [Option<SockAddr>; BATCH] = std::array::from_fn(|n| Some(SockAddr::from(outgoing.get(n)?.to)));
+        let mut parts = [const { libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 } }; BATCH];
+        let mut controls = [const { Control([0; CONTROL_BYTES]) }; BATCH];
+        // SAFETY: as in `receive`; a control message is written within its buffer, whose size fits either family.
         let sent = unsafe {
-            let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-            let mut message: libc::msghdr = mem::zeroed();
-            message.msg_name = to.as_ptr().cast_mut().cast();
-            message.msg_namelen = to.len();
-            message.msg_iov = &mut part;
-            message.msg_iovlen = 1;
-            if let Some(from) = from {
-                message.msg_control = control.0.as_mut_ptr().cast();
-                message.msg_controllen = CONTROL_BYTES as _;
-                self.put_source(&mut message, from);
+            let mut messages: [libc::mmsghdr; BATCH] = mem::zeroed();
+            for (n, (Outgoing { bytes, from, .. }, to)) in outgoing.iter().zip(names.iter().flatten()).enumerate() {
+                parts[n] = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+                let message = &mut messages[n].msg_hdr;
+                message.msg_name = to.as_ptr().cast_mut().cast();
+                message.msg_namelen = to.len();
+                message.msg_iov = &mut parts[n];
+                message.msg_iovlen = 1;
+                if let Some(from) = from {
+                    message.msg_control = controls[n].0.as_mut_ptr().cast();
+                    message.msg_controllen = CONTROL_BYTES as _;
+                    self.put_source(message, *from);
+                }
             }
-            libc::sendmsg(self.fd(), &message, 0)
+            libc::sendmmsg(self.fd(), messages.as_mut_ptr(), count as u32, 0)
         };
-        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
     }
 
     /// # Safety
@@ -135,6 +171,48 @@ impl Udp {
             (*header).cmsg_len = libc::CMSG_LEN(length) as _;
             message.msg_controllen = libc::CMSG_SPACE(length) as _;
         }
+    }
+}
+
+/// A datagram that is to be sent, from this address of ours where one is given.
+pub struct Outgoing {
+    pub bytes: Vec<u8>,
+    pub to: SocketAddr,
+    pub from: Option<IpAddr>,
+}
+
+/// What one [`Udp::receive`] read. Of its two megabytes only those pages are ever in memory that datagrams were written to.
+pub struct Inbox {
+    bytes: Vec<u8>,
+    names: [libc::sockaddr_storage; BATCH],
+    controls: [Control; BATCH],
+    /// The length of each, and the address of ours that it was sent to.
+    heads: [(usize, Option<IpAddr>); BATCH],
+    count: usize,
+}
+
+impl Inbox {
+    pub fn new() -> Box<Inbox> {
+        Box::new(Inbox {
+            bytes: vec![0; BATCH * MESSAGE_BYTES_MAX],
+            // SAFETY: all zeroes is a value of the structure.
+            names: unsafe { mem::zeroed() },
+            controls: [const { Control([0; CONTROL_BYTES]) }; BATCH],
+            heads: [(0, None); BATCH],
+            count: 0,
+        })
+    }
+
+    /// There may be more than it has room for.
+    pub fn is_full(&self) -> bool {
+        self.count == BATCH
+    }
+
+    /// Each datagram with its sender, and the address of ours that it was sent to.
+    pub fn datagrams(&self) -> impl Iterator<Item = (&[u8], SocketAddr, Option<IpAddr>)> {
+        let bytes = self.bytes.chunks_exact(MESSAGE_BYTES_MAX);
+        let all = bytes.zip(&self.names).zip(&self.heads).take(self.count);
+        all.filter_map(|((bytes, name), (length, to))| Some((&bytes[..*length], socket_address(name)?, *to)))
     }
 }
 
@@ -192,19 +270,36 @@ mod tests {
         let ours = Udp::bind(SocketAddr::from(([0, 0, 0, 0], port))).unwrap();
         let theirs = UdpSocket::bind("127.0.0.9:0").unwrap();
         theirs.send_to(b"hello", ("127.0.0.77", port)).unwrap();
+        theirs.send_to(b"again", ("127.0.0.78", port)).unwrap();
+        let mut inbox = Inbox::new();
+        let mut received = Vec::new();
+        for _ in 0..100 {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            ours.receive(&mut inbox).unwrap();
+            received.extend(inbox.datagrams().map(|(bytes, from, to)| (bytes.to_vec(), from, to.unwrap())));
+            if received.len() == 2 {
+                break;
+            }
+        }
+        let sender = theirs.local_addr().unwrap();
+        let [first, second] =
+            [("hello", 77), ("again", 78)].map(|(text, last)| (text.into(), sender, [127, 0, 0, last].into()));
+        assert_eq!(received, [first, second]);
+        let outgoing = |bytes: &[u8], to: SocketAddr, last| Outgoing {
+            bytes: bytes.to_vec(),
+            to,
+            from: Some([127, 0, 0, last].into()),
+        };
+        let mut refused = Vec::new();
+        // The kernel sends nothing to port 0; what stands behind it leaves all the same.
+        let nowhere = SocketAddr::from(([127, 0, 0, 9], 0));
+        let batch = [outgoing(b"answer", sender, 77), outgoing(b"lost", nowhere, 77), outgoing(b"answer", sender, 78)];
+        ours.send(&batch, |which, _| refused.push(which.bytes.clone()));
+        assert_eq!(refused, [b"lost"]);
         let mut buffer = [0; 100];
-        let (length, from, to) = (0..100)
-            .find_map(|_| {
-                std::thread::sleep(std::time::Duration::from_millis(10));
-                ours.receive(&mut buffer).unwrap()
-            })
-            .unwrap();
-        assert_eq!(
-            (&buffer[..length], from, to),
-            (&b"hello"[..], theirs.local_addr().unwrap(), Some([127, 0, 0, 77].into()))
-        );
-        ours.send(b"answer", from, to).unwrap();
-        let (_, source) = theirs.recv_from(&mut buffer).unwrap();
-        assert_eq!(source, SocketAddr::from(([127, 0, 0, 77], port)));
+        for last in [77, 78] {
+            let (length, source) = theirs.recv_from(&mut buffer).unwrap();
+            assert_eq!((&buffer[..length], source), (&b"answer"[..], SocketAddr::from(([127, 0, 0, last], port))));
+        }
     }
 }

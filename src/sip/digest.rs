@@ -7,6 +7,7 @@ use md5::Md5;
 use sha2::{Digest as _, Sha256};
 
 use super::header::AuthParams;
+use super::write::hex;
 
 /// What is answered with.
 pub struct Credentials<'a> {
@@ -68,10 +69,6 @@ fn md5_hex(text: &str) -> String {
 
 fn sha256_hex(text: &str) -> String {
     hex(&Sha256::digest(text))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

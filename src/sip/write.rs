@@ -219,6 +219,12 @@ impl Writer {
     }
 }
 
+/// Lower case, as nonces, tags and digests are written.
+pub fn hex(bytes: &[u8]) -> String {
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)])).collect()
+}
+
 impl fmt::Write for Writer {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.text(text);
