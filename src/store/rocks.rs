@@ -37,6 +37,7 @@ use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, Env, LogLevel,
     LruCacheOptions, Options, PrefixRange, ReadOptions, WriteBatch, WriteBufferManager, WriteOptions,
 };
+use std::cell::RefCell;
 use std::ffi::CString;
 use std::fmt;
 use std::fs::{File, TryLockError};
@@ -113,10 +114,15 @@ pub struct RocksStore {
     written_seq: Seq,
     write_options: WriteOptions,
     read_options: ReadOptions,
+    /// What was read last, until something is written: a REGISTER is decided by a record, and merged into the same one at once.
+    last_read: RefCell<Option<Read>>,
     syncer: Option<JoinHandle<()>>,
     /// Nothing is ever sent: it is cut off when the syncer ends.
     syncer_ended: Receiver<()>,
 }
+
+/// A key, and what stood there.
+type Read = (Vec<u8>, Option<Vec<u8>>);
 
 /// What the node's thread and the syncer share.
 struct Core {
@@ -225,6 +231,7 @@ impl RocksStore {
             written_seq: 0,
             write_options,
             read_options: ReadOptions::default(),
+            last_read: RefCell::default(),
             syncer: Some(syncer),
             syncer_ended,
         })
@@ -242,7 +249,14 @@ impl RocksStore {
 impl Store for RocksStore {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         self.core.readable()?;
-        self.core.db.get_opt(key, &self.read_options).map_err(|error| StoreError::Broken(error.into_string()))
+        let mut last_read = self.last_read.borrow_mut();
+        if let Some((_, value)) = last_read.as_ref().filter(|(last, _)| last == key) {
+            return Ok(value.clone());
+        }
+        let value = self.core.db.get_opt(key, &self.read_options);
+        let value = value.map_err(|error| StoreError::Broken(error.into_string()))?;
+        *last_read = Some((key.to_vec(), value.clone()));
+        Ok(value)
     }
 
     fn scan(&self, prefix: &[u8], cursor: Option<&[u8]>, limit: usize) -> Result<Vec<Record>, StoreError> {
@@ -278,6 +292,7 @@ impl Store for RocksStore {
             return Err(StoreError::Full);
         }
         batch.check()?;
+        self.last_read.take();
         let mut changes = WriteBatch::default();
         for (key, value) in &batch.changes {
             match value {
