@@ -62,6 +62,8 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(8);
 const PROBES_MISSED_MAX: u8 = 2;
 /// A silent one is asked again after this.
 const PROBE_AGAIN: Duration = Duration::from_secs(30);
+/// Requests of ours that may be under way in one call; more keys than these nobody presses at once.
+const ASKS_MAX: usize = 32;
 /// What we ask of a trunk for the refreshing of a session (RFC 4028 §7.1); it refreshes, we watch.
 const SESSION_S: u64 = 1800;
 

@@ -117,6 +117,8 @@ impl Call {
             },
         };
         match method {
+            // One at a time: the ACK of the last one has not come.
+            "INVITE" if self.refreshed.iter().any(|(of, ..)| *of == side) => answer(w, inside, 491, "Request Pending"),
             "INVITE" | "UPDATE" => {
                 leg.remote_cseq = number.max(leg.remote_cseq);
                 if let Some((at, interval)) = &mut leg.refresh {
@@ -155,6 +157,7 @@ impl Call {
                 }
                 w.ctx.out.after(After::nothing(), Inner::Answer { key: Some(inside.key), to: inside.to, bytes });
             }
+            "INFO" if self.asks.len() >= ASKS_MAX => answer(w, inside, 503, "Service Unavailable"),
             "INFO" => {
                 let other = match side {
                     Side::Caller => self.callee.as_mut(),
