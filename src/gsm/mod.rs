@@ -16,6 +16,7 @@ macro_rules! told_by_words {
 pub mod aka;
 pub mod auc;
 pub mod comp128;
+pub mod report;
 pub mod rpdu;
 pub mod text;
 pub mod tpdu;
