@@ -5,12 +5,16 @@
 //! Read first: TS 23.038 §6.2.1.2 (what the two kinds are for), Annex A (the tables).
 //!
 //! All the tables of Annex A are here. Each cell was compared by a program with two transcriptions of the annex that do
-//! not depend on each other: that of oFono 1.31 (the Debian package's source) and that of gsmcodecs 1.0.0 (PyPI, after release
-//! 18). They differ in twelve cells, and each of those was decided by a third one, after release 16, in CyberChef:
+//! not depend on each other: that of oFono 1.31 (the source of Debian's package; where the annex has no character it has a
+//! space) and that of gsmcodecs 1.0.0 (PyPI, after release 18). They differ in twelve cells, and each of those was decided by
+//! a third one, after release 16 (the GSM-7 module written for CyberChef), which was read by eye:
 //!
 //! - 0x2C of the ten Indian locking shift tables is a comma; gsmcodecs has an apostrophe.
 //! - 0x2E of Malayalam's locking shift table is a full stop; oFono has a second comma.
 //! - 0x3C of Kannada's single shift table is an opening bracket; oFono has a second closing one.
+//!
+//! The annex itself is said to have U+0BEF at both 0x24 and 0x25 of Tamil's single shift table; all three have the digit
+//! before it, U+0BEE, at the first.
 //!
 //! Tests: tests/oracle_sms.rs compares what becomes of every septet with gsmcodecs, but for that comma.
 
