@@ -48,8 +48,8 @@ impl StatusReport {
     /// Shape:  the second value counts the octets behind the TPDU. Without any octet behind TP-Status there is no TP-PI,
     ///         and nothing extra.
     /// Errors: [`BadTpdu`].
-    /// Source: TS 23.040 §9.2.2.3: "Mandatory if any of the optional parameters following TP-PI is present, otherwise
-    ///         optional."
+    /// Source: TS 23.040 §9.2.2.3: TP-PI is "mandatory if any of the optional parameters following TP-PI is present,
+    ///         otherwise optional".
     /// Tests:  tests/gsm_reports.rs
     pub fn decode(octets: &[u8]) -> Result<(StatusReport, usize), BadTpdu> {
         let mut rest = octets;
@@ -231,10 +231,10 @@ impl Status {
         if self.0 & 0b1110_0000 == 0b0010_0000 { Status(self.0 | 0b0100_0000) } else { self }
     }
 
-    /// Bits 6 and 5 of a status that is not reserved.
+    /// Bits 6 and 5, unless the value is reserved.
     ///
-    /// "…any reserved values" are to be read "as 'Service Rejected' (01100011)", which is a temporary error after which
-    /// nothing is tried. Values that are left to a service centre have the meaning of their group.
+    /// A reserved value is to be read as 0x63, service rejected: a temporary error after which nothing is tried. Values that
+    /// are left to a service centre have the meaning of their group.
     ///
     /// Source: TS 23.040 §9.2.3.15.
     pub fn outcome(self) -> Outcome {
@@ -458,8 +458,7 @@ impl Extra {
     fn announced(rest: &mut &[u8], announced: Announced, flags: u8) -> Result<Extra, BadTpdu> {
         let has = |bit| announced.0 & bit != 0;
         let protocol = if has(PROTOCOL) { Some(octet(rest)?) } else { None };
-        // "If the TP-UDL bit is set to "1" but the TP-DCS bit is set to "0" then the receiving entity shall for TP-DCS
-        // assume a value of 0x00, i.e. the 7bit default alphabet."
+        // User data without a TP-DCS is in the default alphabet, says the standard.
         let coding = if has(CODING) { Coding(octet(rest)?) } else { Coding::GSM7 };
         let data = match has(USER_DATA) {
             true => Some(user_data_in(rest, coding, flags & HEADER != 0, TPDU_OCTETS_MAX)?),
@@ -491,8 +490,7 @@ impl Extra {
 struct Announced(u8);
 
 impl Announced {
-    /// Bit 7 "shall indicate that another TP-PI octet follows immediately afterwards". None is defined, so each is passed
-    /// over, as the other reserved bits are.
+    /// Bit 7: another octet of TP-PI follows. None is defined, so each is passed over, as the other reserved bits are.
     fn read(rest: &mut &[u8]) -> Result<Announced, BadTpdu> {
         let first = octet(rest)?;
         let mut last = first;
