@@ -16,6 +16,10 @@ macro_rules! told_by_words {
 pub mod aka;
 pub mod auc;
 pub mod comp128;
+pub mod header;
+pub mod national;
+pub mod report;
 pub mod rpdu;
+pub mod segment;
 pub mod text;
 pub mod tpdu;

@@ -19,7 +19,7 @@ pub enum Rpdu<'a> {
     DataToPhone { reference: u8, originator: Option<Address>, destination: Option<Address>, tpdu: &'a [u8] },
     /// RP-ACK, with or without a report as its user data.
     Ack { direction: Direction, reference: u8, tpdu: Option<&'a [u8]> },
-    /// RP-ERROR. `cause` is a number of TS 24.011 §8.2.5.4; its diagnostic is not kept.
+    /// RP-ERROR. `cause` is the number in a [`Cause`]; its diagnostic is not kept.
     Error { direction: Direction, reference: u8, cause: u8, tpdu: Option<&'a [u8]> },
     /// RP-SMMA: the phone has memory again. Only phones send it.
     Smma { reference: u8 },
@@ -124,6 +124,85 @@ impl fmt::Debug for Rpdu<'_> {
                 write!(f, "Error({direction:?} {reference}, cause {cause}, {} octets)", length(tpdu))
             }
             Rpdu::Smma { .. } => write!(f, "Smma({reference})"),
+        }
+    }
+}
+
+/// RP-Cause: a number of TS 24.011 §8.2.5.4, table 8.4.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Cause(pub u8);
+
+impl Cause {
+    pub const UNASSIGNED_NUMBER: Cause = Cause(1);
+    pub const OPERATOR_BARRING: Cause = Cause(8);
+    pub const CALL_BARRED: Cause = Cause(10);
+    pub const TRANSFER_REJECTED: Cause = Cause(21);
+    /// Only from a phone: it says so with SMMA when it has room again.
+    pub const MEMORY_EXCEEDED: Cause = Cause(22);
+    pub const DESTINATION_OUT_OF_ORDER: Cause = Cause(27);
+    pub const UNIDENTIFIED_SUBSCRIBER: Cause = Cause(28);
+    pub const FACILITY_REJECTED: Cause = Cause(29);
+    pub const UNKNOWN_SUBSCRIBER: Cause = Cause(30);
+    pub const NETWORK_OUT_OF_ORDER: Cause = Cause(38);
+    pub const TEMPORARY_FAILURE: Cause = Cause(41);
+    pub const CONGESTION: Cause = Cause(42);
+    pub const RESOURCES_UNAVAILABLE: Cause = Cause(47);
+    pub const NOT_SUBSCRIBED: Cause = Cause(50);
+    pub const NOT_IMPLEMENTED: Cause = Cause(69);
+    pub const INVALID_REFERENCE: Cause = Cause(81);
+    pub const INVALID_MESSAGE: Cause = Cause(95);
+    pub const INVALID_MANDATORY_INFORMATION: Cause = Cause(96);
+    pub const UNKNOWN_MESSAGE_TYPE: Cause = Cause(97);
+    pub const WRONG_STATE: Cause = Cause(98);
+    pub const UNKNOWN_ELEMENT: Cause = Cause(99);
+    pub const PROTOCOL_ERROR: Cause = Cause(111);
+    pub const INTERWORKING: Cause = Cause(127);
+
+    /// What a phone has to read in it, coming from the network: a cause that the table does not have for this direction
+    /// stands for 41, temporary failure.
+    pub fn of_network(self) -> Cause {
+        match self.0 {
+            1 | 8 | 10 | 11 | 21 | 27..=30 | 38 | 41 | 42 | 47 | 50 | 69 | 81 | 95..=99 | 111 | 127 => self,
+            _ => Cause::TEMPORARY_FAILURE,
+        }
+    }
+
+    /// What we have to read in it, coming from a phone: one that the table does not have for this direction stands for
+    /// 111, protocol error.
+    pub fn of_phone(self) -> Cause {
+        match self.0 {
+            22 | 81 | 95..=99 | 111 => self,
+            _ => Cause::PROTOCOL_ERROR,
+        }
+    }
+
+    pub fn words(self) -> &'static str {
+        match self.0 {
+            1 => "unassigned number",
+            8 => "barred by the operator",
+            10 => "call barred",
+            11 => "reserved",
+            21 => "short message transfer rejected",
+            22 => "memory full",
+            27 => "destination out of order",
+            28 => "unidentified subscriber",
+            29 => "facility rejected",
+            30 => "unknown subscriber",
+            38 => "network out of order",
+            41 => "temporary failure",
+            42 => "congestion",
+            47 => "resources unavailable",
+            50 => "facility not subscribed",
+            69 => "facility not implemented",
+            81 => "invalid reference",
+            95 => "invalid message",
+            96 => "invalid mandatory information",
+            97 => "unknown type of message",
+            98 => "message not compatible with the state",
+            99 => "unknown information element",
+            111 => "protocol error",
+            127 => "interworking error",
+            _ => "a cause that is not listed",
         }
     }
 }

@@ -1,11 +1,14 @@
 //! Text as a short message carries it: the data coding scheme, the GSM 7-bit alphabet, UCS-2.
 //!
-//! Knows: how the octets of a TP-User-Data become a `String` and back. Does not know: what stands in a user data header,
-//! only how long it is; whose text it is; how a longer text is cut into segments. Reads and writes nothing.
+//! Knows: how the octets of a TP-User-Data become a `String` and back. Does not know: what stands in a user data header
+//! ([`super::header`]), only how long it is and which tables it chooses; whose text it is; how a longer text is cut into segments
+//! ([`super::segment`]). Reads and writes nothing.
 //! Limits: one message has 160 septets or 140 octets ([`SEPTETS_MAX`], [`OCTETS_MAX`]).
 //! Read first: TS 23.038 §4 (data coding scheme), §6.1.2.1 (packing), §6.2.1 (alphabet); TS 23.040 §9.2.3.24 (header).
 
 use std::fmt;
+
+use super::national::{Language, Languages};
 
 /// What fits the user data of one message (TS 23.040 §9.2.3.24): 140 octets, which are 160 septets.
 pub const OCTETS_MAX: usize = 140;
@@ -162,7 +165,7 @@ pub fn encode(text: &str) -> Result<UserData, TooLong> {
 pub fn fitting(text: &str) -> &str {
     let (mut septets, mut units, mut in_gsm) = (0, 0, true);
     for (at, char) in text.char_indices() {
-        match code(char) {
+        match code(char, Languages::default()) {
             Some(Code::Basic(_)) => septets += 1,
             Some(Code::Extended(_)) => septets += 2,
             None => in_gsm = false,
@@ -182,6 +185,25 @@ pub fn fitting(text: &str) -> &str {
 /// Source: TS 23.038 §6.2; TS 23.040 §9.2.3.24 (where the text begins behind a header).
 /// Tests:  tests/gsm_sms.rs
 pub fn decode(data: &UserData) -> Result<String, NoText> {
+    body(data).map(Body::text)
+}
+
+/// What stands behind the header, before it is a text.
+pub(super) enum Body {
+    Gsm(Vec<u8>, Languages),
+    Ucs2(Vec<u8>),
+}
+
+impl Body {
+    pub(super) fn text(self) -> String {
+        match self {
+            Body::Gsm(septets, languages) => gsm_text_in(septets, languages),
+            Body::Ucs2(octets) => ucs2_text(&octets),
+        }
+    }
+}
+
+pub(super) fn body(data: &UserData) -> Result<Body, NoText> {
     let header = data.header()?;
     let body = &data.bytes[header.len()..];
     match data.coding.alphabet() {
@@ -192,9 +214,10 @@ pub fn decode(data: &UserData) -> Result<String, NoText> {
             let header_bits = 8 * header.len();
             let header_septets = header_bits.div_ceil(7);
             let count = usize::from(data.length).checked_sub(header_septets).ok_or(NoText::Header)?;
-            Ok(gsm_text(unpack(body, 7 * header_septets - header_bits, count)))
+            let septets = unpack(body, 7 * header_septets - header_bits, count).collect();
+            Ok(Body::Gsm(septets, Languages::of(header)))
         }
-        Some(Alphabet::Ucs2) => Ok(ucs2_text(body)),
+        Some(Alphabet::Ucs2) => Ok(Body::Ucs2(body.to_vec())),
         Some(Alphabet::EightBit) => Err(NoText::EightBit),
         None => Err(NoText::Compressed),
     }
@@ -241,9 +264,14 @@ told_by_words!(TooLong, NoText);
 
 /// The septets of a text, escapes included; `None` where the GSM alphabet lacks a character.
 pub fn septets(text: &str) -> Option<Vec<u8>> {
+    septets_in(text, Languages::default())
+}
+
+/// The same, in tables that the caller has chosen and will name in the header.
+pub fn septets_in(text: &str, languages: Languages) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len());
     for char in text.chars() {
-        match code(char)? {
+        match code(char, languages)? {
             Code::Basic(code) => out.push(code),
             Code::Extended(code) => out.extend([ESCAPE, code]),
         }
@@ -251,10 +279,26 @@ pub fn septets(text: &str) -> Option<Vec<u8>> {
     Some(out)
 }
 
+/// How many septets one character has.
+pub(super) fn septets_of(char: char, languages: Languages) -> Option<usize> {
+    code(char, languages).map(|code| match code {
+        Code::Basic(_) => 1,
+        Code::Extended(_) => 2,
+    })
+}
+
 /// The text of septets; any septets have one.
 ///
 /// Source: TS 23.038 §6.2.1 and §6.2.1.1.
 pub fn gsm_text(septets: impl IntoIterator<Item = u8>) -> String {
+    gsm_text_in(septets, Languages::default())
+}
+
+/// The same, in the tables that the header chose.
+///
+/// Shape:  U+FFFD for a septet that has no character in a national locking shift table.
+/// Source: TS 23.038 §6.2.1.2.
+pub fn gsm_text_in(septets: impl IntoIterator<Item = u8>, languages: Languages) -> String {
     let mut out = String::new();
     let mut escaped = false;
     for septet in septets {
@@ -264,19 +308,18 @@ pub fn gsm_text(septets: impl IntoIterator<Item = u8>) -> String {
             // shall display either the character shown in the main GSM 7 bit default alphabet table …": we do. A second
             // escape "is reserved for the extension to another extension table. On receipt of this code, a receiving
             // entity shall display a space until another extension table is defined", and a space is what BASIC has.
-            let extended = EXTENSION.iter().find(|(code, _)| *code == septet).map(|(_, char)| *char);
-            out.push(extended.unwrap_or(BASIC[usize::from(septet)]));
+            out.push(extended(septet, languages).unwrap_or_else(|| basic(septet, languages)));
             escaped = false;
         } else if septet == ESCAPE {
             escaped = true;
         } else {
-            out.push(BASIC[usize::from(septet)]);
+            out.push(basic(septet, languages));
         }
     }
     if escaped {
         // Nothing follows that it could escape. An entity that "does not understand the meaning of this escape mechanism
         // shall display it as a space character".
-        out.push(BASIC[usize::from(ESCAPE)]);
+        out.push(basic(ESCAPE, languages));
     }
     out
 }
@@ -327,12 +370,40 @@ enum Code {
     Extended(u8),
 }
 
-fn code(char: char) -> Option<Code> {
-    // The space at ESCAPE's place is for reading only.
-    match (0..).zip(&BASIC).find(|(code, found)| **found == char && *code != ESCAPE) {
-        Some((code, _)) => Some(Code::Basic(code)),
-        None => EXTENSION.iter().find(|(_, found)| *found == char).map(|(code, _)| Code::Extended(*code)),
+fn code(char: char, languages: Languages) -> Option<Code> {
+    if char == char::REPLACEMENT_CHARACTER {
+        return None;
     }
+    // The space at ESCAPE's place is for reading only.
+    match (0..128).find(|code| *code != ESCAPE && basic(*code, languages) == char) {
+        Some(code) => Some(Code::Basic(code)),
+        None => match languages.single.map(Language::single_table) {
+            None => EXTENSION.iter().find(|(_, found)| *found == char).map(|(code, _)| Code::Extended(*code)),
+            Some(table) => {
+                table.iter().find(|(_, cell)| symbol(*cell) == Some(char)).map(|(code, _)| Code::Extended(*code))
+            }
+        },
+    }
+}
+
+fn basic(septet: u8, languages: Languages) -> char {
+    match languages.locking.and_then(Language::locking_table) {
+        None => BASIC[usize::from(septet)],
+        Some(table) => symbol(table[usize::from(septet)]).unwrap_or(char::REPLACEMENT_CHARACTER),
+    }
+}
+
+/// Behind an escape.
+fn extended(septet: u8, languages: Languages) -> Option<char> {
+    match languages.single.map(Language::single_table) {
+        None => EXTENSION.iter().find(|(code, _)| *code == septet).map(|(_, char)| *char),
+        Some(table) => table.iter().find(|(code, _)| *code == septet).and_then(|(_, char)| symbol(*char)),
+    }
+}
+
+/// Of a cell in a national table, where zero stands for no character.
+fn symbol(cell: u16) -> Option<char> {
+    char::from_u32(cell.into()).filter(|char| *char != '\0')
 }
 
 const ESCAPE: u8 = 0x1B;

@@ -295,7 +295,7 @@ impl Address {
         Address { type_of_address, length: digits.len().min(Address::DIGITS_MAX) as u8, octets }
     }
 
-    fn write(&self, out: &mut Vec<u8>) {
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
         out.push(self.length);
         out.extend(self.octets());
     }
@@ -486,10 +486,16 @@ pub enum BadTpdu {
     Short,
     NotSubmit,
     NotDeliver,
+    NotStatusReport,
+    NotCommand,
+    NotSubmitReport,
+    NotDeliverReport,
     /// More than 20 digits, or an end mark between digits.
     Address,
-    /// A TP-User-Data-Length beyond 140 octets.
+    /// A TP-User-Data-Length beyond 140 octets; in a report, beyond what any TPDU has.
     LongUserData,
+    /// A report or command of more than 164 octets.
+    LongReport,
 }
 
 impl BadTpdu {
@@ -498,6 +504,11 @@ impl BadTpdu {
             BadTpdu::Short => "a TPDU that is cut short",
             BadTpdu::NotSubmit => "a TPDU that is no SMS-SUBMIT",
             BadTpdu::NotDeliver => "a TPDU that is no SMS-DELIVER",
+            BadTpdu::NotStatusReport => "a TPDU that is no SMS-STATUS-REPORT",
+            BadTpdu::NotCommand => "a TPDU that is no SMS-COMMAND",
+            BadTpdu::NotSubmitReport => "a TPDU that is no SMS-SUBMIT-REPORT",
+            BadTpdu::NotDeliverReport => "a TPDU that is no SMS-DELIVER-REPORT",
+            BadTpdu::LongReport => "a report or command of more than 164 octets",
             BadTpdu::Address => "a TPDU whose number has more than 20 digits or a gap",
             BadTpdu::LongUserData => "a TPDU with more than 140 octets of user data",
         }
@@ -531,20 +542,20 @@ impl BadAddress {
 told_by_words!(BadTpdu, BadAddress);
 
 // The first octet. Bit 2 has another name in each direction, and so has bit 5.
-const TYPE: u8 = 0b0000_0011;
+pub(super) const TYPE: u8 = 0b0000_0011;
 const DELIVER: u8 = 0b0000_0000;
 const SUBMIT: u8 = 0b0000_0001;
-const NO_MORE: u8 = 0b0000_0100;
+pub(super) const NO_MORE: u8 = 0b0000_0100;
 const REJECT_DUPLICATES: u8 = 0b0000_0100;
 const VALIDITY: u8 = 0b0001_1000;
 const VALIDITY_ENHANCED: u8 = 0b0000_1000;
 const VALIDITY_RELATIVE: u8 = 0b0001_0000;
 const VALIDITY_ABSOLUTE: u8 = 0b0001_1000;
-const REPORT: u8 = 0b0010_0000;
-const HEADER: u8 = 0b0100_0000;
+pub(super) const REPORT: u8 = 0b0010_0000;
+pub(super) const HEADER: u8 = 0b0100_0000;
 const REPLY_PATH: u8 = 0b1000_0000;
 
-fn flag(set: bool, bit: u8) -> u8 {
+pub(super) fn flag(set: bool, bit: u8) -> u8 {
     if set { bit } else { 0 }
 }
 
@@ -573,18 +584,18 @@ fn swapped(number: u8) -> u8 {
     ((number % 10) << 4) | (number / 10)
 }
 
-fn octet(rest: &mut &[u8]) -> Result<u8, BadTpdu> {
+pub(super) fn octet(rest: &mut &[u8]) -> Result<u8, BadTpdu> {
     rest.split_off_first().copied().ok_or(BadTpdu::Short)
 }
 
-fn seven(rest: &mut &[u8]) -> Result<[u8; 7], BadTpdu> {
+pub(super) fn seven(rest: &mut &[u8]) -> Result<[u8; 7], BadTpdu> {
     let octets = rest.split_off(..7).and_then(|octets| octets.first_chunk());
     octets.copied().ok_or(BadTpdu::Short)
 }
 
 /// "The Address-Length field is an integer representation of the number of useful semi-octets within the Address-Value
 /// field" (TS 23.040 §9.1.2.5).
-fn address(rest: &mut &[u8]) -> Result<Address, BadTpdu> {
+pub(super) fn address(rest: &mut &[u8]) -> Result<Address, BadTpdu> {
     let length = usize::from(octet(rest)?);
     let type_of_address = octet(rest)?;
     if length > Address::DIGITS_MAX {
@@ -595,16 +606,25 @@ fn address(rest: &mut &[u8]) -> Result<Address, BadTpdu> {
 }
 
 fn user_data(rest: &mut &[u8], coding: Coding, has_header: bool) -> Result<UserData, BadTpdu> {
+    user_data_in(rest, coding, has_header, OCTETS_MAX)
+}
+
+pub(super) fn user_data_in(
+    rest: &mut &[u8],
+    coding: Coding,
+    has_header: bool,
+    octets_max: usize,
+) -> Result<UserData, BadTpdu> {
     let length = octet(rest)?;
     let octets = coding.octets(length);
-    if octets > OCTETS_MAX {
+    if octets > octets_max {
         return Err(BadTpdu::LongUserData);
     }
     let bytes = rest.split_off(..octets).ok_or(BadTpdu::Short)?.to_vec();
     Ok(UserData { coding, has_header, length, bytes })
 }
 
-fn write_user_data(out: &mut Vec<u8>, data: &UserData) {
+pub(super) fn write_user_data(out: &mut Vec<u8>, data: &UserData) {
     out.push(data.length);
     out.extend(&data.bytes);
 }

@@ -5,17 +5,21 @@
 # usr/sbin/nsd, usr/lib/... For each program a small script in bin/ finds those libraries.
 #
 #   tests/peers/fetch.sh target/peers
+#
+# What is in tests/peers/requirements.txt comes from PyPI and is unpacked into python/, with its hash compared.
 set -eu -o pipefail
 
 into=$1
+here=$(cd "$(dirname "$0")" && pwd)
 # program=package, in usr/sbin or usr/bin of that package
-programs="nsd=nsd nsd-checkconf=nsd nsd-checkzone=nsd kamailio=kamailio baresip=baresip-core"
+programs="nsd=nsd nsd-checkconf=nsd nsd-checkzone=nsd kamailio=kamailio baresip=baresip-core tshark=tshark"
 # package=pattern: which of the libraries that it depends on are needed here; of another package, all
 only="baresip-core=^lib(re|rem|gsm)[0-9]"
 
 ready() {
     local pair
     for pair in $programs; do [ -x "$into/bin/${pair%=*}" ] || return 1; done
+    cmp -s "$here/requirements.txt" "$into/python/requirements.txt"
 }
 ready && exit 0
 
@@ -46,9 +50,13 @@ libraries_of() {
 
 for package in $(for pair in $programs; do echo "${pair#*=}"; done | sort -u); do
     fetch "$package"
-    # Its libraries: what it depends on by name and is not there. Theirs are in every Debian.
+    # Its libraries: what it depends on by name and is not there; and theirs, tshark's bring some that not every Debian has.
     for library in $(libraries_of "$package"); do
-        installed "$library" || fetch "$library"
+        installed "$library" && continue
+        fetch "$library"
+        for deeper in $(libraries_of "$library"); do
+            installed "$deeper" || fetch "$deeper"
+        done
     done
 done
 for deb in ./*.deb; do dpkg-deb -x "$deb" "$into"; done
@@ -67,4 +75,9 @@ for pair in $programs; do
     } >"$into/bin/$name"
     chmod +x "$into/bin/$name"
 done
+
+rm -rf "$into/python" "$into/wheels"
+python3 -m pip download -q --disable-pip-version-check --no-deps --require-hashes -r "$here/requirements.txt" -d "$into/wheels"
+for wheel in "$into"/wheels/*.whl; do python3 -m zipfile -e "$wheel" "$into/python"; done
+cp "$here/requirements.txt" "$into/python/"
 echo "peers are in $into/bin: $(ls "$into/bin" | paste -sd' ' -)"
