@@ -260,6 +260,35 @@ fn a_changed_session_is_488_and_the_call_goes_on() {
 }
 
 #[test]
+fn a_disk_that_hangs_leaves_nobody_on_the_line() {
+    let mut desk = valley();
+    let sent = send(&mut desk, HILL, &invite(HILL, ANA, "2002", ""));
+    let request = requests(&sent, "INVITE", DALE).pop().expect("an INVITE");
+    desk.slow = true;
+    let sent = send(&mut desk, DALE, &answer(&request, "200 OK", DALE, "", SDP));
+    assert!(!codes(&sent, HILL).contains(&"200".to_owned()), "no 200 before the record is on the disk");
+    assert!(requests(&wait_s(&mut desk, 55, &[]), "BYE", DALE).is_empty());
+    let sent = wait_s(&mut desk, 7, &[]);
+    assert_eq!(requests(&sent, "BYE", DALE).len(), 1);
+    assert!(codes(&sent, HILL).contains(&"480".to_owned()), "{:?}", codes(&sent, HILL));
+    desk.slow = false;
+    let sent = wait_s(&mut desk, 200, &[]);
+    assert!(!codes(&sent, HILL).contains(&"200".to_owned()));
+    assert!(desk.is_at_rest());
+}
+
+#[test]
+fn who_has_no_number_is_shown_as_nobody() {
+    let mut desk = valley();
+    let sent = send(&mut desk, TRUNK, &invite(TRUNK, "anonymous", "2002", ""));
+    let request = requests(&sent, "INVITE", DALE).pop().expect("an INVITE");
+    assert!(
+        header(&request, "From").starts_with("anonymous ") && !request.contains("P-Asserted-Identity"),
+        "{request}"
+    );
+}
+
+#[test]
 fn every_call_has_one_record() {
     let mut desk = valley();
     let (ok, _) = up(&mut desk, HILL, ANA, "2002", DALE, ("", ""));

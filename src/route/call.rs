@@ -9,7 +9,7 @@
 //! | `Checking` | whether the caller is where the INVITE came from | `read_deadline` per replica |
 //! | `Locating` | where the called phone is | `read_deadline` per replica |
 //! | `Ringing` | an answer of one of the branches | `ring_group` until it rings, `setup_max` in all |
-//! | `Answering` | the record on the disk | the disk; its failure ends the process |
+//! | `Answering` | the record on the disk | `setup_max` in all: a disk may hang |
 //! | `Up` | BYE | `duration_max`; 32 s for the first ACK |
 //! | `Ending` | ACK, answers to BYE and CANCEL | 32 s; 5 s for a cancelled branch |
 //!
@@ -423,7 +423,9 @@ impl Call {
             self.probe(w);
         }
         let is_setup = matches!(self.state, State::Checking | State::Locating | State::Ringing);
-        if is_setup && self.setup_until <= now {
+        if self.state == State::Answering && self.setup_until <= now {
+            self.end_from_here(w, "us", "the disk did not keep its record in time");
+        } else if is_setup && self.setup_until <= now {
             // "480 no answer if 180 was seen, else no user responding" (wire.md 3.2).
             let cause = if self.relayed.contains(&180) { 19 } else { 18 };
             let reason = Some(format!("Q.850;cause={cause}"));
@@ -538,7 +540,7 @@ impl Call {
             .chain(
                 self.callee.as_ref().and_then(|leg| leg.refresh).filter(|_| self.state == State::Up).map(|(at, _)| at),
             )
-            .chain(is_setup.then_some(self.setup_until))
+            .chain((is_setup || self.state == State::Answering).then_some(self.setup_until))
             .min();
         if let Some(next) = next
             && self.armed.is_none_or(|armed| next < armed)

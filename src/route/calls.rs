@@ -190,7 +190,10 @@ impl Calls {
             From::Station => {
                 let imsi = subscriber.as_ref().map(|subscriber| subscriber.imsi.as_str().to_owned());
                 let number = subscriber.as_ref().and_then(|subscriber| subscriber.msisdn.first());
-                let number = number.map_or_else(|| user.to_owned(), ToString::to_string);
+                let number = number.map(ToString::to_string).unwrap_or_else(|| match &imsi {
+                    Some(imsi) => format!("IMSI{imsi}"),
+                    None => user.to_owned(),
+                });
                 (Party::Phone { imsi, cell: None }, number)
             }
         };

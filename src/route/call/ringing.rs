@@ -126,8 +126,7 @@ impl Call {
     pub(super) fn ring(&mut self, w: &mut World<'_, '_>, party: Party, way: Way, uri: String, trunk: Option<usize>) {
         let own = own_address(w.site);
         let domain = &w.site.settings.domain;
-        let is_number = self.from.bytes().any(|b| b.is_ascii_digit()) && !self.from.starts_with("IMSI");
-        let user = if is_number { escaped(&self.from) } else { "anonymous".to_owned() };
+        let user = self.shown().unwrap_or_else(|| "anonymous".into());
         // An OpenBTS shows the display name if it is no IMSI (wire.md 3.3); it has no blanks here and needs no quotes.
         let local = match trunk {
             None => format!("{user} <sip:{user}@{own}>"),
@@ -164,6 +163,12 @@ impl Call {
         self.send_invite(w, branch, None);
     }
 
+    /// The caller's number as the called side is shown it; an IMSI is nobody's business.
+    fn shown(&self) -> Option<String> {
+        let is_number = self.from.bytes().any(|b| b.is_ascii_digit()) && !self.from.starts_with("IMSI");
+        is_number.then(|| escaped(&self.from))
+    }
+
     /// Sends the INVITE of a branch, the first time or with credentials.
     pub(super) fn send_invite(
         &mut self,
@@ -175,10 +180,9 @@ impl Call {
         branch.branch = self.new_branch(w);
         let Ok(invite) = parse(&self.caller.invite) else { return };
         let mut writer = branch.leg.request(w.site, "INVITE", branch.leg.cseq, &branch.branch);
-        let is_number = !self.from.starts_with("IMSI");
-        let user = if is_number { escaped(&self.from) } else { "anonymous".to_owned() };
-        writer.header("Contact", &branch.leg.contact(w.site, &user));
-        if is_number {
+        let shown = self.shown();
+        writer.header("Contact", &branch.leg.contact(w.site, shown.as_deref().unwrap_or("anonymous")));
+        if let Some(user) = shown {
             writer.header_fmt("P-Asserted-Identity", format_args!("<sip:{user}@{}>", w.site.settings.domain));
         }
         if branch.trunk.is_some() {

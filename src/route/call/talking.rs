@@ -35,7 +35,10 @@ impl Call {
             return;
         }
         let asked = parse(&self.caller.invite).ok().and_then(|invite| session_expires(&invite, "uac"));
-        let Some(mut writer) = self.to_caller(w, 200, "OK") else { return };
+        let Some(mut writer) = self.to_caller(w, 200, "OK") else {
+            // An INVITE that an earlier release had kept, and this one cannot read: the called side is not left on the line.
+            return self.end_from_here(w, "us", "the caller's INVITE cannot be read any more");
+        };
         writer.header("Allow", ALLOW);
         if let (Some(interval_s), false) = (asked, self.caller_is_phone()) {
             writer.header("Require", "timer").header_fmt("Session-Expires", format_args!("{interval_s};refresher=uac"));
