@@ -172,6 +172,8 @@ def main() -> int:
     once.run(result)
     os.environ["DOUBLE"], result.pass_name = "1", " (every datagram twice)"
     talk.SideBySide.chosen = {test.id() for test in tests_in(twice)}
+    # A class that came last is to be set up anew, although unittest believes that it still is.
+    result._previousTestClass = None
     twice.run(result)
     for log in arguments.with_cargo_log:
         count_cargo(log, result)
