@@ -132,6 +132,33 @@ impl fmt::Debug for Msisdn {
     }
 }
 
+/// A language, by the two or three letters of ISO 639: `sw`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Language([u8; 3]);
+
+impl Language {
+    pub fn parse(text: &str) -> Result<Language, IdentError> {
+        let bytes = text.as_bytes();
+        if !(2..=3).contains(&bytes.len()) || !bytes.iter().all(u8::is_ascii_lowercase) {
+            return Err(IdentError("a language is two or three small letters: en"));
+        }
+        let mut letters = [0; 3];
+        letters[..bytes.len()].copy_from_slice(bytes);
+        Ok(Language(letters))
+    }
+
+    pub fn as_str(&self) -> &str {
+        let len = self.0.iter().take_while(|letter| **letter != 0).count();
+        std::str::from_utf8(&self.0[..len]).unwrap_or_default()
+    }
+}
+
+impl Default for Language {
+    fn default() -> Language {
+        Language(*b"en\0")
+    }
+}
+
 /// The last digits of an IMSI that select a shard: 1 to 10 digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Suffix(Digits);

@@ -184,6 +184,7 @@ impl Node {
             Input::StoreFailed(store, why) => self.store_failed(ctx, store, why),
             Input::Settings(settings) => self.settings(ctx, settings),
             Input::Command { id, command } => self.command(ctx, id, command),
+            Input::HttpDone { .. } | Input::NumberGiven { .. } => {}
         }
         self.settle(ctx);
     }

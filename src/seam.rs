@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand_core::{Rng as _, SeedableRng};
 use serde::Serialize;
@@ -70,6 +71,40 @@ pub enum Input<'a> {
         id: u64,
         command: Command,
     },
+    /// What became of an [`Output::HttpPost`].
+    HttpDone {
+        id: u64,
+        result: Result<HttpAnswer, HttpFailure>,
+    },
+    /// What became of an [`Output::GiveNumber`]; where it was given, the new settings came before.
+    NumberGiven {
+        id: u64,
+        result: Result<(), NotGiven>,
+    },
+}
+
+/// The answer to a POST: its status, and the first [`HTTP_ANSWER_BYTES_MAX`] of its body.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HttpAnswer {
+    pub status: u16,
+    /// Without its parameters, in small letters.
+    pub content_type: String,
+    pub body: Vec<u8>,
+}
+
+/// Longer answers to a POST are a failure: nothing that a phone can show is as long.
+pub const HTTP_ANSWER_BYTES_MAX: usize = 16 * 1024;
+
+/// No answer to a POST: why, in words for the operator.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HttpFailure(pub String);
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum NotGiven {
+    /// Somebody has it, or it has another meaning here.
+    Taken,
+    /// The file could not be written; why.
+    Failed(String),
 }
 
 /// What an operator asks of a running node.
@@ -82,8 +117,41 @@ pub enum Command {
     Calls,
     /// Ends one: its id as [`CallAnswer`] shows it.
     CallEnd(String),
-    /// The texts that wait.
-    Queue,
+    Queue(QueueAsk),
+}
+
+/// What an operator asks of the message centre.
+#[derive(Clone, Debug)]
+pub enum QueueAsk {
+    /// The texts that wait, by recipient and in their order.
+    List(QueueFilter),
+    /// Everything that is known of one that waits, its words too.
+    Show(u64),
+    /// The life of one, also after its end.
+    Explain(u64),
+    /// Tried again now.
+    Retry(QueuePick),
+    /// Removed, as by the centre; whoever asked for a report gets one.
+    Drop(QueuePick),
+    /// Ended as if their time were over.
+    Expire(QueuePick),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum QueuePick {
+    Text(u64),
+    /// All that wait for this phone.
+    Phone(Who),
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct QueueFilter {
+    /// Those for this phone, and those from it.
+    pub phone: Option<Who>,
+    /// Those whose `cause` begins with this word, or holds it: `absent`, `memory`, `400`.
+    pub cause: Option<String>,
+    /// At most so many; `None`: as many as the centre shows at once.
+    pub limit: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -116,6 +184,22 @@ pub enum Output {
     Event(Event),
     /// A call has ended, or was refused: a line of the call records.
     CallRecord(Box<CallRecord>),
+    /// A text has come to its end, or was refused: a line of the text records.
+    TextRecord(Box<TextRecord>),
+    /// JSON for a program of the operator's; answered by [`Input::HttpDone`], also where `timeout` is over.
+    HttpPost {
+        id: u64,
+        url: String,
+        body: Vec<u8>,
+        timeout: Duration,
+    },
+    /// A subscriber chose this number for himself: it is to be written to the operator's files and taken in. Answered by
+    /// [`Input::NumberGiven`].
+    GiveNumber {
+        id: u64,
+        imsi: Imsi,
+        number: Msisdn,
+    },
     /// The node cannot go on: its own store failed. The process ends, with these words.
     End(String),
 }
@@ -129,6 +213,12 @@ pub enum CommandAnswer {
     Status(StatusAnswer),
     Calls(Vec<CallAnswer>),
     Queue(Vec<TextAnswer>),
+    Text(Box<TextShown>),
+    TextLife(Box<TextLife>),
+    /// How many texts were retried, dropped or ended.
+    Texts {
+        texts: u64,
+    },
     Done,
     Error(ErrorAnswer),
 }
@@ -162,6 +252,108 @@ pub struct TextAnswer {
     pub since: u64,
     pub next_attempt: Option<u64>,
     pub cause: String,
+}
+
+/// A text that waits, whole.
+#[derive(Clone, Debug, Serialize)]
+pub struct TextShown {
+    #[serde(flatten)]
+    pub text: TextAnswer,
+    /// `text`, `report`.
+    pub kind: &'static str,
+    /// Its words, where it has any.
+    pub words: Option<String>,
+    /// The user data in hex digits, its header included.
+    pub octets: String,
+    /// `GSM`, `UCS-2`, `8 bit`; with `, part 2 of 3` and `, to port 5505` where it is one or has one.
+    pub coding: String,
+    pub attempts: u32,
+    pub possible_duplicate: bool,
+    /// Milliseconds since 1970 here; the shell writes RFC 3339.
+    pub ends: u64,
+    pub report_wanted: bool,
+    pub life: Vec<LifeStep>,
+}
+
+/// What became of a text.
+#[derive(Clone, Debug, Serialize)]
+pub struct TextLife {
+    pub id: String,
+    pub from: String,
+    pub to: String,
+    /// `sending`, `waiting`, `absent`, or its end: `delivered`, `answered`, `failed`, `expired`, `dropped`, `deleted`, `replaced`.
+    pub state: &'static str,
+    pub life: Vec<LifeStep>,
+    /// Its words, where they are kept.
+    pub words: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct LifeStep {
+    /// Milliseconds since 1970 here; the shell writes RFC 3339.
+    pub at: u64,
+    pub what: String,
+}
+
+/// What is kept of a text that has come to its end: one line of the records.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TextRecord {
+    /// Empty: it was refused, and never had one.
+    pub id: String,
+    /// Milliseconds since 1970.
+    pub accepted_ms: u64,
+    pub ended_ms: u64,
+    /// Number, else `IMSI..`, of the sender; what was dialled; the IMSI of each end that is a phone of ours.
+    pub from: String,
+    pub to: String,
+    pub from_imsi: Option<Imsi>,
+    pub to_imsi: Option<Imsi>,
+    /// Base station or trunk that it came from, and that took it: the name where it has one, else the address.
+    pub from_cell: String,
+    pub to_cell: String,
+    /// `text`, `report`, `command`.
+    pub kind: &'static str,
+    /// Of its user data.
+    pub octets: usize,
+    pub attempts: u32,
+    pub outcome: TextOutcome,
+    /// The last answer's SIP code, and the cause of the RP-ERROR where one was told; 0: none.
+    pub code: u16,
+    pub cause: u8,
+    pub why: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum TextOutcome {
+    Delivered,
+    /// It was for the centre itself, which did what it says.
+    Answered,
+    /// Never accepted.
+    Refused,
+    /// The phone, or its base station, will not have it.
+    Failed,
+    Expired,
+    /// By the operator.
+    Dropped,
+    /// By its sender's SMS-COMMAND.
+    Deleted,
+    /// A later one of the same sender took its place (TS 23.040 §9.2.3.9).
+    Replaced,
+}
+
+impl TextOutcome {
+    pub fn word(self) -> &'static str {
+        match self {
+            TextOutcome::Delivered => "delivered",
+            TextOutcome::Answered => "answered",
+            TextOutcome::Refused => "refused",
+            TextOutcome::Failed => "failed",
+            TextOutcome::Expired => "expired",
+            TextOutcome::Dropped => "dropped",
+            TextOutcome::Deleted => "deleted",
+            TextOutcome::Replaced => "replaced",
+        }
+    }
 }
 
 /// What is kept of a call that has ended: one line of the records.

@@ -11,7 +11,7 @@ use encamp::config::diff::diff;
 use encamp::config::keys::{ROOT, Section, Shape};
 use encamp::config::read::{Problem, Source, Sources, cluster_key_path, data_dir_path, read};
 use encamp::config::{
-    Calls, Emergency, Messages, Password, Place, Registrar, Settings, Transport, TrunkMode, Unlisted,
+    Calls, Emergency, Messages, Password, Place, RecordFile, Registrar, Settings, Transport, TrunkMode, Unlisted,
 };
 use encamp::ident::Imsi;
 use proptest::prelude::*;
@@ -187,8 +187,8 @@ fn two_lines_are_a_whole_box() {
     assert_eq!(settings.disk_reserve_bytes, 64_000_000);
     assert_eq!(settings.registrar, Registrar::default());
     assert_eq!(settings.calls, Calls::of("/d".as_ref()));
-    assert_eq!(settings.calls.record_file.to_str(), Some("/d/calls.csv"));
-    assert_eq!((settings.messages, settings.emergency), (Messages::default(), Emergency::default()));
+    assert_eq!(settings.calls.records.path.to_str(), Some("/d/calls.csv"));
+    assert_eq!((settings.messages, settings.emergency), (Messages::of(&settings.data_dir), Emergency::default()));
     assert_eq!((settings.shards.len(), settings.shards[0].name.as_str()), (1, "all"));
     let suffixes: Vec<&str> = settings.shards[0].suffixes.iter().map(|suffix| suffix.as_str()).collect();
     assert_eq!(suffixes, ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
@@ -235,15 +235,19 @@ fn the_sample_of_the_design_means_what_it_says() {
         duration_max: Duration::from_secs(7_200),
         probe_interval: Duration::from_secs(60),
         count_max: 50,
-        record_file: "/var/log/encamp/calls.csv".into(),
-        record_file_bytes_max: 1 << 20,
-        record_file_count: 3,
+        records: RecordFile { path: "/var/log/encamp/calls.csv".into(), bytes_max: 1 << 20, count: 3 },
     };
     assert_eq!(settings.calls, calls);
     let life_max = Duration::from_secs(2 * 86_400);
     assert_eq!(
         settings.messages,
-        Messages { service_centre: "+15550000".into(), life_max, count_max: 500, count_per_phone_max: 20 }
+        Messages {
+            service_centre: "+15550000".into(),
+            life_max,
+            count_max: 500,
+            count_per_phone_max: 20,
+            ..Messages::of(&settings.data_dir)
+        }
     );
     assert_eq!((settings.emergency.numbers.join(" ").as_str(), settings.emergency.trunk), ("112 911 110", Some(1)));
     assert_eq!(settings.zone.apex, "map.example");
@@ -364,7 +368,7 @@ fn who_shortens_the_whole_need_not_name_its_part() {
 fn who_moves_the_data_moves_the_records_with_it() {
     let (old, _) = read(&sources(BASE, &[])).unwrap();
     let (new, _) = read(&sources(&BASE.replace("/d", "/e"), &[])).unwrap();
-    assert_eq!(new.calls.record_file.to_str(), Some("/e/calls.csv"));
+    assert_eq!(new.calls.records.path.to_str(), Some("/e/calls.csv"));
     let told: Vec<String> = diff(&old, &new).into_iter().map(|change| change.what).collect();
     assert_eq!(told[0], "`data_dir`: /d -> /e");
     assert!(!told.concat().contains("calls.csv"), "it waits for the restart with the rest: {told:?}");

@@ -9,7 +9,7 @@ use desk::{Desk, Sent, TODAY_MS, imsi, settings};
 use encamp::event::Event;
 use encamp::gsm::tpdu::Submit;
 use encamp::register::merge::decode;
-use encamp::seam::{Command, CommandAnswer, Input, Port, TextAnswer};
+use encamp::seam::{Command, CommandAnswer, Input, Port, QueueAsk, QueueFilter, TextAnswer};
 use encamp::store::{Store as _, StoreId};
 use encamp::time::WallTime;
 
@@ -23,7 +23,7 @@ fn valley() -> Desk {
 }
 
 fn queue(desk: &mut Desk) -> Vec<TextAnswer> {
-    match desk.command(Command::Queue) {
+    match desk.command(Command::Queue(QueueAsk::List(QueueFilter::default()))) {
         CommandAnswer::Queue(texts) => texts,
         other => panic!("{other:?}"),
     }

@@ -13,7 +13,7 @@ use desk::texts::*;
 use desk::{Desk, Sent, imsi};
 use encamp::event::Event;
 use encamp::gsm::text;
-use encamp::seam::{Command, CommandAnswer, Input, Local, Rng};
+use encamp::seam::{Command, CommandAnswer, Input, Local, QueueAsk, QueueFilter, Rng};
 use encamp::sms::record;
 use encamp::store::StoreId;
 
@@ -474,7 +474,10 @@ impl World {
     fn check_rest(&mut self) {
         let seed = self.seed;
         for (which, desk) in self.boxes.iter_mut().enumerate() {
-            let CommandAnswer::Queue(left) = desk.command(Command::Queue) else { panic!() };
+            let CommandAnswer::Queue(left) = desk.command(Command::Queue(QueueAsk::List(QueueFilter::default())))
+            else {
+                panic!()
+            };
             assert!(left.is_empty(), "seed {seed}: box {which} keeps {left:?} although all are there");
             assert!(desk.is_at_rest(), "seed {seed}: something is under way in box {which}");
         }

@@ -11,7 +11,7 @@ use super::sims::{Roll, shown};
 use super::text::{Place, Report, Spot};
 use super::typed::View;
 use super::units::{self, Flaw};
-use super::{BaseStation, Calls, Dialplan, Emergency, Front, Messages, Password, Trunk, TrunkMode, keys};
+use super::{BaseStation, Calls, Dialplan, Emergency, Front, Messages, Password, RecordFile, Trunk, TrunkMode, keys};
 use crate::ident::Msisdn;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -167,13 +167,7 @@ pub(super) fn read_calls(root: &View<'_>, data_dir: &FilePath, report: &mut Repo
     if let Some(count) = section.count("count_max") {
         calls.count_max = count.value as usize;
     }
-    if let Some(file) = section.text("record_file").and_then(|spot| path(spot, report)) {
-        calls.record_file = file;
-    }
-    if let Some(count) = section.count("record_file_count") {
-        calls.record_file_count = count.value as u32;
-    }
-    read_record_file_max(&section, &mut calls.record_file_bytes_max, report);
+    read_records(&section, &mut calls.records, report);
 
     if !section.has("ring_group") {
         // Who only shortens the whole need not know of its part.
@@ -193,6 +187,16 @@ pub(super) fn read_calls(root: &View<'_>, data_dir: &FilePath, report: &mut Repo
     calls
 }
 
+fn read_records(section: &View<'_>, into: &mut RecordFile, report: &mut Report<'_>) {
+    if let Some(file) = section.text("record_file").and_then(|spot| path(spot, report)) {
+        into.path = file;
+    }
+    if let Some(count) = section.count("record_file_count") {
+        into.count = count.value as u32;
+    }
+    read_record_file_max(section, &mut into.bytes_max, report);
+}
+
 fn read_record_file_max(section: &View<'_>, into: &mut u64, report: &mut Report<'_>) {
     const LEAST: u64 = 1_000;
     const MOST: u64 = 1_000_000_000_000;
@@ -209,8 +213,14 @@ fn read_record_file_max(section: &View<'_>, into: &mut u64, report: &mut Report<
     }
 }
 
-pub(super) fn read_messages(root: &View<'_>, emergency: &Emergency, roll: &Roll, report: &mut Report<'_>) -> Messages {
-    let mut messages = Messages::default();
+pub(super) fn read_messages(
+    root: &View<'_>,
+    data_dir: &FilePath,
+    emergency: &Emergency,
+    roll: &Roll,
+    report: &mut Report<'_>,
+) -> Messages {
+    let mut messages = Messages::of(data_dir);
     let section = root.table("messages");
     let written = section.as_ref().and_then(|section| section.text("service_centre"));
     if let Some(number) = written.and_then(|spot| value(spot, service_number, report)) {

@@ -167,9 +167,9 @@ impl Changes {
 
     fn calls(&mut self, old: &Settings, new: &Settings) {
         // One that only follows `data_dir` is told, and waits, with that.
-        let by_default = |all: &Settings| all.calls.record_file == Calls::of(&all.data_dir).record_file;
+        let by_default = |all: &Settings| all.calls.records.path == Calls::of(&all.data_dir).records.path;
         if !by_default(old) || !by_default(new) {
-            let (old, new) = (old.calls.record_file.display(), new.calls.record_file.display());
+            let (old, new) = (old.calls.records.path.display(), new.calls.records.path.display());
             self.value("calls.record_file", old, new, false);
         }
         let (old, new) = (&old.calls, &new.calls);
@@ -179,8 +179,8 @@ impl Changes {
         time("calls.duration_max", old.duration_max, new.duration_max);
         time("calls.probe_interval", old.probe_interval, new.probe_interval);
         self.value("calls.count_max", old.count_max, new.count_max, false);
-        self.value("calls.record_file_max", old.record_file_bytes_max, new.record_file_bytes_max, false);
-        self.value("calls.record_file_count", old.record_file_count, new.record_file_count, false);
+        self.value("calls.record_file_max", old.records.bytes_max, new.records.bytes_max, false);
+        self.value("calls.record_file_count", old.records.count, new.records.count, false);
     }
 
     fn messages(&mut self, old: &Settings, new: &Settings) {

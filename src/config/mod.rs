@@ -16,14 +16,17 @@ pub mod subscribers;
 mod text;
 mod typed;
 mod units;
+pub mod words;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::ident::{Network, Suffix};
+use crate::gsm::form::TextForm;
+use crate::ident::{Language, Msisdn, Network, Suffix};
 pub use subscribers::{Subscriber, Subscribers};
+use words::Templates;
 
 /// Everything that a node does, it does by these.
 #[derive(Clone, Debug)]
@@ -44,6 +47,9 @@ pub struct Settings {
     pub dialplan: Dialplan,
     pub calls: Calls,
     pub messages: Messages,
+    /// The numbers that the message centre itself answers: `number_code` and `status_code`, then each `[[short_code]]`.
+    pub short_codes: Vec<ShortCode>,
+    pub templates: Templates,
     pub emergency: Emergency,
     /// Less than this many bytes left on the disk: writes are refused (`disk_reserve`, default 64 MB).
     pub disk_reserve_bytes: u64,
@@ -106,6 +112,8 @@ pub struct BaseStation {
     pub name: String,
     pub address: SocketAddr,
     pub location_area: Option<String>,
+    /// How short messages go to its phones; `None`: as learned from their REGISTERs.
+    pub texts: Option<TextForm>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -247,10 +255,7 @@ pub struct Calls {
     pub probe_interval: Duration,
     pub count_max: usize,
     /// One line per call; default `<data_dir>/calls.csv`.
-    pub record_file: PathBuf,
-    /// Above this size it becomes `calls.csv.1`, the former `.1` becomes `.2`, up to `record_file_count`.
-    pub record_file_bytes_max: u64,
-    pub record_file_count: u32,
+    pub records: RecordFile,
 }
 
 impl Calls {
@@ -262,34 +267,119 @@ impl Calls {
             duration_max: Duration::from_secs(4 * 3600),
             probe_interval: Duration::from_secs(600),
             count_max: 1_000,
-            record_file: data_dir.join("calls.csv"),
-            record_file_bytes_max: 16_000_000,
-            record_file_count: 8,
+            records: RecordFile::of(data_dir.join("calls.csv")),
         }
     }
 }
 
-/// The message centre (`[messages]`).
+/// The message centre (`[messages]`); each default is the manual's (config/encamp.toml).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Messages {
     /// The number that stands for the centre itself, and as whose its own texts are shown.
     pub service_centre: String,
-    /// A text that could not be delivered for so long is given up.
+    /// A text that could not be delivered for so long is given up; a shorter validity period of its own counts first.
     pub life_max: Duration,
     /// Texts that wait: in all, and for one phone. Beyond it new ones are refused with 503.
     pub count_max: usize,
     pub count_per_phone_max: usize,
+    /// Texts that one base station is given at a time: each holds a radio channel.
+    pub attempts_per_base_station_max: usize,
+    /// Local time is so many quarters of an hour ahead of UTC (TS 23.040 §9.2.3.11); for timestamps and the night.
+    pub time_zone_quarters: i8,
+    /// Absent phones are not paged between these minutes of the local day: from, to; it may go over midnight.
+    pub night: Option<(u16, u16)>,
+    pub welcome: Welcome,
+    /// Whether a sender is told in words why a text was not sent, or could not be delivered where he asked for no report.
+    pub explain: bool,
+    /// How long `encamp queue explain` knows a text after its end.
+    pub history_life: Duration,
+    /// How long the words of a text are kept after its end; `None`: they are removed with it.
+    pub archive_life: Option<Duration>,
+    /// How many digits a number may have that a subscriber chooses himself.
+    pub number_digits_min: usize,
+    pub number_digits_max: usize,
+    /// One line per text; default `<data_dir>/texts.csv`.
+    pub records: RecordFile,
 }
 
-impl Default for Messages {
-    fn default() -> Messages {
+/// A file of records that is turned: above `bytes_max` it becomes `.1`, the former `.1` becomes `.2`, up to `count`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RecordFile {
+    pub path: PathBuf,
+    pub bytes_max: u64,
+    pub count: u32,
+}
+
+/// When a phone that registers is sent a text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Welcome {
+    #[default]
+    Never,
+    /// The first time that it registers at all.
+    First,
+    /// That, and whenever it comes to another network (PLMN) than it was in before.
+    Network,
+}
+
+/// A number that the message centre itself answers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ShortCode {
+    pub number: Msisdn,
+    pub does: CodeAction,
+    /// Who may text to it; `None`: every subscriber.
+    pub senders: Option<Vec<Msisdn>>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum CodeAction {
+    /// A subscriber without a number chooses one.
+    ChooseNumber,
+    /// The state of the network, and what is known of the sender.
+    Status,
+    /// The sender's own number.
+    OwnNumber,
+    /// A fixed answer: by language, the first one for all others.
+    Answer(Vec<(Option<Language>, String)>),
+    /// The text goes to a program as JSON; what that answers goes back to the sender.
+    Hook { url: String, timeout: Duration },
+    /// The text goes to every member but the sender. `senders` defaults to the members.
+    Group { members: Vec<Msisdn> },
+    /// The text goes to every phone at a location area or base station that the text names first, after a confirmation.
+    Broadcast,
+}
+
+impl Messages {
+    /// Every default, for this `data_dir`.
+    pub fn of(data_dir: &std::path::Path) -> Messages {
         Messages {
             service_centre: "1000".into(),
             life_max: Duration::from_secs(7 * 86_400),
             count_max: 100_000,
             count_per_phone_max: 1_000,
+            attempts_per_base_station_max: 8,
+            time_zone_quarters: 0,
+            night: None,
+            welcome: Welcome::Never,
+            explain: true,
+            history_life: Duration::from_secs(7 * 86_400),
+            archive_life: None,
+            number_digits_min: 7,
+            number_digits_max: 10,
+            records: RecordFile::of(data_dir.join("texts.csv")),
         }
     }
+}
+
+impl RecordFile {
+    pub fn of(path: PathBuf) -> RecordFile {
+        RecordFile { path, bytes_max: 16_000_000, count: 8 }
+    }
+}
+
+/// The short codes that are there unless they are switched off: those of the pair that this box replaces.
+pub fn short_codes_of_old() -> Vec<ShortCode> {
+    let code = |number: &str, does| Msisdn::parse(number).ok().map(|number| ShortCode { number, does, senders: None });
+    [code("101", CodeAction::ChooseNumber), code("411", CodeAction::Status)].into_iter().flatten().collect()
 }
 
 /// Emergency calls (`[emergency]`).

@@ -15,6 +15,7 @@ use toml::de::DeTable;
 use super::text::{Place, Report, Spot};
 use super::typed::{self, Entry, Item, View};
 use super::units::{self, Flaw};
+use super::words::Templates;
 use super::{
     BaseStation, ClusterKey, Front, Listener, Registrar, Rehearsal, Settings, Subscribers, Transport, Unlisted,
     ZoneSettings, calling, csv, keys, map, sims,
@@ -165,7 +166,8 @@ fn settings(root: &View<'_>, sources: &Sources, roll: sims::Roll, report: &mut R
     let dialplan = calling::read_dialplan(root, report);
     let calls = calling::read_calls(root, data_dir.as_deref().unwrap_or(Path::new("")), report);
     let emergency = calling::read_emergency(root, &front, &trunks, &roll, report);
-    let messages = calling::read_messages(root, &emergency, &roll, report);
+    let messages =
+        calling::read_messages(root, data_dir.as_deref().unwrap_or(Path::new("")), &emergency, &roll, report);
     calling::note_hidden_prefixes(root, &dialplan, report);
     let disk_reserve_bytes = read_disk_reserve(root, report);
     let rehearsal = read_rehearsal(root, &roll, report);
@@ -186,6 +188,8 @@ fn settings(root: &View<'_>, sources: &Sources, roll: sims::Roll, report: &mut R
         dialplan,
         calls,
         messages,
+        short_codes: super::short_codes_of_old(),
+        templates: Templates::default(),
         emergency,
         disk_reserve_bytes,
         rehearsal,
@@ -429,7 +433,7 @@ fn read_base_stations(root: &View<'_>, report: &mut Report<'_>) -> Vec<BaseStati
             addresses.take(ip.to_string(), *at, || format!("there is a base station at {ip} already"), report);
         }
         if let (Some(name), Some(address)) = (name, address) {
-            all.push(BaseStation { name: name.value, address: address.value, location_area });
+            all.push(BaseStation { name: name.value, address: address.value, location_area, texts: None });
         }
     }
     all

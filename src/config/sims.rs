@@ -109,7 +109,10 @@ impl Roll {
                 self.files.entry(typed.at.file).or_insert_with(|| report.files[typed.at.file].name.into()).clone();
             let (name, line) = (name.into_boxed_str(), report.line_of(typed.at));
             msisdn.shrink_to_fit();
-            self.all.push((Subscriber { imsi, msisdn, name, auth, barred: typed.barred, file, line }, typed.imsi.at));
+            self.all.push((
+                Subscriber { imsi, msisdn, name, auth, barred: typed.barred, language: None, file, line },
+                typed.imsi.at,
+            ));
         }
     }
 

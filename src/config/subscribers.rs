@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::gsm::auc::Auth;
-use crate::ident::{Imsi, Msisdn};
+use crate::ident::{Imsi, Language, Msisdn};
 
 /// One SIM, as its file says.
 #[derive(Clone, Debug)]
@@ -15,6 +15,8 @@ pub struct Subscriber {
     pub auth: Auth,
     /// Barred by the operator: 403 with cause 13.
     pub barred: bool,
+    /// In which the message centre speaks to it; `None`: `[messages] language`.
+    pub language: Option<Language>,
     /// Where it stands: file and line (1 = first). One text for all of a file.
     pub file: Arc<str>,
     pub line: usize,

@@ -16,6 +16,7 @@ macro_rules! told_by_words {
 pub mod aka;
 pub mod auc;
 pub mod comp128;
+pub mod form;
 pub mod header;
 pub mod national;
 pub mod report;

@@ -46,7 +46,7 @@ impl Node {
                 true => CommandAnswer::Done,
                 false => error("no such call", "no call under way has this id", "encamp calls shows them"),
             },
-            Command::Queue => match self.centre.list(world!(self, ctx)) {
+            Command::Queue(_) => match self.centre.list(world!(self, ctx)) {
                 Ok(texts) => CommandAnswer::Queue(texts),
                 Err(why) => error("cannot read the texts", &why.to_string(), "see the log"),
             },

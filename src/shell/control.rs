@@ -25,7 +25,7 @@ use super::print::{problems_json, rfc3339};
 use crate::config::diff::{Change, diff};
 use crate::config::{Calls, Settings};
 use crate::ident::{Imsi, Msisdn};
-use crate::seam::{Command, CommandAnswer, Who};
+use crate::seam::{Command, CommandAnswer, QueueAsk, QueueFilter, Who};
 use crate::zone::Zone;
 
 const LINE_BYTES_MAX: u64 = 64 * 1024;
@@ -162,7 +162,7 @@ impl Desk {
             }
             "calls" => self.node(Command::Calls).await,
             "call_end" => self.node(Command::CallEnd(request.argument.clone())).await,
-            "queue" => self.node(Command::Queue).await,
+            "queue" => self.node(Command::Queue(QueueAsk::List(QueueFilter::default()))).await,
             "apply" => self.apply(),
             other => Answer::could_not("unknown command", other, "is the command of the same release?"),
         }
@@ -184,6 +184,9 @@ impl Desk {
                     | CommandAnswer::Status(_)
                     | CommandAnswer::Calls(_)
                     | CommandAnswer::Queue(_)
+                    | CommandAnswer::Text(_)
+                    | CommandAnswer::TextLife(_)
+                    | CommandAnswer::Texts { .. }
                     | CommandAnswer::Done => 0,
                 };
                 Answer { exit, answer: with_times(&answer) }
@@ -265,7 +268,7 @@ fn with_times(answer: &CommandAnswer) -> Value {
     let rows = match answer {
         CommandAnswer::Lookup(_) => value.get_mut("bindings").and_then(Value::as_array_mut),
         CommandAnswer::Calls(_) | CommandAnswer::Queue(_) => value.as_array_mut(),
-        CommandAnswer::Replicas(_) | CommandAnswer::Status(_) | CommandAnswer::Done | CommandAnswer::Error(_) => None,
+        _ => None,
     };
     for row in rows.into_iter().flatten() {
         for name in ["since", "next_attempt"] {
@@ -280,9 +283,9 @@ fn with_times(answer: &CommandAnswer) -> Value {
 /// The new settings, but with what only a restart changes as it is: sockets, stores, the map.
 fn what_can_change(old: &Settings, mut new: Settings) -> Settings {
     new.domain.clone_from(&old.domain);
-    if new.calls.record_file == Calls::of(&new.data_dir).record_file {
+    if new.calls.records.path == Calls::of(&new.data_dir).records.path {
         // It follows `data_dir`, which waits for the restart.
-        new.calls.record_file = Calls::of(&old.data_dir).record_file;
+        new.calls.records.path = Calls::of(&old.data_dir).records.path;
     }
     new.data_dir.clone_from(&old.data_dir);
     new.control.clone_from(&old.control);
@@ -322,9 +325,9 @@ mod tests {
     fn the_records_stay_where_they_are_until_the_data_moves() {
         let (old, moved) = (settings("data_dir = \"/d\"\n"), settings("data_dir = \"/e\"\n"));
         let taken = what_can_change(&old, moved);
-        assert_eq!((taken.data_dir.to_str(), taken.calls.record_file.to_str()), (Some("/d"), Some("/d/calls.csv")));
+        assert_eq!((taken.data_dir.to_str(), taken.calls.records.path.to_str()), (Some("/d"), Some("/d/calls.csv")));
         let named = settings("data_dir = \"/e\"\n[calls]\nrecord_file = \"/srv/calls.csv\"\n");
-        assert_eq!(what_can_change(&old, named).calls.record_file.to_str(), Some("/srv/calls.csv"));
+        assert_eq!(what_can_change(&old, named).calls.records.path.to_str(), Some("/srv/calls.csv"));
     }
 
     #[test]

@@ -202,6 +202,7 @@ fn add_rehearsal(settings: &mut Settings, secret: &[u8; 32]) {
         name: "rehearsal".into(),
         auth: sim.auth,
         barred: false,
+        language: None,
         file: Arc::clone(&file),
         line: 0,
     });

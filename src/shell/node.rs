@@ -403,6 +403,7 @@ impl Running {
                 }
                 Output::Event(event) => self.counters.tell(&event),
                 Output::CallRecord(record) => self.records.keep(&record),
+                Output::TextRecord(_) | Output::HttpPost { .. } | Output::GiveNumber { .. } => {}
                 Output::End(why) => self.end = Some(End::Failed(why)),
             }
         }

@@ -51,11 +51,7 @@ struct Target {
 
 impl Target {
     fn of(calls: &Calls) -> Target {
-        Target {
-            path: calls.record_file.clone(),
-            bytes_max: calls.record_file_bytes_max,
-            count: calls.record_file_count,
-        }
+        Target { path: calls.records.path.clone(), bytes_max: calls.records.bytes_max, count: calls.records.count }
     }
 
     /// `calls.csv.1` is the youngest of the former ones.
@@ -470,6 +466,7 @@ fn put_field(lines: &mut String, field: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::RecordFile;
     use crate::ident::Imsi;
 
     fn record(id: &str) -> CallRecord {
@@ -500,7 +497,8 @@ mod tests {
 
     fn target(folder: &Path, bytes_max: u64, count: u32) -> Calls {
         let calls = Calls::of(folder);
-        Calls { record_file_bytes_max: bytes_max, record_file_count: count, ..calls }
+        let path = calls.records.path.clone();
+        Calls { records: RecordFile { path, bytes_max, count }, ..calls }
     }
 
     fn write_all(calls: &Calls, ids: impl IntoIterator<Item = String>) -> Arc<Tally> {
@@ -567,21 +565,21 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let calls = target(&folder.path().join("not/yet"), 1_000_000, 8);
         let tally = write_all(&calls, ["a".into(), "b".into()]);
-        assert_eq!(ids(&calls.record_file), ["a", "b"]);
-        assert_eq!(fs::metadata(&calls.record_file).unwrap().mode() & 0o777, 0o640);
+        assert_eq!(ids(&calls.records.path), ["a", "b"]);
+        assert_eq!(fs::metadata(&calls.records.path).unwrap().mode() & 0o777, 0o640);
         assert_eq!((count(&tally, "call_records_written"), count(&tally, "call_records_lost")), (2, 0));
         // A later run appends, and writes no second head.
         write_all(&calls, ["c".into()]);
-        assert_eq!(ids(&calls.record_file), ["a", "b", "c"]);
+        assert_eq!(ids(&calls.records.path), ["a", "b", "c"]);
     }
 
     #[test]
     fn a_line_that_a_power_cut_tore_stays_alone() {
         let folder = tempfile::tempdir().unwrap();
         let calls = target(folder.path(), 1_000_000, 8);
-        fs::write(&calls.record_file, format!("{HEAD}torn,2026")).unwrap();
+        fs::write(&calls.records.path, format!("{HEAD}torn,2026")).unwrap();
         write_all(&calls, ["b".into()]);
-        assert_eq!(ids(&calls.record_file), ["torn", "b"]);
+        assert_eq!(ids(&calls.records.path), ["torn", "b"]);
     }
 
     #[test]
@@ -592,17 +590,17 @@ mod tests {
         let calls = target(folder.path(), bytes_max, 3);
         write_all(&calls, (0..20).map(|id| format!("{id:02}")));
         let former = |number| Target::of(&calls).former(number);
-        assert_eq!(ids(&calls.record_file), ["18", "19"]);
+        assert_eq!(ids(&calls.records.path), ["18", "19"]);
         assert_eq!(ids(&former(1)), ["15", "16", "17"]);
         assert_eq!(ids(&former(2)), ["12", "13", "14"]);
         assert_eq!(ids(&former(3)), ["09", "10", "11"]);
-        assert!(!former(4).exists() && fs::metadata(&calls.record_file).unwrap().len() <= bytes_max);
+        assert!(!former(4).exists() && fs::metadata(&calls.records.path).unwrap().len() <= bytes_max);
         // Who keeps fewer from now on has no more; who finds a gap loses nothing.
-        let fewer = Calls { record_file_count: 2, ..calls.clone() };
+        let fewer = Calls { records: RecordFile { count: 2, ..calls.records.clone() }, ..calls.clone() };
         fs::remove_file(former(1)).unwrap();
         write_all(&fewer, ["20".into(), "21".into()]);
         assert_eq!(
-            (ids(&fewer.record_file), ids(&former(1))),
+            (ids(&fewer.records.path), ids(&former(1))),
             (vec!["21".into()], vec!["18".into(), "19".into(), "20".into()])
         );
         assert_eq!(ids(&former(2)), ["12", "13", "14"]);
@@ -614,7 +612,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let calls = target(folder.path(), 10, 2);
         write_all(&calls, ["a".into(), "b".into()]);
-        assert_eq!((ids(&calls.record_file), ids(&Target::of(&calls).former(1))), (vec!["b".into()], vec!["a".into()]));
+        assert_eq!(
+            (ids(&calls.records.path), ids(&Target::of(&calls).former(1))),
+            (vec!["b".into()], vec!["a".into()])
+        );
     }
 
     #[test]
@@ -629,14 +630,14 @@ mod tests {
         drop(records);
         let tally = Arc::clone(&writer.tally);
         assert!(writer.wait(Duration::from_secs(5)));
-        assert_eq!((ids(&calls.record_file), count(&tally, "call_records_lost")), (vec!["b".into()], 0));
+        assert_eq!((ids(&calls.records.path), count(&tally, "call_records_lost")), (vec!["b".into()], 0));
     }
 
     /// /dev/full is a disk without room: "writes fail with ENOSPC" (full(4)).
     #[test]
     fn a_full_disk_neither_panics_nor_waits_and_is_counted_and_new_settings_are_followed() {
         let folder = tempfile::tempdir().unwrap();
-        let full = Calls { record_file: "/dev/full".into(), ..target(folder.path(), 1_000_000, 8) };
+        let full = Calls { records: RecordFile::of("/dev/full".into()), ..target(folder.path(), 1_000_000, 8) };
         let (mut records, writer) = start(&full).unwrap();
         let started = Instant::now();
         // As many wait, and no more than as many are being tried.
@@ -657,7 +658,7 @@ mod tests {
         assert!(writer.wait(Duration::from_secs(5)));
         let written = count(&tally, "call_records_written");
         assert_eq!(written + count(&tally, "call_records_lost"), too_many as u64);
-        assert!(written >= room as u64 && ids(&calls.record_file).len() as u64 == written);
+        assert!(written >= room as u64 && ids(&calls.records.path).len() as u64 == written);
     }
 
     #[test]
@@ -671,7 +672,7 @@ mod tests {
     #[test]
     fn an_end_waits_for_no_disk() {
         let folder = tempfile::tempdir().unwrap();
-        let full = Calls { record_file: "/dev/full".into(), ..target(folder.path(), 1_000_000, 8) };
+        let full = Calls { records: RecordFile::of("/dev/full".into()), ..target(folder.path(), 1_000_000, 8) };
         let (mut records, writer) = start(&full).unwrap();
         records.keep(&record("a"));
         records.keep(&record("b"));

@@ -7,6 +7,7 @@ pub mod texts;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use encamp::config::words::Templates;
 use encamp::config::{
     BaseStation, Calls, ClusterKey, Dialplan, Emergency, Front, Listener, Messages, Place, Registrar, Replica,
     Settings, Shard, Subscriber, Subscribers, Transport, Unlisted, ZoneSettings,
@@ -246,6 +247,7 @@ pub fn settings() -> Settings {
         name: "somebody".into(),
         auth: Auth::None,
         barred: false,
+        language: None,
         file: "desk".into(),
         line: 1,
     });
@@ -255,6 +257,7 @@ pub fn settings() -> Settings {
         name: name.into(),
         address: address.parse().expect("an address"),
         location_area: Some("valley".into()),
+        texts: None,
     };
     let replica = |n: usize| Replica {
         name: format!("r{n}"),
@@ -287,7 +290,9 @@ pub fn settings() -> Settings {
         registrar: Registrar::default(),
         dialplan: Dialplan::default(),
         calls: Calls::of(std::path::Path::new("/")),
-        messages: Messages::default(),
+        messages: Messages::of(std::path::Path::new("/")),
+        short_codes: Vec::new(),
+        templates: Templates::default(),
         emergency: Emergency::default(),
         disk_reserve_bytes: 0,
         rehearsal: None,

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use encamp::config::words::Templates;
 use encamp::config::{
     Calls, ClusterKey, Dialplan, Emergency, Front, Listener, Messages, Place, Registrar, Replica, Settings, Shard,
     Subscriber, Subscribers, Transport, Trunk, TrunkMode, Unlisted, ZoneSettings,
@@ -145,6 +146,7 @@ pub fn draw(rng: &mut Rng, breaker: Option<Breaker>) -> Plan {
         name: format!("phone {line}").into(),
         auth: phone.auth.clone(),
         barred: false,
+        language: None,
         file: "simulated".into(),
         line: line + 1,
     })));
@@ -303,7 +305,9 @@ fn settings(
         },
         dialplan: Dialplan::default(),
         calls: Calls::of(std::path::Path::new("/")),
-        messages: Messages::default(),
+        messages: Messages::of(std::path::Path::new("/")),
+        short_codes: Vec::new(),
+        templates: Templates::default(),
         emergency: Emergency::default(),
         disk_reserve_bytes: 0,
         rehearsal: None,

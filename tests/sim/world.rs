@@ -503,6 +503,7 @@ impl World {
                     return;
                 }
                 Output::Zone(_) | Output::Stream { .. } | Output::StreamClose { .. } | Output::CallRecord(_) => {}
+                Output::TextRecord(_) | Output::HttpPost { .. } | Output::GiveNumber { .. } => {}
             }
         }
         let ids: Vec<StoreId> = self.boxes[node].disks.0.keys().copied().collect();

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
+use encamp::config::words::Templates;
 use encamp::config::{
     BaseStation, Calls, ClusterKey, Dialplan, Emergency, Front, Listener, Messages, Place, Registrar, Replica,
     Settings, Shard, Subscriber, Subscribers, Transport, Unlisted, ZoneSettings,
@@ -120,6 +121,7 @@ pub fn draw(rng: &mut Rng, breaker: Option<Breaker>) -> Plan {
         name: format!("phone {line}").into(),
         auth: Auth::None,
         barred: false,
+        language: None,
         file: "simulated".into(),
         line: line + 1,
     })));
@@ -209,6 +211,7 @@ fn settings(
         name: format!("cell{n}"),
         address: cell.address,
         location_area: cell.area.map(|area| format!("area{area}")),
+        texts: None,
     });
     Settings {
         domain: DOMAIN.into(),
@@ -229,7 +232,9 @@ fn settings(
         registrar: Registrar::default(),
         dialplan: Dialplan::default(),
         calls: Calls::of(Path::new("/")),
-        messages: Messages::default(),
+        messages: Messages::of(Path::new("/")),
+        short_codes: Vec::new(),
+        templates: Templates::default(),
         emergency: Emergency::default(),
         disk_reserve_bytes: 0,
         rehearsal: None,

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use encamp::config::words::Templates;
 use encamp::config::{
     Calls, Dialplan, Emergency, Front, Listener, Messages, Place, Registrar, Replica, Settings, Shard, Subscriber,
     Subscribers, Transport, Unlisted, ZoneSettings,
@@ -86,7 +87,9 @@ pub fn settings(shards: Vec<ShardDraft<'_>>) -> Settings {
         registrar: Registrar::default(),
         dialplan: Dialplan::default(),
         calls: Calls::of(std::path::Path::new("/")),
-        messages: Messages::default(),
+        messages: Messages::of("/".as_ref()),
+        short_codes: Vec::new(),
+        templates: Templates::default(),
         emergency: Emergency::default(),
         disk_reserve_bytes: 0,
         rehearsal: None,
@@ -124,6 +127,7 @@ pub fn subscribers(numbers: &[&str]) -> Subscribers {
         name: "".into(),
         auth: Auth::None,
         barred: false,
+        language: None,
         file: "subscribers.d/test.toml".into(),
         line: 1,
     }))
