@@ -197,7 +197,7 @@ impl fmt::Debug for Suffix {
 /// A cell: network, location area and cell identity, as a base station names it.
 ///
 /// Shown as `001-01-1000-10`: MCC, MNC (2 or 3 digits), LAC and CI in decimal.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct CellId {
     pub mcc: u16,
     pub mnc: u16,

@@ -547,7 +547,9 @@ impl Node {
             Told::Record { asker: Asker::Locate(id), record } => {
                 locator.told_record(world!(self, ctx), replicas, id, record)
             }
-            Told::Found { lookup, contact } => locator.found(world!(self, ctx), lookup, contact),
+            Told::Found { lookup, contact, texts, station } => {
+                locator.found(world!(self, ctx), lookup, contact, texts, station);
+            }
             Told::Absent { lookup } => locator.absent(world!(self, ctx), replicas, lookup),
             Told::NoAnswer { lookup } => locator.no_answer(world!(self, ctx), replicas, lookup),
         }

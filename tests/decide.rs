@@ -6,7 +6,8 @@ mod desk;
 use std::net::SocketAddr;
 
 use encamp::config::Registrar;
-use encamp::register::decide::{Ask, Contacts, Facts, Kind, Outcome, Refusal, decide_register};
+use encamp::gsm::form::TextForm;
+use encamp::register::decide::{Ask, AskedContact, Contacts, Facts, Kind, Outcome, Refusal, decide_register};
 use encamp::register::merge::{Record, merge};
 use encamp::time::Stamp;
 
@@ -14,10 +15,14 @@ use desk::Desk;
 
 const NOW_MS: u64 = 1_790_000_000_000;
 
+fn asked(uri: &str, expires_s: Option<u32>, texts: TextForm) -> AskedContact {
+    AskedContact { uri: uri.to_owned(), expires_s, instance: None, texts }
+}
+
 /// A base station: one Call-ID and one counter for all its phones.
 fn cell(contact: &str, call_id: &str, cseq: u32, expires_s: u32) -> Ask {
     Ask {
-        contacts: Contacts::Some(vec![(contact.to_owned(), Some(expires_s), None)]),
+        contacts: Contacts::Some(vec![asked(contact, Some(expires_s), TextForm::OpenBts)]),
         call_id: call_id.to_owned(),
         cseq,
         source: SocketAddr::from(([192, 0, 2, 11], 5062)),
@@ -28,12 +33,12 @@ fn cell(contact: &str, call_id: &str, cseq: u32, expires_s: u32) -> Ask {
 }
 
 fn soft(contact: &str, call_id: &str, cseq: u32, expires_s: Option<u32>) -> Ask {
-    let contacts = Contacts::Some(vec![(contact.to_owned(), expires_s, None)]);
+    let contacts = Contacts::Some(vec![asked(contact, expires_s, TextForm::Plain)]);
     Ask { contacts, base_station: false, ..cell(contact, call_id, cseq, 0) }
 }
 
 fn soft_many(contacts: &[&str]) -> Ask {
-    let contacts = contacts.iter().map(|contact| ((*contact).to_owned(), Some(600), None)).collect();
+    let contacts = contacts.iter().map(|contact| asked(contact, Some(600), TextForm::Plain)).collect();
     Ask { contacts: Contacts::Some(contacts), ..soft("", "many", 1, None) }
 }
 
@@ -86,6 +91,23 @@ fn a_base_station_binds_one_contact_and_the_former_is_kept_as_previous() {
     let record = after(&[cell("a", "x", 1, 5400), cell("b", "y", 1, 5400), cell("b", "y", 2, 5400)]);
     let (_, _, binding) = record.newest().unwrap();
     assert_eq!((binding.previous.as_deref(), binding.since_ms), (Some("a"), NOW_MS + 2), "a refresh is no move");
+}
+
+#[test]
+fn what_a_contact_says_of_texts_is_kept_with_it_and_follows_its_last_register() {
+    let yate = |cseq: u32| {
+        let contacts = Contacts::Some(vec![asked("a", Some(600), TextForm::Yate)]);
+        Ask { contacts, ..cell("a", "x", cseq, 0) }
+    };
+    let texts = |asks: &[Ask]| after(asks).newest().map(|(_, _, binding)| binding.texts);
+    assert_eq!(texts(&[cell("a", "x", 1, 600), yate(2)]), Some(TextForm::Yate));
+    assert_eq!(texts(&[yate(1), cell("a", "x", 2, 600)]), Some(TextForm::OpenBts));
+    let record = after(&[soft("a", "x", 1, Some(600)), {
+        let contacts = Contacts::Some(vec![asked("b", Some(600), TextForm::Ims)]);
+        Ask { contacts, ..soft("b", "y", 1, None) }
+    }]);
+    let all: Vec<_> = record.bindings().map(|(contact, _, binding)| (contact, binding.texts)).collect();
+    assert_eq!(all, [("a", TextForm::Plain), ("b", TextForm::Ims)], "each contact has its own");
 }
 
 #[test]
@@ -163,7 +185,7 @@ fn an_expiry_below_the_minimum_is_423_for_phones_and_none_for_base_stations() {
     check(&[soft("a", "x", 1, Some(60))], &["a"]);
     check(&[cell("a", "x", 1, 1)], &["a"]);
     // One that is too brief stores none of the others either.
-    let both = Contacts::Some(vec![("a".into(), Some(600), None), ("b".into(), Some(59), None)]);
+    let both = Contacts::Some(vec![asked("a", Some(600), TextForm::Plain), asked("b", Some(59), TextForm::Plain)]);
     check_refused(
         &[],
         &Ask { contacts: both, ..soft("a", "x", 1, None) },

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use encamp::gsm::form::TextForm;
 use encamp::ident::CellId;
 use encamp::register::merge::{Binding, Entry, Mark, Record, decode, encode, merge};
 use encamp::register::replica::{Replica, purged};
@@ -22,30 +23,36 @@ fn any_text() -> impl Strategy<Value = String> {
     prop_oneof!["[ -~]{0,40}", ".{0,20}", Just(String::new())]
 }
 
+fn any_form() -> impl Strategy<Value = TextForm> {
+    prop::sample::select(TextForm::ALL.to_vec())
+}
+
 fn any_binding() -> impl Strategy<Value = Binding> {
     let numbers = (any::<u64>(), any::<u64>(), any::<u32>(), any::<[u8; 4]>(), any::<u16>(), any::<bool>());
     let cell = option::of((any::<u16>(), any::<u16>(), 2u8..4, any::<u16>(), any::<u16>()));
     let texts = (any_text(), vec(any_text(), 0..3), option::of(any_text()), option::of(any_text()));
-    (numbers, cell, texts).prop_map(|(numbers, cell, (call_id, path, instance, previous))| {
+    (numbers, cell, texts, any_form()).prop_map(|(numbers, cell, (call_id, path, instance, previous), texts)| {
         let (expires_at_ms, since_ms, cseq, ip, port, v6) = numbers;
         let source = match v6 {
             true => SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(ip[0])], port)),
             false => SocketAddr::from((ip, port)),
         };
         let cell = cell.map(|(mcc, mnc, mnc_digits, lac, ci)| CellId { mcc, mnc, mnc_digits, lac, ci });
-        Binding { expires_at_ms, since_ms, call_id, cseq, source, cell, path, instance, previous }
+        Binding { expires_at_ms, since_ms, call_id, cseq, source, cell, path, instance, previous, texts }
     })
 }
 
-/// A record of writes as front ends make them: what a stamp says of a contact is always the same, for a stamp names one write.
+/// A record of writes as front ends make them: a stamp names one write. The form of texts alone is another one now and then, so that
+/// even where that is not so the replicas become equal.
 fn any_record() -> impl Strategy<Value = Record> {
-    let entry = ("[ab]|sip:c@d", any_stamp());
+    let entry = ("[ab]|sip:c@d", any_stamp(), any_form());
     let mark = (1u16..3, any_stamp());
     (vec(entry, 0..5), option::of(any_stamp()), vec(mark, 0..3)).prop_map(|(entries, clear_stamp, marks)| {
         let clear_stamp = clear_stamp.unwrap_or_default();
         let mut record = Record { clear_stamp, ..Record::default() };
-        for (contact, stamp) in entries {
-            let entry = Entry { stamp, binding: written(&contact, stamp) };
+        for (contact, stamp, texts) in entries {
+            let binding = written(&contact, stamp).map(|binding| Binding { texts, ..binding });
+            let entry = Entry { stamp, binding };
             let contacts = BTreeMap::from([(contact, entry)]);
             record = merge(record, &Record { clear_stamp, contacts, ..Record::default() });
         }
@@ -86,6 +93,7 @@ fn written(contact: &str, stamp: Stamp) -> Option<Binding> {
         path: Vec::new(),
         instance: None,
         previous: None,
+        texts: TextForm::OpenBts,
     })
 }
 
@@ -147,7 +155,9 @@ proptest! {
         let mark = |(ip, port, stamp, since)| (SocketAddr::from((ip, port)), Mark { stamp, since });
         let marks: BTreeMap<_, _> = marks.into_iter().map(mark).collect();
         let record = Record { clear_stamp, contacts, marks };
-        prop_assert_eq!(encode(&record)[0], if record.marks.is_empty() { 1 } else { 2 });
+        let first_form_alone = record.bindings().all(|(_, _, binding)| binding.texts == TextForm::OpenBts);
+        let version = if !first_form_alone { 3 } else if record.marks.is_empty() { 1 } else { 2 };
+        prop_assert_eq!(encode(&record)[0], version);
         prop_assert_eq!(decode(&encode(&record)), Ok(record));
     }
 
@@ -206,4 +216,36 @@ fn marks_are_purged_like_bindings_and_their_tombstones_like_tombstones() {
     assert_eq!(left(1_100), [2]);
     assert_eq!(left(1_299), [2]);
     assert!(left(1_300).is_empty());
+}
+
+/// The bytes of the first release, which knew neither marks nor forms of texts, written down by hand.
+#[test]
+fn a_record_of_an_earlier_release_is_one_of_an_openbts_and_is_written_back_byte_for_byte() {
+    let record = bound("a", at(10));
+    let mut bytes = vec![1];
+    bytes.extend(Stamp::ZERO.to_bytes());
+    bytes.extend([0, 1, 0, 1, b'a']);
+    bytes.extend(at(10).to_bytes());
+    bytes.push(1);
+    bytes.extend(10_000u64.to_be_bytes());
+    bytes.extend(10u64.to_be_bytes());
+    let call_id = format!("a {}", at(10));
+    bytes.extend((call_id.len() as u16).to_be_bytes());
+    bytes.extend(call_id.as_bytes());
+    bytes.extend(0u32.to_be_bytes());
+    bytes.extend([0, 14]);
+    bytes.extend(b"192.0.2.1:5062");
+    bytes.extend([0, 0, 0, 0, 0]);
+    assert_eq!(decode(&bytes), Ok(record.clone()));
+    assert_eq!(encode(&record), bytes);
+    for form in [TextForm::Yate, TextForm::Ims, TextForm::Plain] {
+        let mut other = record.clone();
+        other.contacts.values_mut().filter_map(|entry| entry.binding.as_mut()).for_each(|binding| binding.texts = form);
+        let bytes = encode(&other);
+        assert_eq!(decode(&bytes), Ok(other));
+        let mut newer = bytes.clone();
+        let at = newer.len() - 3;
+        newer[at] = 9;
+        assert!(decode(&newer).is_err(), "a form that only a newer release knows");
+    }
 }

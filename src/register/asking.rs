@@ -6,18 +6,19 @@
 //! Limits: every request ends by its deadline; there are as many as registrations and lookups under way, and one more per replica.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::cluster::{self, Signed};
-use super::merge::{Record, decode, encode};
+use super::merge::{Binding, Record, decode, encode};
 use crate::event::{Drop, Event};
+use crate::gsm::form::TextForm;
 use crate::ident::Imsi;
 use crate::seam::{After, Output, Timer};
-use crate::sip::header::HeaderName;
+use crate::sip::header::{HeaderName, Uri};
 use crate::sip::parse::{Contacts, Message};
 use crate::sip::write::Writer;
 use crate::site::World;
@@ -25,6 +26,8 @@ use crate::time::{Instant, Stamp};
 
 /// The one CSeq of each request: every request has a Call-ID of its own.
 const CSEQ: u32 = 1;
+/// A base station that is not known.
+const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 /// More message centres than this do not wait for one phone; the answer that names them is one datagram.
 const ALERT_OWNERS_MAX: usize = 16;
 
@@ -102,6 +105,9 @@ pub struct Reply {
     pub record: Option<Record>,
     /// The first Contact of a 302.
     pub contact: Option<String>,
+    /// To a lookup: how short messages go there, and where its REGISTER came from.
+    pub texts: TextForm,
+    pub station: SocketAddr,
     /// To a write: who waits for this phone and is to hear that it is back.
     pub alert: Vec<SocketAddr>,
 }
@@ -257,6 +263,9 @@ impl Asked {
             Ok(Contacts::List(mut list)) if code == 302 => list.next().map(|contact| contact.uri.to_owned()),
             _ => None,
         };
+        // Unspecified where an earlier release answers with a name for a contact.
+        let station = header.field("station").and_then(|station| station.parse().ok());
+        let station = station.or_else(|| address_of(contact.as_deref()?)).unwrap_or(NOWHERE);
         Ok(Reply {
             code,
             stamp: header.stamp,
@@ -265,6 +274,8 @@ impl Asked {
             is_no_older: header.field("older") == Some("0") && header.field("mark").is_some(),
             record: if text.is_empty() { Some(Record::default()) } else { decode_text(text) },
             contact,
+            texts: texts_of(&header),
+            station,
             alert: alert_of(&header),
         })
     }
@@ -274,6 +285,30 @@ impl Asked {
 pub fn alert_field(owners: &[SocketAddr]) -> String {
     let owners: Vec<String> = owners.iter().take(ALERT_OWNERS_MAX).map(ToString::to_string).collect();
     if owners.is_empty() { String::new() } else { format!(";alert={}", owners.join(",")) }
+}
+
+/// Where a contact is, if it says so in numbers.
+fn address_of(contact: &str) -> Option<SocketAddr> {
+    Uri::parse(contact).ok()?.address()
+}
+
+/// The fields of a 302 that tell what its Contact does not: `;texts=yatebts;station=192.0.2.1:5062`; none for an OpenBTS, whose contacts
+/// are its own address, so that nothing is different there from what earlier releases said and read.
+pub fn place_fields(contact: &str, binding: &Binding) -> String {
+    let mut fields = String::new();
+    if binding.texts != TextForm::OpenBts {
+        fields = format!(";texts={}", binding.texts.name());
+    }
+    if address_of(contact) != Some(binding.source) {
+        fields += &format!(";station={}", binding.source);
+    }
+    fields
+}
+
+/// A form that this release does not know counts like none.
+fn texts_of(header: &cluster::Header<'_>) -> TextForm {
+    let name = header.field("texts").unwrap_or_default();
+    TextForm::ALL.into_iter().find(|form| form.name() == name).unwrap_or_default()
 }
 
 fn alert_of(header: &cluster::Header<'_>) -> Vec<SocketAddr> {

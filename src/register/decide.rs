@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use super::merge::{Binding, Entry, Record};
 use crate::config::Registrar;
+use crate::gsm::form::TextForm;
 use crate::ident::CellId;
 use crate::time::Stamp;
 
@@ -29,8 +30,18 @@ pub enum Contacts {
     None,
     /// `Contact: *` with `Expires: 0`: everything goes.
     All,
-    /// Contact URI, asked expiry in seconds where one was asked, instance.
-    Some(Vec<(String, Option<u32>, Option<String>)>),
+    Some(Vec<AskedContact>),
+}
+
+/// One Contact of a REGISTER.
+#[derive(Clone, Debug)]
+pub struct AskedContact {
+    /// As received, byte for byte.
+    pub uri: String,
+    /// Where one was asked.
+    pub expires_s: Option<u32>,
+    pub instance: Option<String>,
+    pub texts: TextForm,
 }
 
 /// What is known when it is decided.
@@ -93,7 +104,7 @@ pub fn decide_register(ask: &Ask, facts: Facts<'_>) -> Result<Outcome, Refusal> 
     in_order(ask, old)?;
     let mut delta = Record::default();
     let mut kind = Kind::Removed;
-    for (contact, expires_s, instance) in asked {
+    for AskedContact { uri: contact, expires_s, instance, texts } in asked {
         let expires_s = expires(ask, *expires_s, limits)?;
         if expires_s == 0 {
             // A detach from the old cell, arriving after the registration at the new one, must not remove the new binding: it is
@@ -125,6 +136,7 @@ pub fn decide_register(ask: &Ask, facts: Facts<'_>) -> Result<Outcome, Refusal> 
             path: ask.path.clone(),
             instance: instance.clone(),
             previous,
+            texts: *texts,
         };
         delta.contacts.insert(contact.clone(), Entry { stamp, binding: Some(binding) });
         kind = Kind::Bound { moved };

@@ -10,11 +10,12 @@ use std::net::SocketAddr;
 
 use super::access::{Challenges, TooMany, Verdict, nonce_base64, nonce_hex};
 use super::asking::{Asker, Write};
-use super::decide::{Ask, Contacts, Facts, Kind, Outcome, Refusal, decide_register};
+use super::decide::{Ask, AskedContact, Contacts, Facts, Kind, Outcome, Refusal, decide_register};
 use super::merge::{Record, merge};
 use super::replicas::Replicas;
 use crate::event::Event;
 use crate::gsm::auc::{Auth, Kc};
+use crate::gsm::form::TextForm;
 use crate::ident::{CellId, Imsi, Msisdn};
 use crate::seam::{After, Inner, ReplyTo, Timer, TransactionKey};
 use crate::sip::header::{HeaderName, Uri, cgi_3gpp};
@@ -536,7 +537,7 @@ impl Front {
         // "IMSI DETACH sends the same REGISTER with expires=0, never with Authorization" (wire.md 1.3): it is believed from a base
         // station, for the contact that it names; decide_register ignores it for any other.
         let detaches =
-            matches!(&ask.contacts, Contacts::Some(all) if all.iter().all(|(_, expires, _)| *expires == Some(0)));
+            matches!(&ask.contacts, Contacts::Some(all) if all.iter().all(|asked| asked.expires_s == Some(0)));
         if matches!(subject.auth, Auth::None) || (detaches && ask.base_station) {
             return Admission::Yes(None);
         }
@@ -670,7 +671,14 @@ fn read_ask(request: &Request<'_>, dialect: Dialect) -> Result<Ask, &'static str
                     Some(expires_s) => expires_s.ok(),
                 };
                 let instance = contact.param("+sip.instance").flatten().map(|text| text.trim_matches('"').to_owned());
-                (contact.uri.to_owned(), expires_s, instance)
+                // A phone that takes short messages as RPDUs says so with this feature tag (TS 24.341).
+                let texts = match dialect {
+                    Dialect::OpenBts => TextForm::OpenBts,
+                    Dialect::Yate => TextForm::Yate,
+                    Dialect::SipPhone if contact.param("+g.3gpp.smsip").is_some() => TextForm::Ims,
+                    Dialect::SipPhone => TextForm::Plain,
+                };
+                AskedContact { uri: contact.uri.to_owned(), expires_s, instance, texts }
             };
             Contacts::Some(list.map(read).collect())
         }
@@ -690,7 +698,7 @@ fn read_ask(request: &Request<'_>, dialect: Dialect) -> Result<Ask, &'static str
 /// Whether the 200 will fit into a datagram: what it echoes, the contact it grants, and what we add.
 fn leaves_room(message: &Message<'_>, ask: &Ask) -> bool {
     let contacts = match &ask.contacts {
-        Contacts::Some(all) => all.iter().map(|(contact, ..)| contact.len() + 40).sum(),
+        Contacts::Some(all) => all.iter().map(|asked| asked.uri.len() + 40).sum(),
         Contacts::None | Contacts::All => 0,
     };
     !ask.base_station || echo_bytes(message) + contacts + OWN_BYTES_MAX <= DATAGRAM_BYTES_MAX

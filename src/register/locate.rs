@@ -6,12 +6,13 @@
 //! Limits: a search asks each replica once, for `read_deadline` each.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::asking::Asker;
 use super::front::Front;
 use super::merge::{Record, merge};
 use super::replicas::Replicas;
+use crate::gsm::form::TextForm;
 use crate::ident::Imsi;
 use crate::seam::{After, Inner};
 use crate::site::{Site, World};
@@ -50,6 +51,10 @@ pub enum Located {
         contact: String,
         /// All that is known of the phone, where it was read here or all of it was asked for.
         record: Option<Box<Record>>,
+        /// How short messages go there: as its base station is configured, else as the phone's REGISTER told.
+        form: TextForm,
+        /// Where that REGISTER came from: its base station.
+        station: SocketAddr,
     },
     /// Enough caught-up replicas agree that it is not.
     Away,
@@ -132,11 +137,9 @@ impl Locator {
                 return self.finish(w, id, Located::Away);
             }
             let Some(index) = search.left.pop() else {
-                let located = match search.newest.newest().filter(|_| search.want == Want::Newest) {
-                    Some((contact, ..)) => {
-                        let (contact, newest) = (contact.to_owned(), std::mem::take(&mut search.newest));
-                        Located::Found { contact, record: Some(Box::new(newest)) }
-                    }
+                let everything = (search.want == Want::Newest).then(|| std::mem::take(&mut search.newest));
+                let located = match everything.and_then(|record| found_in(w.site, record)) {
+                    Some(found) => found,
                     None if search.no >= search.no_needed => Located::Away,
                     None => Located::TooFew,
                 };
@@ -167,9 +170,11 @@ impl Locator {
             Want::Contact | Want::Newest => record.newest().is_some(),
             Want::BoundAt(address) => is_bound_near(w.site, &record, address),
         };
-        if found && search.want != Want::Newest {
-            let contact = record.newest().map(|(contact, ..)| contact.to_owned()).unwrap_or_default();
-            self.finish(w, id, Located::Found { contact, record: Some(Box::new(record)) });
+        if found
+            && search.want != Want::Newest
+            && let Some(located) = found_in(w.site, record.clone())
+        {
+            self.finish(w, id, located);
             return true;
         }
         if let Some(index) = search.asked
@@ -188,8 +193,9 @@ impl Locator {
     }
 
     /// A replica elsewhere has the phone there.
-    pub fn found(&mut self, w: &mut World<'_, '_>, id: u64, contact: String) {
-        self.finish(w, id, Located::Found { contact, record: None });
+    pub fn found(&mut self, w: &mut World<'_, '_>, id: u64, contact: String, texts: TextForm, station: SocketAddr) {
+        let located = found_at(w.site, contact, None, texts, station);
+        self.finish(w, id, located);
     }
 
     /// A caught-up replica elsewhere has it not.
@@ -223,6 +229,25 @@ impl Locator {
         let after = if located == Located::Away { after } else { After::nothing() };
         w.ctx.out.after(after, Inner::Located { seeker, located });
     }
+}
+
+/// What a record says of where a phone is; `None` where nothing is bound.
+fn found_in(site: &Site, record: Record) -> Option<Located> {
+    let (contact, _, binding) = record.newest()?;
+    let (contact, texts, station) = (contact.to_owned(), binding.texts, binding.source);
+    Some(found_at(site, contact, Some(Box::new(record)), texts, station))
+}
+
+/// The one place where a configured form of texts goes before the one that was learned.
+fn found_at(
+    site: &Site,
+    contact: String,
+    record: Option<Box<Record>>,
+    learned: TextForm,
+    station: SocketAddr,
+) -> Located {
+    let configured = site.settings.base_station_at(station.ip()).and_then(|station| station.texts);
+    Located::Found { contact, record, form: configured.unwrap_or(learned), station }
 }
 
 /// Whether one of the bindings is at this base station, or at another of its location area; stale counts.

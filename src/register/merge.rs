@@ -7,11 +7,12 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use crate::gsm::form::TextForm;
 use crate::ident::CellId;
 use crate::time::Stamp;
 
 /// One Contact of an AOR, as it is kept.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Binding {
     /// Milliseconds since 1970 on the deciding front end's clock.
     pub expires_at_ms: u64,
@@ -26,10 +27,14 @@ pub struct Binding {
     pub instance: Option<String>,
     /// The contact that the phone had before it moved here: it may be paged there too.
     pub previous: Option<String>,
+    /// How short messages go to it, as far as its REGISTER told.
+    pub texts: TextForm,
 }
 
 /// What is known of one contact: the newest stamp, and a binding or the memory that it was removed.
-#[derive(Clone, PartialEq, Eq, Debug)]
+///
+/// In order of stamp: what [`merge`] goes by.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Entry {
     pub stamp: Stamp,
     /// `None` is a tombstone.
@@ -37,7 +42,7 @@ pub struct Entry {
 }
 
 /// "Tell me when this phone is back": what somebody who waits for an absent phone leaves beside its bindings.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Mark {
     pub stamp: Stamp,
     /// Taken at the beginning of the attempt that failed: a binding that is newer means that the phone is back. `None` is a tombstone.
@@ -96,12 +101,13 @@ impl Record {
 /// dropped.
 ///
 /// Commutative, associative and idempotent: replicas that saw the same writes in any order, any number of times, are equal.
-/// Two different entries never share a stamp (a stamp names one write of one front end).
+/// A stamp names one write of one front end, so that two different entries do not share one; if they ever should (a node that was
+/// restored from a copy of its disk), the larger of them is taken everywhere, whatever it says.
 pub fn merge(mut left: Record, right: &Record) -> Record {
     left.clear_stamp = left.clear_stamp.max(right.clear_stamp);
     for (contact, theirs) in &right.contacts {
         match left.contacts.get_mut(contact) {
-            Some(ours) if ours.stamp >= theirs.stamp => {}
+            Some(ours) if *ours >= *theirs => {}
             Some(ours) => *ours = theirs.clone(),
             None => {
                 left.contacts.insert(contact.clone(), theirs.clone());
@@ -110,23 +116,28 @@ pub fn merge(mut left: Record, right: &Record) -> Record {
     }
     for (owner, theirs) in &right.marks {
         let ours = left.marks.entry(*owner).or_insert(*theirs);
-        if theirs.stamp > ours.stamp {
-            *ours = *theirs;
-        }
+        *ours = (*ours).max(*theirs);
     }
     let clear_stamp = left.clear_stamp;
     left.contacts.retain(|_, entry| entry.stamp >= clear_stamp);
     left
 }
 
-/// Version bytes of [`encode`]. A record without marks is written as the release before wrote it; one with marks has them at its end.
+/// Version bytes of [`encode`]. What an earlier release can read is written as that release wrote it: a record without marks as the first
+/// one did; one with marks has them at its end; one of which a binding is not of the first form of texts says the form with each.
 const VERSION: u8 = 1;
 const VERSION_MARKS: u8 = 2;
+const VERSION_TEXTS: u8 = 3;
 
 /// The bytes of a record, as they stand in the store, in hints and in a stamped REGISTER.
 pub fn encode(record: &Record) -> Vec<u8> {
     let mut out = Vec::with_capacity(160);
-    out.push(if record.marks.is_empty() { VERSION } else { VERSION_MARKS });
+    let version = match record.bindings().all(|(_, _, binding)| binding.texts == TextForm::OpenBts) {
+        false => VERSION_TEXTS,
+        true if record.marks.is_empty() => VERSION,
+        true => VERSION_MARKS,
+    };
+    out.push(version);
     out.extend_from_slice(&record.clear_stamp.to_bytes());
     put_count(&mut out, record.contacts.len());
     for (contact, entry) in &record.contacts {
@@ -162,8 +173,11 @@ pub fn encode(record: &Record) -> Vec<u8> {
                 }
             }
         }
+        if version == VERSION_TEXTS {
+            out.push(texts_byte(binding.texts));
+        }
     }
-    if record.marks.is_empty() {
+    if version == VERSION {
         return out;
     }
     put_count(&mut out, record.marks.len());
@@ -189,7 +203,7 @@ pub struct NotARecord;
 pub fn decode(bytes: &[u8]) -> Result<Record, NotARecord> {
     let mut input = Reader(bytes);
     let version = input.byte()?;
-    if !matches!(version, VERSION | VERSION_MARKS) {
+    if !matches!(version, VERSION | VERSION_MARKS | VERSION_TEXTS) {
         return Err(NotARecord);
     }
     let mut record = Record { clear_stamp: Stamp::from_bytes(input.array()?), ..Record::default() };
@@ -208,11 +222,12 @@ pub fn decode(bytes: &[u8]) -> Result<Record, NotARecord> {
                 path: (0..input.count()?).map(|_| input.text()).collect::<Result<_, _>>()?,
                 instance: input.optional_text()?,
                 previous: input.optional_text()?,
+                texts: if version == VERSION_TEXTS { input.texts()? } else { TextForm::OpenBts },
             }),
         };
         record.contacts.insert(contact, Entry { stamp, binding });
     }
-    for _ in 0..if version == VERSION_MARKS { input.count()? } else { 0 } {
+    for _ in 0..if version == VERSION { 0 } else { input.count()? } {
         let owner = input.text()?.parse().map_err(|_| NotARecord)?;
         let stamp = Stamp::from_bytes(input.array()?);
         let since = match input.byte()? {
@@ -236,6 +251,15 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
     }
     put_count(out, len);
     out.extend_from_slice(&text.as_bytes()[..len]);
+}
+
+fn texts_byte(form: TextForm) -> u8 {
+    match form {
+        TextForm::OpenBts => 0,
+        TextForm::Yate => 1,
+        TextForm::Ims => 2,
+        TextForm::Plain => 3,
+    }
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -273,6 +297,11 @@ impl Reader<'_> {
             0 => None,
             _ => Some(self.text()?),
         })
+    }
+
+    fn texts(&mut self) -> Result<TextForm, NotARecord> {
+        let byte = self.byte()?;
+        TextForm::ALL.into_iter().find(|form| texts_byte(*form) == byte).ok_or(NotARecord)
     }
 
     fn cell(&mut self) -> Result<Option<CellId>, NotARecord> {

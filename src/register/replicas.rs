@@ -18,6 +18,7 @@ use super::merge::{Record, merge};
 use super::replica::{self, Replica};
 use crate::config::{Place, Settings};
 use crate::event::Event;
+use crate::gsm::form::TextForm;
 use crate::ident::Imsi;
 use crate::seam::{After, Inner, ReplicaAnswer, Timer};
 use crate::sip::parse::Message;
@@ -84,6 +85,8 @@ pub enum Told {
     Found {
         lookup: u64,
         contact: String,
+        texts: TextForm,
+        station: SocketAddr,
     },
     Absent {
         lookup: u64,
@@ -496,7 +499,7 @@ impl Replicas {
             }
             What::Query { asker } if reply.code == 200 => Told::Record { asker, record: reply.record },
             What::Lookup { lookup } => match (reply.code, reply.contact) {
-                (302, Some(contact)) => Told::Found { lookup, contact },
+                (302, Some(contact)) => Told::Found { lookup, contact, texts: reply.texts, station: reply.station },
                 (480, _) if reply.level => Told::Absent { lookup },
                 _ => Told::NoAnswer { lookup },
             },

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::asking::{alert_field, decode_text};
+use super::asking::{alert_field, decode_text, place_fields};
 use super::cluster::{self, Signed};
 use super::merge::{Record, encode};
 use super::replica;
@@ -197,9 +197,12 @@ fn lookup(w: &mut World<'_, '_>, replicas: &Replicas, index: usize, imsi: Imsi) 
     match read(w, index, imsi) {
         Err(error) => refused(&error),
         Ok((record, after)) => match record.newest() {
-            Some((contact, stamp, _)) => {
-                Reply { stamp, contact: Some(contact.to_owned()), ..Reply::plain(302, "Moved Temporarily") }
-            }
+            Some((contact, stamp, binding)) => Reply {
+                stamp,
+                fields: place_fields(contact, binding),
+                contact: Some(contact.to_owned()),
+                ..Reply::plain(302, "Moved Temporarily")
+            },
             None if level => Reply { stamp: record.stamp(), after, ..Reply::plain(480, "Temporarily Unavailable") },
             None => Reply::plain(503, "Catching Up"),
         },

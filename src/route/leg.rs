@@ -243,9 +243,7 @@ fn first_contact(message: &Message<'_>) -> Option<String> {
 
 /// The address in a URI, where it stands there in digits.
 pub fn address_of(uri: &str) -> Option<SocketAddr> {
-    let uri = Uri::parse(uri).ok()?;
-    let host: IpAddr = uri.host.parse().ok()?;
-    Some(SocketAddr::new(host, uri.port.unwrap_or(5060)))
+    Uri::parse(uri).ok()?.address()
 }
 
 /// When something is sent again, and given up.

@@ -8,7 +8,7 @@
 //! Read first: RFC 3261 §19.1 (URI), §20.10 (name-addr against addr-spec), §20.42 (Via).
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use memchr::{memchr, memchr3};
 
@@ -426,6 +426,11 @@ impl<'a> Uri<'a> {
 
     pub fn is_sip(&self) -> bool {
         self.scheme.eq_ignore_ascii_case("sip")
+    }
+
+    /// Where it is, if its host is numeric; names are not resolved.
+    pub fn address(&self) -> Option<SocketAddr> {
+        Some(SocketAddr::new(self.host.parse().ok()?, self.port.unwrap_or(5060)))
     }
 }
 

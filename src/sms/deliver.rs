@@ -104,7 +104,7 @@ impl Centre {
         }
         let State::Locating { text, since } = std::mem::replace(&mut queue.state, State::InLine) else { return };
         match located {
-            Located::Found { contact, record } => {
+            Located::Found { contact, record, .. } => {
                 // A front end whose clock goes ahead has bound it: that is no return after this attempt.
                 let newest = record.as_ref().and_then(|record| record.newest()).map(|(_, stamp, _)| stamp);
                 let since = since.max(newest.unwrap_or_default());

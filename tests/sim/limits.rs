@@ -5,7 +5,8 @@
 //! cuts to the limit keeps whatever it saw first: it must be caught.
 
 use encamp::config::Registrar;
-use encamp::register::decide::{Ask, Contacts, Facts, Outcome, decide_register};
+use encamp::gsm::form::TextForm;
+use encamp::register::decide::{Ask, AskedContact, Contacts, Facts, Outcome, decide_register};
 use encamp::register::merge::{Record, merge};
 use encamp::seam::Rng;
 use encamp::time::Stamp;
@@ -47,7 +48,9 @@ pub fn run(seed: u64, merge: Merge) -> Result<(), String> {
             0 => Contacts::All,
             dice => {
                 let expires_s = if dice == 1 { 0 } else { 600 };
-                Contacts::Some(vec![(format!("sip:line{line}@10.1.0.1:5080"), Some(expires_s), None)])
+                let uri = format!("sip:line{line}@10.1.0.1:5080");
+                let texts = TextForm::Plain;
+                Contacts::Some(vec![AskedContact { uri, expires_s: Some(expires_s), instance: None, texts }])
             }
         };
         let ask = Ask {

@@ -55,7 +55,7 @@ impl Call {
         }
         let Plan::Phone { imsi, tried, groups, reread } = &mut self.plan else { return };
         match located {
-            Located::Found { contact, record } => {
+            Located::Found { contact, record, .. } => {
                 if *reread {
                     *groups = elsewhere(w, *imsi, &contact, record.as_deref(), tried);
                 } else {
