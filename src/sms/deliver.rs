@@ -1,24 +1,27 @@
-//! One attempt to give a text to its phone: find it, send a MESSAGE to its base station, and take what comes of it.
+//! One attempt to give a text to its recipient: find it, send a MESSAGE to its base station, and take what comes of it.
 //!
-//! Knows: what OpenBTS does with a MESSAGE (wire.md 4.2): no answer until the phone has it, none at all where the phone is absent, 400
-//! for whatever the phone refused, a second SMS for every copy after a final answer. Hence no Timer E: one second copy where nothing
-//! was heard, silence means absent, nothing after a final answer.
+//! Knows: what OpenBTS does with a MESSAGE (wire.md 4.2): no answer until the phone has it, none at all where the phone is absent, a second
+//! SMS for every copy after a final answer. Hence no Timer E: one second copy where nothing was heard, silence means absent, nothing
+//! after a final answer. An IMS phone says first that it has read it, and then, by a MESSAGE of its own, what became of it.
 //! Limits: an attempt ends after [`SILENCE`], or [`ATTEMPT_MAX`] where the base station said 100.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::record::{self, Cause, Text};
-use super::{Centre, State, end, is_over, write};
+use super::ending::End;
+use super::form::{self, Target};
+use super::record::{self, Cause, Happened, Recipient, Text};
+use super::verdict::{self, Said, Verdict, verdict};
+use super::whole::Whole;
+use super::{Centre, State, Wait, Work, end, left, number_of, write};
 use crate::event::{Drop, Event};
-use crate::gsm::rpdu::{Rpdu, to_hex};
-use crate::gsm::tpdu::{Address, Deliver, Scts};
+use crate::gsm::form::TextForm;
+use crate::gsm::report::Status;
 use crate::ident::Imsi;
 use crate::register::locate::{Finder, Located, Seeker, Want};
-use crate::seam::{After, Inner, Output, Timer};
+use crate::seam::{After, Inner, Local, Output, TextOutcome, Timer};
 use crate::sip::header::Uri;
 use crate::sip::parse::Message;
-use crate::sip::write::{DATAGRAM_BYTES_MAX, Writer};
 use crate::site::World;
 use crate::store::{Batch, StoreId};
 use crate::time::{Instant, Stamp};
@@ -30,21 +33,25 @@ const SECOND_COPY: Duration = Duration::from_secs(12);
 /// "…treat 30 s silence as *absent*, then stop" (wire.md 4.2); counted from the start, or from the last 100.
 const SILENCE: Duration = Duration::from_secs(30);
 const ATTEMPT_MAX: Duration = Duration::from_secs(60);
-/// Pauses after a failed attempt: the first one, and the longest; each is twice the one before, and jittered.
-const ABSENT_PAUSE: (Duration, Duration) = (Duration::from_secs(600), Duration::from_secs(6 * 3600));
-const REFUSED_PAUSE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(3600));
+/// An IMS phone that has read a text says what became of it within this.
+const REPORT_MAX: Duration = Duration::from_secs(45);
 
 /// A MESSAGE under way.
 pub(super) struct Attempt {
     number: u64,
-    text: Box<Text>,
+    /// One text, or all parts of one.
+    texts: Vec<Text>,
     /// A binding that is newer than this means that the phone has come back.
     since: Stamp,
-    to: SocketAddr,
+    target: Target,
+    call_id: String,
+    from: Local,
     bytes: Vec<u8>,
     started: Instant,
     heard: bool,
     copied: bool,
+    /// It has been read, and what became of it will be told.
+    read: bool,
     deadline: Instant,
 }
 
@@ -52,117 +59,176 @@ pub(super) struct Attempt {
 pub(super) struct Sent {
     pub(super) attempt: u64,
     branch: String,
-    text: u64,
-}
-
-/// Why a text is not with its phone.
-enum Failure {
-    Absent(&'static str),
-    Refused { code: u16, why: &'static str },
+    call_id: String,
+    form: TextForm,
+    to: SocketAddr,
+    texts: Vec<u64>,
 }
 
 impl Centre {
-    /// Looks for the phone; a text that is too old is given up instead.
-    pub(super) fn begin(&mut self, w: &mut World<'_, '_>, finder: &mut Finder<'_>, imsi: Imsi) {
-        let Some(queue) = self.queues.get(&imsi) else { return };
-        let (key, resumed) = (record::text_key(imsi, queue.head), queue.resumed);
-        let head = queue.head;
+    /// Looks for the recipient; a text that is too old is given up instead.
+    pub(super) fn begin(&mut self, w: &mut World<'_, '_>, finder: &mut Finder<'_>, recipient: Recipient) {
+        let Some(queue) = self.queues.get(&recipient) else { return };
+        let (head, resumed) = (queue.head, queue.resumed);
+        let key = record::text_key(recipient, head);
         let bytes = match w.store(StoreId::Messages).and_then(|store| store.get(&key)) {
             Ok(bytes) => bytes.unwrap_or_default(),
             Err(error) => return end(w, &error),
         };
-        let mut text = match record::decode(imsi, head, &bytes) {
+        let mut text = match record::decode(recipient, head, &bytes) {
             Ok(text) => text,
             Err(error) => {
                 // It stays on the disk, for a release that can read it; those behind it are not held up.
                 w.event(Event::MessagesStoreRefused { why: error.to_string() });
-                return self.pass_head(w, imsi, &key, false);
+                return self.pass(w, recipient, head, false);
             }
         };
-        if is_over(w, text.accepted_ms, w.site.settings.messages.life_max) {
-            w.event(Event::TextGivenUp { text: head, recipient: imsi, why: "it could not be delivered in its life" });
-            return self.remove_head(w, imsi, false);
+        if left(w, &text).is_zero() {
+            return self.conclude(w, &[&text], &End::expired(), Work::default(), false);
         }
         text.possible_duplicate |= resumed;
         // Where the node's own store refuses one, which it tells, no mark can be stamped either.
         let since = w.stamp().map(|(stamp, _)| stamp).unwrap_or_default();
-        self.forget_sent(imsi);
-        // The word of one replica may be the one that missed the phone's last move.
-        let want = if text.attempts > 0 { Want::Newest } else { Want::Contact };
-        let Some(queue) = self.queues.get_mut(&imsi) else { return };
+        self.forget_sent(recipient);
+        let Some(queue) = self.queues.get_mut(&recipient) else { return };
         queue.returned = false;
-        queue.state = State::Locating { text: Box::new(text), since };
-        self.under_way += 1;
-        finder.seek(w, imsi, Seeker::Recipient(imsi), want, None);
+        match recipient {
+            Recipient::Phone(imsi) => {
+                // The word of one replica may be the one that missed the phone's last move.
+                let want = if text.attempts > 0 { Want::Newest } else { Want::Contact };
+                queue.state = State::Locating { text: Box::new(text), since };
+                self.under_way += 1;
+                finder.seek(w, imsi, Seeker::Recipient(imsi), want, None);
+            }
+            Recipient::Code(code, sender) => self.answer_code(w, finder, code, sender, text),
+            Recipient::Trunk(number) => self.send_to_trunk(w, number, text, since),
+        }
     }
 
     /// Where the phone is.
     pub fn recipient_located(&mut self, w: &mut World<'_, '_>, finder: &mut Finder<'_>, imsi: Imsi, located: Located) {
-        let Some(queue) = self.queues.get_mut(&imsi) else { return };
+        let recipient = Recipient::Phone(imsi);
+        let Some(queue) = self.queues.get_mut(&recipient) else { return };
         if !matches!(queue.state, State::Locating { .. }) {
             return;
         }
         let State::Locating { text, since } = std::mem::replace(&mut queue.state, State::InLine) else { return };
+        self.under_way -= 1;
+        let refused = |why| Verdict::Temporary(why);
         match located {
-            Located::Found { contact, record, .. } => {
+            Located::Found { contact, record, form, station } => {
                 // A front end whose clock goes ahead has bound it: that is no return after this attempt.
                 let newest = record.as_ref().and_then(|record| record.newest()).map(|(_, stamp, _)| stamp);
                 let since = since.max(newest.unwrap_or_default());
-                match address_of(&contact) {
-                    Some(to) => self.send(w, imsi, text, since, to),
-                    None => self.failed(w, imsi, text, since, refused("its contact is no numeric address")),
+                if text.only_at.as_deref().is_some_and(|place| !w.site.settings.is_at(station.ip(), place)) {
+                    let end = End::new(TextOutcome::Failed, Status::NOT_OBTAINABLE, "its phone is elsewhere");
+                    self.conclude(w, &[&text], &end, Work::default(), true);
+                } else if let Some(to) = address_of(&contact) {
+                    let target = Target { form, to, uri: uri_for(w, form, imsi, to, contact) };
+                    self.send(w, recipient, *text, since, target);
+                } else {
+                    self.failed(w, vec![*text], since, None, refused("its contact is no numeric address"), Said::default());
                 }
             }
-            Located::Away => self.failed(w, imsi, text, since, Failure::Absent("it is not registered")),
+            Located::Away => {
+                self.failed(w, vec![*text], since, None, Verdict::Absent("it is not registered"), Said::default());
+            }
             Located::TooFew => {
-                self.failed(w, imsi, text, since, refused("too few replicas could say where it is"));
+                let why = refused("too few replicas could say where it is");
+                self.failed(w, vec![*text], since, None, why, Said::default());
             }
         }
         self.work_off(w, finder);
     }
 
-    fn send(&mut self, w: &mut World<'_, '_>, imsi: Imsi, text: Box<Text>, since: Stamp, to: SocketAddr) {
+    /// Sends the head, or the whole that it is part of, where its form asks for that; or lets it stand in line for its base station.
+    pub(super) fn send(
+        &mut self,
+        w: &mut World<'_, '_>,
+        recipient: Recipient,
+        text: Text,
+        since: Stamp,
+        target: Target,
+    ) {
+        if !self.take_place(w, recipient, target.to.ip()) {
+            return;
+        }
+        let texts = match target.form {
+            TextForm::Plain => match self.whole(w, text) {
+                Ok(Whole::Ready(texts)) => texts,
+                Ok(Whole::Missing { wait }) => return self.wait_for_parts(w, recipient, wait),
+                Err(error) => return end(w, &error),
+            },
+            TextForm::OpenBts | TextForm::Yate | TextForm::Ims => vec![text],
+        };
         self.attempt_count += 1;
         let number = self.attempt_count;
         let branch = format!("{BRANCH}{number:x}-{:016x}", w.ctx.rng.u64());
-        let Some((from, bytes)) = message(w, &text, &branch, to) else {
-            return self.failed(w, imsi, text, since, refused("it cannot be put into one datagram"));
+        let own = w.site.own_port().map(|(_, own)| own.ip().to_string()).unwrap_or_default();
+        let call_id = format!("m{number:x}-{:016x}@{own}", w.ctx.rng.u64());
+        let more = self.queues.get(&recipient).is_some_and(|queue| queue.count > texts.len());
+        let all: Vec<&Text> = texts.iter().collect();
+        let (from, bytes) = match form::message(w, &all, more, &target, &branch, &call_id) {
+            Ok(message) => message,
+            Err(unsendable) => return self.failed(w, texts, since, Some(target.to), unsendable, Said::default()),
         };
-        if text.possible_duplicate {
-            w.event(Event::TextPossibleDuplicate { text: text.number, recipient: imsi });
+        if texts.iter().any(|text| text.possible_duplicate) {
+            w.event(Event::TextPossibleDuplicate { text: texts[0].number, recipient: recipient.to_string() });
         }
         let started = w.ctx.now;
         let deadline = started + SILENCE;
-        w.ctx.out.send(Output::Datagram { from, to, bytes: bytes.clone() });
-        w.timers.at(started + SECOND_COPY, Timer::Text(imsi));
-        w.timers.at(deadline, Timer::Text(imsi));
-        let sent = Sent { attempt: number, branch, text: text.number };
-        let attempt = Attempt { number, text, since, to, bytes, started, heard: false, copied: false, deadline };
-        self.attempts.insert(number, imsi);
-        if let Some(queue) = self.queues.get_mut(&imsi) {
-            queue.last_start = Some(w.ctx.now);
+        w.ctx.out.send(Output::Datagram { from, to: target.to, bytes: bytes.clone() });
+        w.timers.at(started + SECOND_COPY, Timer::Text(recipient));
+        w.timers.at(deadline, Timer::Text(recipient));
+        let sent = Sent {
+            attempt: number,
+            branch,
+            call_id: call_id.clone(),
+            form: target.form,
+            to: target.to,
+            texts: texts.iter().map(|text| text.number).collect(),
+        };
+        let (heard, copied, read) = (false, false, false);
+        let attempt =
+            Attempt { number, texts, since, target, call_id, from, bytes, started, heard, copied, read, deadline };
+        self.attempts.insert(number, recipient);
+        self.under_way += 1;
+        if let Some(queue) = self.queues.get_mut(&recipient) {
+            queue.last_start = Some(started);
             queue.state = State::Sending(Box::new(attempt));
             queue.sent = Some(sent);
         }
     }
 
+    /// Parts are missing: the queue waits for them, and no longer than they may take.
+    pub(super) fn wait_for_parts(&mut self, w: &mut World<'_, '_>, recipient: Recipient, wait: Duration) {
+        self.leave_place(recipient);
+        let at = w.ctx.now + wait;
+        let Some(queue) = self.queues.get_mut(&recipient) else { return };
+        queue.state = State::Waiting { at, why: Wait::Parts };
+        w.timers.at(at, Timer::Text(recipient));
+    }
+
     /// A deadline of a MESSAGE: its second copy, or its end.
-    pub(super) fn sending_timeout(&mut self, w: &mut World<'_, '_>, imsi: Imsi) {
-        let Some(queue) = self.queues.get_mut(&imsi) else { return };
+    pub(super) fn sending_timeout(&mut self, w: &mut World<'_, '_>, recipient: Recipient) {
+        let Some(queue) = self.queues.get_mut(&recipient) else { return };
         let State::Sending(attempt) = &mut queue.state else { return };
         if w.ctx.now >= attempt.deadline {
             let State::Sending(attempt) = std::mem::replace(&mut queue.state, State::InLine) else { return };
-            let Attempt { mut text, since, .. } = *attempt;
+            self.under_way -= 1;
+            let Attempt { mut texts, since, target, read, .. } = *attempt;
             // The answer may have been lost, and the phone have it.
-            text.possible_duplicate = true;
-            return self.failed(w, imsi, text, since, Failure::Absent("its base station says nothing"));
+            texts.iter_mut().for_each(|text| text.possible_duplicate = true);
+            let verdict = match read {
+                true => Verdict::Temporary("it has read it, and said nothing of it"),
+                false => Verdict::Absent("its base station says nothing"),
+            };
+            return self.failed(w, texts, since, Some(target.to), verdict, Said::default());
         }
         if !attempt.heard && !attempt.copied && w.ctx.now >= attempt.started + SECOND_COPY {
             attempt.copied = true;
-            let (to, bytes) = (attempt.to, attempt.bytes.clone());
-            if let Some((from, _)) = w.site.own_port() {
-                w.ctx.out.send(Output::Datagram { from, to, bytes });
-            }
+            let (from, to, bytes) = (attempt.from, attempt.target.to, attempt.bytes.clone());
+            w.ctx.out.send(Output::Datagram { from, to, bytes });
         }
     }
 
@@ -175,107 +241,182 @@ impl Centre {
         branch: &str,
         message: &Message<'_>,
     ) {
-        let code = message.code().unwrap_or_default();
         let number = branch.strip_prefix(BRANCH).and_then(|rest| rest.split_once('-'));
         let number = number.and_then(|(number, _)| u64::from_str_radix(number, 16).ok()).unwrap_or_default();
-        let imsi = self.attempts.get(&number).copied();
-        let queue = imsi.and_then(|imsi| self.queues.get_mut(&imsi));
-        let ours = queue.filter(|queue| queue.sent.as_ref().is_some_and(|sent| sent.branch == branch));
-        let (Some(imsi), Some(queue)) = (imsi, ours) else {
-            return w.event(Event::DatagramDropped { from, why: Drop::ResponseUnknown });
-        };
-        match &mut queue.state {
-            State::Sending(attempt) if code < 200 => {
-                attempt.heard = true;
-                attempt.deadline = (w.ctx.now + SILENCE).min(attempt.started + ATTEMPT_MAX).max(attempt.deadline);
-                w.timers.at(attempt.deadline, Timer::Text(imsi));
-            }
-            State::Sending(attempt) if attempt.number == number => {
-                let State::Sending(attempt) = std::mem::replace(&mut queue.state, State::InLine) else { return };
-                let Attempt { text, since, .. } = *attempt;
-                match verdict(code) {
-                    None => self.delivered(w, imsi, &text),
-                    Some(failure) => self.failed(w, imsi, text, since, failure),
-                }
-            }
-            // It came late, and the phone has the text: it is not sent again.
-            State::Waiting { .. } | State::InLine if (200..300).contains(&code) => {
-                let late = queue.sent.as_ref().is_some_and(|sent| sent.text == queue.head);
-                let key = record::text_key(imsi, queue.head);
-                let read = w.store(StoreId::Messages).and_then(|store| store.get(&key));
-                let text = read.and_then(|bytes| record::decode(imsi, queue.head, &bytes.unwrap_or_default()));
-                if let (true, Ok(text)) = (late, text) {
-                    self.under_way += 1;
-                    self.delivered(w, imsi, &text);
-                }
-            }
-            State::Unkept | State::InLine | State::Locating { .. } | State::Sending(_) | State::Waiting { .. } => {
-                w.event(Event::DatagramDropped { from, why: Drop::ResponseUnknown })
-            }
+        let recipient = self.attempts.get(&number).copied();
+        let ours = recipient.filter(|recipient| {
+            let queue = self.queues.get(recipient);
+            queue.and_then(|queue| queue.sent.as_ref()).is_some_and(|sent| sent.branch == branch)
+        });
+        match ours {
+            Some(recipient) => self.said(w, from, recipient, number, form::said(message)),
+            None => w.event(Event::DatagramDropped { from, why: Drop::ResponseUnknown }),
         }
         self.work_off(w, finder);
     }
 
-    fn delivered(&mut self, w: &mut World<'_, '_>, imsi: Imsi, text: &Text) {
-        self.under_way -= 1;
-        let since_ms = text.accepted_ms.saturating_add(super::shift_ms(w, text.accepted_ms));
-        let elapsed_ms = w.wall().ms.saturating_sub(since_ms);
-        let attempts = text.attempts + 1;
-        w.event(Event::TextDelivered { text: text.number, recipient: imsi, elapsed_ms, attempts });
-        self.forget_sent(imsi);
-        self.remove_head(w, imsi, true);
+    /// An IMS phone tells what became of the text of this Call-ID; `false`: it is none of ours.
+    pub(super) fn reported(&mut self, w: &mut World<'_, '_>, from: SocketAddr, call_id: &str, said: Said) -> bool {
+        let number = call_id.strip_prefix('m').and_then(|rest| rest.split_once('-'));
+        let number = number.and_then(|(number, _)| u64::from_str_radix(number, 16).ok()).unwrap_or_default();
+        let Some(recipient) = self.attempts.get(&number).copied() else { return false };
+        let sent = self.queues.get(&recipient).and_then(|queue| queue.sent.as_ref());
+        if !sent.is_some_and(|sent| sent.call_id == call_id && sent.to.ip() == from.ip()) {
+            return false;
+        }
+        self.said(w, from, recipient, number, said);
+        true
+    }
+
+    fn said(&mut self, w: &mut World<'_, '_>, from: SocketAddr, recipient: Recipient, number: u64, said: Said) {
+        let Some(queue) = self.queues.get_mut(&recipient) else { return };
+        match &mut queue.state {
+            State::Sending(attempt) if (100..200).contains(&said.code) => {
+                attempt.heard = true;
+                attempt.deadline = (w.ctx.now + SILENCE).min(attempt.started + ATTEMPT_MAX).max(attempt.deadline);
+                w.timers.at(attempt.deadline, Timer::Text(recipient));
+            }
+            // "The UE … shall send … a 200 (OK)", and the RP-ACK comes in a MESSAGE of its own.
+            State::Sending(attempt)
+                if attempt.target.form == TextForm::Ims && (200..300).contains(&said.code) && said.rpdu.is_none() =>
+            {
+                (attempt.heard, attempt.read) = (true, true);
+                attempt.deadline = w.ctx.now + REPORT_MAX;
+                w.timers.at(attempt.deadline, Timer::Text(recipient));
+            }
+            State::Sending(attempt) if attempt.number == number => {
+                let State::Sending(attempt) = std::mem::replace(&mut queue.state, State::InLine) else { return };
+                self.under_way -= 1;
+                let Attempt { texts, since, target, .. } = *attempt;
+                match verdict(target.form, said) {
+                    Verdict::Delivered => self.delivered(w, texts, target.to, said),
+                    failure => self.failed(w, texts, since, Some(target.to), failure, said),
+                }
+            }
+            // It came late, and the phone has the text: it is not sent again.
+            State::Waiting { .. } | State::InLine | State::Parked => {
+                let Some(sent) = &queue.sent else { return };
+                let is_yes = verdict(sent.form, said) == Verdict::Delivered
+                    && (sent.form != TextForm::Ims || said.rpdu.is_some());
+                let (to, numbers) = (sent.to, sent.texts.clone());
+                if !is_yes || !numbers.contains(&queue.head) {
+                    return w.event(Event::DatagramDropped { from, why: Drop::ResponseUnknown });
+                }
+                let texts = numbers.into_iter().filter_map(|number| {
+                    let key = record::text_key(recipient, number);
+                    let bytes = w.store(StoreId::Messages).and_then(|store| store.get(&key)).ok()??;
+                    record::decode(recipient, number, &bytes).ok()
+                });
+                let texts: Vec<Text> = texts.collect();
+                self.delivered(w, texts, to, said);
+            }
+            State::Unkept | State::Locating { .. } | State::Sending(_) | State::Working(_) => {
+                w.event(Event::DatagramDropped { from, why: Drop::ResponseUnknown });
+            }
+        }
+    }
+
+    fn delivered(&mut self, w: &mut World<'_, '_>, mut texts: Vec<Text>, to: SocketAddr, said: Said) {
+        texts.iter_mut().for_each(|text| text.attempts = text.attempts.saturating_add(1));
+        let code = said.code.max(200);
+        let end = End { code, taken_by: Some(to), ..End::new(TextOutcome::Delivered, Status::RECEIVED, "") };
+        let all: Vec<&Text> = texts.iter().collect();
+        self.conclude(w, &all, &end, Work::default(), true);
     }
 
     /// Notes what came of an attempt, which nobody waits for, and decides when the next one begins.
-    fn failed(&mut self, w: &mut World<'_, '_>, imsi: Imsi, mut text: Box<Text>, since: Stamp, failure: Failure) {
-        self.under_way -= 1;
-        text.attempts = text.attempts.saturating_add(1);
-        text.cause = match failure {
-            Failure::Absent(_) => Cause::Absent,
-            Failure::Refused { code, .. } => Cause::Refused(code),
+    pub(super) fn failed(
+        &mut self,
+        w: &mut World<'_, '_>,
+        mut texts: Vec<Text>,
+        since: Stamp,
+        to: Option<SocketAddr>,
+        verdict: Verdict,
+        said: Said,
+    ) {
+        let Some(recipient) = texts.first().map(|text| text.recipient) else { return };
+        self.leave_place(recipient);
+        let code = said.code;
+        let rp_cause = match said.rpdu {
+            Some(super::verdict::SaidByPhone::Error { cause, .. }) => cause.0,
+            _ => 0,
         };
+        let (cause, why) = match verdict {
+            Verdict::Absent(why) => (Cause::Absent, why),
+            Verdict::MemoryFull => (Cause::MemoryFull, "the phone's memory is full"),
+            Verdict::Temporary(why) | Verdict::Permanent { why, .. } => (Cause::Refused { code, cause: rp_cause }, why),
+            // Not a failure, and not sent here.
+            Verdict::Delivered => return,
+        };
+        let now_ms = w.wall().ms;
+        for text in &mut texts {
+            text.attempts = text.attempts.saturating_add(1);
+            text.cause = cause;
+            text.happened(now_ms, Happened::Failed(cause, to));
+        }
+        let all: Vec<&Text> = texts.iter().collect();
+        let last = match verdict {
+            Verdict::Permanent { status, .. } => Some((TextOutcome::Failed, status)),
+            _ if texts.iter().any(|text| text.single_shot) => {
+                Some((TextOutcome::Expired, verdict::still_trying(cause).given_up()))
+            }
+            _ => None,
+        };
+        if let Some((outcome, status)) = last {
+            let end = End { code, cause: rp_cause, ..End::new(outcome, status, why) };
+            return self.conclude(w, &all, &end, Work::default(), false);
+        }
         // A store that refuses has told so; the text is there, and is sent again all the same.
-        let _ = write(w, Batch::default().put(record::text_key(imsi, text.number), record::encode(&text)));
-        let absent = matches!(failure, Failure::Absent(_));
-        let Some(queue) = self.queues.get_mut(&imsi) else { return };
-        let (first, longest) = if absent { ABSENT_PAUSE } else { REFUSED_PAUSE };
-        let doubled = first.saturating_mul(1 << queue.failures.min(16)).min(longest);
-        let millis = u64::try_from(doubled.as_millis()).unwrap_or(u64::MAX);
-        let pause = Duration::from_millis(millis * 3 / 4 + w.ctx.rng.below(millis / 2 + 1));
+        let batch = all.iter().fold(Batch::default(), |batch, text| {
+            batch.put(record::text_key(recipient, text.number), record::encode(text))
+        });
+        let _ = write(w, batch);
+        let Some(queue) = self.queues.get_mut(&recipient) else { return };
+        let mut pause = verdict::pause(cause, queue.failures, w.ctx.rng);
         queue.failures = queue.failures.saturating_add(1);
         // What is kept of the head says it from now on.
         queue.resumed = false;
-        let (recipient, number, next_s) = (imsi, text.number, pause.as_secs());
-        w.ctx.out.event(match failure {
-            Failure::Absent(why) => Event::PhoneAbsent { text: number, recipient, why, next_s },
-            Failure::Refused { code, why } => Event::TextAttemptFailed { text: number, recipient, code, why, next_s },
+        let absent = cause == Cause::Absent;
+        let waits_for_phone = absent || cause == Cause::MemoryFull;
+        if absent && w.wall().trusted {
+            let messages = &w.site.settings.messages;
+            let then_ms = w.wall().ms.saturating_add(super::millis(pause));
+            pause += verdict::until_day(then_ms, messages.time_zone_quarters, messages.night);
+        }
+        let (number, next_s) = (texts[0].number, pause.as_secs());
+        let shown = recipient.to_string();
+        w.ctx.out.event(match cause {
+            Cause::Absent => Event::PhoneAbsent { text: number, recipient: shown, why, next_s },
+            Cause::MemoryFull => Event::PhoneMemoryFull { text: number, recipient: shown, next_s },
+            Cause::New | Cause::Refused { .. } => {
+                Event::TextAttemptFailed { text: number, recipient: shown, code, why, next_s }
+            }
         });
-        if absent {
+        if let (true, Some(imsi)) = (waits_for_phone, recipient.phone()) {
             queue.marked = true;
             w.ctx.out.after(After::nothing(), Inner::Mark { imsi, since: Some(since) });
         }
         if std::mem::take(&mut queue.returned) {
             queue.failures = 0;
-            return self.again_soon(w, imsi);
+            return self.again_soon(w, recipient);
         }
         let at = w.ctx.now + pause;
-        queue.state = State::Waiting { at, absent };
-        w.timers.at(at, Timer::Text(imsi));
+        let why = match cause {
+            Cause::Absent => Wait::Return,
+            Cause::MemoryFull => Wait::Memory,
+            Cause::New | Cause::Refused { .. } => Wait::Pause,
+        };
+        queue.state = State::Waiting { at, why };
+        w.timers.at(at, Timer::Text(recipient));
     }
 }
 
-fn refused(why: &'static str) -> Failure {
-    Failure::Refused { code: 0, why }
-}
-
-/// What a final answer says; `None`: the phone has it.
-fn verdict(code: u16) -> Option<Failure> {
-    match code {
-        200..300 => None,
-        404 | 408 | 410 | 480 | 604 => Some(Failure::Absent("its base station cannot reach it")),
-        // "400 = RP-ERROR of unknown cause -> retry later, do not bounce at once" (wire.md 10).
-        400 => Some(Failure::Refused { code, why: "the phone did not take it" }),
-        _ => Some(Failure::Refused { code, why: "its base station refuses it" }),
+/// Request-URI and To of a text: what the base station knows the phone by.
+fn uri_for(w: &World<'_, '_>, form: TextForm, imsi: Imsi, to: SocketAddr, contact: String) -> String {
+    match form {
+        TextForm::OpenBts => format!("sip:IMSI{imsi}@{to}"),
+        TextForm::Yate => format!("sip:{}@{to}", number_of(w.site, Recipient::Phone(imsi))),
+        TextForm::Ims | TextForm::Plain => contact,
     }
 }
 
@@ -283,34 +424,4 @@ fn verdict(code: u16) -> Option<Failure> {
 fn address_of(contact: &str) -> Option<SocketAddr> {
     let uri = Uri::parse(contact).ok().filter(Uri::is_sip)?;
     Some(SocketAddr::new(uri.host.parse::<IpAddr>().ok()?, uri.port.unwrap_or(5060)))
-}
-
-/// The MESSAGE, as a base station needs it: our numeric address, the tag last, hex in the body, one datagram.
-fn message(w: &mut World<'_, '_>, text: &Text, branch: &str, to: SocketAddr) -> Option<(crate::seam::Local, Vec<u8>)> {
-    let (from, own) = w.site.own_port()?;
-    let service_centre = Address::parse(&w.site.settings.messages.service_centre).ok();
-    let deliver = Deliver {
-        more: false,
-        originator: Address::parse(&text.shown).ok()?,
-        protocol: text.protocol,
-        report_wanted: false,
-        reply_path: text.reply_path,
-        timestamp: Scts::from_unix(text.timestamp_s),
-        data: text.data.clone(),
-    };
-    let [reference] = w.ctx.rng.bytes();
-    let rpdu = Rpdu::DataToPhone { reference, originator: service_centre, destination: None, tpdu: &deliver.encode() };
-    let body = to_hex(&rpdu.encode().ok()?);
-    let (imsi, shown) = (text.recipient, &text.shown);
-    let mut writer = Writer::request("MESSAGE", &format!("sip:IMSI{imsi}@{to}"));
-    let bytes = writer
-        .header_fmt("Via", format_args!("SIP/2.0/UDP {own};branch={branch}"))
-        .header_fmt("From", format_args!("{shown} <sip:{shown}@{own}>;tag={:016x}", w.ctx.rng.u64()))
-        .header_fmt("To", format_args!("<sip:IMSI{imsi}@{to}>"))
-        .header_fmt("Call-ID", format_args!("{:016x}@{}", w.ctx.rng.u64(), own.ip()))
-        .header("CSeq", "1 MESSAGE")
-        .header("Max-Forwards", "70")
-        .body("application/vnd.3gpp.sms", body.as_bytes())
-        .finish_within(DATAGRAM_BYTES_MAX)?;
-    Some((from, bytes))
 }

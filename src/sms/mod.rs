@@ -3,29 +3,42 @@
 //! | file | its question |
 //! |---|---|
 //! | [`record`] | what is on the disk |
-//! | [`accept`] | a text from a phone: taken, repeated or refused |
+//! | [`read`] | what a MESSAGE asks, in whichever dialect |
+//! | [`accept`] | a text from a phone or a trunk: taken, repeated or refused |
+//! | [`answer`] | how its sender is told |
 //! | [`deliver`] | one attempt to give a text to its phone |
+//! | [`form`] | the MESSAGE of an attempt, and what is said to it, in whichever dialect |
+//! | [`verdict`] | what an answer means, and how long to wait after it (pure) |
+//! | [`ending`] | a text comes to its end: its fate, its record, its report |
 //!
-//! Knows: one queue per phone that somebody has written to, of which the head and the count are in memory and all else is on the disk;
-//! what each queue waits for. Does not know: where phones are ([`crate::register::locate`]), how their return is told
-//! ([`crate::register::marks`]), what reports, long texts and mail will make of the records.
+//! Knows: one queue per recipient that somebody has written to, of which the head and the count are in memory and all else is on the
+//! disk; what each queue waits for. Does not know: where phones are ([`crate::register::locate`]), how their return is told
+//! ([`crate::register::marks`]).
 //!
 //! The way of a queue: a text is accepted and synced ([`State::Unkept`] until then) -> it stands in line for one of
-//! [`ATTEMPTS_MAX`] places -> its phone is looked for -> MESSAGE to its base station -> delivered, and the next one at once; or
-//! [`State::Waiting`], for the phone's return where it is absent, and for a pause that grows in any case.
-//! Limits: `[messages] count_max`, `count_per_phone_max`, `life_max`; the named constants here and in `deliver`.
+//! [`ATTEMPTS_MAX`] places -> its phone is looked for -> it stands in line for one of the places of its base station -> MESSAGE ->
+//! delivered, and the next one at once; or [`State::Waiting`], for the phone's return where it is absent, for room in its memory, and for
+//! a pause that grows in any case.
+//! Limits: `[messages] count_max`, `count_per_phone_max`, `attempts_per_base_station_max`, `life_max`; the named constants here and in
+//! `verdict`.
 
 pub mod accept;
+mod answer;
 pub mod deliver;
+mod ending;
+mod form;
+mod read;
 pub mod record;
+pub mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use self::accept::Submission;
+use self::answer::Note;
 use self::deliver::{Attempt, Sent};
-use self::record::{Cause, Text};
+use self::record::{Cause, Fate, OldOf, Payload, Recipient, Text};
 use crate::event::Event;
 use crate::ident::Imsi;
 use crate::register::locate::Finder;
@@ -34,7 +47,7 @@ use crate::site::{Site, World};
 use crate::store::{Batch, CommitId, StoreError, StoreId};
 use crate::time::{Instant, Stamp};
 
-/// Phones that are looked for or sent to at a time; the others stand in line.
+/// Recipients that are looked for or sent to at a time; the others stand in line.
 pub const ATTEMPTS_MAX: usize = 1_000;
 /// Two MESSAGEs to one phone leave no closer together, however often it says that it is back.
 const ATTEMPT_PAUSE_MIN: Duration = Duration::from_secs(2);
@@ -49,33 +62,70 @@ const RESUME_ABSENT: Duration = Duration::from_secs(60);
 pub const REPEAT_WINDOW: Duration = Duration::from_secs(600);
 /// Texts shown to an operator.
 const LIST_MAX: usize = 2_000;
-/// Old keys, and deletions that the store had refused, per second.
+/// Old keys, and endings that the store had refused, per second.
 const PURGE_PER_SECOND: usize = 500;
+/// Texts of one queue whose time is over, in one turn.
+const EXPIRE_PER_TURN: usize = 100;
+/// Numbers are taken from a stretch of so many, which is noted before the first of it is given: a crash skips some.
+const NUMBERS_AT_ONCE: u64 = 1_000;
 
 /// The message centre.
 #[derive(Default)]
 pub struct Centre {
-    queues: BTreeMap<Imsi, Queue>,
+    queues: BTreeMap<Recipient, Queue>,
     /// Texts that wait, in all queues.
     waiting: usize,
-    /// Phones whose turn has come, oldest first; who has left this state meanwhile is passed over.
-    line: VecDeque<Imsi>,
+    /// Recipients whose turn has come, oldest first; who has left this state meanwhile is passed over.
+    line: VecDeque<Recipient>,
+    /// When a text of which queue may be over: one for each queue.
+    ends: BTreeSet<(Instant, Recipient)>,
+    /// Base stations that are being given texts.
+    stations: BTreeMap<IpAddr, Station>,
     /// Whose attempt a response belongs to.
-    attempts: BTreeMap<u64, Imsi>,
+    attempts: BTreeMap<u64, Recipient>,
     attempt_count: u64,
     /// Attempts under way: queues that are locating or sending.
     under_way: usize,
     /// Texts from phones whose sender is being looked for.
     submissions: BTreeMap<u64, Submission>,
     submission_count: u64,
+    /// RPDUs of ours that an IMS phone has not said yes to.
+    notes: BTreeMap<u64, Note>,
+    note_count: u64,
     next_number: u64,
-    /// Delivered, or given up, and still on the disk, because the store refused.
-    undeleted: BTreeSet<Vec<u8>>,
+    /// Below it numbers may be given: the store knows.
+    numbers_end: u64,
+    /// Texts that came to their end, and are still on the disk because the store refused: what is to be written, by their keys.
+    unfinished: BTreeMap<Vec<u8>, Work>,
     /// This node has a store for messages.
     open: bool,
 }
 
-/// The texts that wait for one phone.
+/// One batch of the messages' store, and what is to be done when it is written.
+#[derive(Default)]
+pub(crate) struct Work {
+    batch: Batch,
+    /// Texts that are new with it.
+    added: Vec<Added>,
+}
+
+#[derive(Clone, Copy)]
+struct Added {
+    recipient: Recipient,
+    number: u64,
+    life: Duration,
+}
+
+/// A base station that is being given texts: "one at a time" is each phone's right, and each holds a channel of the cell's few.
+#[derive(Default)]
+struct Station {
+    /// Places that are taken.
+    taken: usize,
+    /// Who waits for one, oldest first; who has left this state meanwhile is passed over.
+    line: VecDeque<Recipient>,
+}
+
+/// The texts that wait for one recipient.
 struct Queue {
     /// The number of the oldest one, and how many there are.
     head: u64,
@@ -96,6 +146,10 @@ struct Queue {
     last_start: Option<Instant>,
     /// The last attempt: a late answer to it is better than a second copy.
     sent: Option<Sent>,
+    /// The base station at which it has a place.
+    place: Option<IpAddr>,
+    /// When the first of its texts may be over.
+    ends: Option<Instant>,
 }
 
 enum State {
@@ -106,11 +160,24 @@ enum State {
         text: Box<Text>,
         since: Stamp,
     },
+    /// In the line of a base station.
+    Parked,
     Sending(Box<Attempt>),
     Waiting {
         at: Instant,
-        absent: bool,
+        why: Wait,
     },
+}
+
+/// What a queue waits for, beside its time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Wait {
+    /// For nothing else.
+    Pause,
+    /// For the phone's return.
+    Return,
+    /// For the phone to say that it has memory, or to return.
+    Memory,
 }
 
 impl Centre {
@@ -122,7 +189,9 @@ impl Centre {
         let Some(store) = w.ctx.stores.store(StoreId::Messages) else { return Ok(centre) };
         centre.open = true;
         if let Some(bytes) = store.get(record::NEXT_KEY)? {
-            centre.next_number = <[u8; 8]>::try_from(&bytes[..]).map_or(1, u64::from_be_bytes);
+            // The release before wrote it without a version.
+            let before = || <[u8; 8]>::try_from(&bytes[..]).ok().map(u64::from_be_bytes);
+            centre.next_number = record::decode_number(&bytes).or_else(before).unwrap_or(1);
         }
         let mut cursor: Option<Vec<u8>> = None;
         loop {
@@ -132,27 +201,35 @@ impl Centre {
             cursor = Some(last.clone());
             for (key, value) in page {
                 let broken = || StoreError::Broken("a key of the messages' store is not a text's".into());
-                let (imsi, number) = record::read_text_key(&key).ok_or_else(broken)?;
+                let (recipient, number) = record::read_text_key(&key).ok_or_else(broken)?;
                 centre.next_number = centre.next_number.max(number + 1);
                 centre.waiting += 1;
-                if let Some(queue) = centre.queues.get_mut(&imsi) {
-                    queue.count += 1;
-                    queue.kept = number;
-                    continue;
+                // One that cannot be read is told of when its turn comes.
+                let text = record::decode(recipient, number, &value).ok();
+                match centre.queues.get_mut(&recipient) {
+                    Some(queue) => {
+                        queue.count += 1;
+                        queue.kept = number;
+                    }
+                    None => {
+                        let absent = text.as_ref().is_some_and(|text| text.cause == Cause::Absent);
+                        let spread = if absent { RESUME_ABSENT } else { RESUME };
+                        let micros = u64::try_from(spread.as_micros()).unwrap_or(u64::MAX);
+                        let at = w.ctx.now + Duration::from_micros(w.ctx.rng.below(micros));
+                        w.timers.at(at, Timer::Text(recipient));
+                        let why = if absent { Wait::Return } else { Wait::Pause };
+                        let queue = Queue::new(number, State::Waiting { at, why });
+                        centre
+                            .queues
+                            .insert(recipient, Queue { kept: number, marked: absent, resumed: true, ..queue });
+                    }
                 }
-                // Only heads are read. One that cannot be read is told of when its turn comes.
-                let head = record::decode(imsi, number, &value).ok();
-                let absent = head.is_some_and(|text| text.cause == Cause::Absent);
-                let spread = if absent { RESUME_ABSENT } else { RESUME };
-                let micros = u64::try_from(spread.as_micros()).unwrap_or(u64::MAX);
-                let at = w.ctx.now + Duration::from_micros(w.ctx.rng.below(micros));
-                w.timers.at(at, Timer::Text(imsi));
-                let state = State::Waiting { at, absent };
-                centre
-                    .queues
-                    .insert(imsi, Queue { kept: number, marked: absent, resumed: true, ..Queue::new(number, state) });
+                if let Some(text) = text {
+                    centre.note_end(w.ctx.now + left(w, &text), recipient);
+                }
             }
         }
+        centre.numbers_end = centre.next_number;
         Ok(centre)
     }
 
@@ -166,40 +243,43 @@ impl Centre {
         self.waiting
     }
 
-    /// A text is on the disk, and its sender has been told.
-    pub fn kept(&mut self, w: &mut World<'_, '_>, finder: &mut Finder<'_>, imsi: Imsi, number: u64) {
-        let Some(queue) = self.queues.get_mut(&imsi) else { return };
-        queue.kept = queue.kept.max(number);
-        self.next_in_line(imsi);
+    /// These texts are on the disk, and their senders have been told.
+    pub fn kept(&mut self, w: &mut World<'_, '_>, finder: &mut Finder<'_>, texts: &[(Recipient, u64)]) {
+        for (recipient, number) in texts {
+            let Some(queue) = self.queues.get_mut(recipient) else { continue };
+            queue.kept = queue.kept.max(*number);
+            self.next_in_line(*recipient);
+        }
         self.work_off(w, finder);
     }
 
     /// A text that came to its end is gone from the disk.
-    pub fn removed(&mut self, w: &mut World<'_, '_>, finder: &mut Finder<'_>, imsi: Imsi, number: u64) {
-        let Some(queue) = self.queues.get_mut(&imsi) else { return };
+    pub fn removed(&mut self, w: &mut World<'_, '_>, finder: &mut Finder<'_>, recipient: Recipient, number: u64) {
+        let Some(queue) = self.queues.get_mut(&recipient) else { return };
         if queue.removing == Some(number) {
             queue.removing = None;
         }
-        self.next_in_line(imsi);
+        self.next_in_line(recipient);
         self.work_off(w, finder);
     }
 
     /// The head takes its place in the line, if it is on the disk and the one before it is not any more: so that after a power cut no
     /// other text than the head may have been under way.
-    fn next_in_line(&mut self, imsi: Imsi) {
-        if let Some(queue) = self.queues.get_mut(&imsi)
+    fn next_in_line(&mut self, recipient: Recipient) {
+        if let Some(queue) = self.queues.get_mut(&recipient)
             && matches!(queue.state, State::Unkept)
             && queue.head <= queue.kept
             && queue.removing.is_none()
         {
             queue.state = State::InLine;
-            self.line.push_back(imsi);
+            self.line.push_back(recipient);
         }
     }
 
     /// A phone is back. `marked`: our mark told so.
     pub fn returned(&mut self, w: &mut World<'_, '_>, finder: &mut Finder<'_>, imsi: Imsi, marked: bool) {
-        let Some(queue) = self.queues.get_mut(&imsi) else {
+        let recipient = Recipient::Phone(imsi);
+        let Some(queue) = self.queues.get_mut(&recipient) else {
             if marked {
                 // A mark that has outlived its queue.
                 w.ctx.out.after(After::nothing(), Inner::Mark { imsi, since: None });
@@ -212,65 +292,83 @@ impl Centre {
             State::Waiting { .. } => {
                 w.ctx.out.event(Event::PhoneReturned { imsi, texts: queue.count as u64 });
                 queue.failures = 0;
-                self.again_soon(w, imsi);
+                self.again_soon(w, recipient);
             }
             State::Sending(_) => queue.returned |= since_start.is_some_and(|elapsed| elapsed > RETURN_NOTICED),
             // It is found by the attempt that begins.
-            State::Unkept | State::InLine | State::Locating { .. } => {}
+            State::Unkept | State::InLine | State::Parked | State::Locating { .. } => {}
         }
         self.work_off(w, finder);
     }
 
-    /// A deadline of this phone's queue; an old one finds nothing due.
-    pub fn timeout(&mut self, w: &mut World<'_, '_>, finder: &mut Finder<'_>, imsi: Imsi) {
+    /// A deadline of this queue; an old one finds nothing due.
+    pub fn timeout(&mut self, w: &mut World<'_, '_>, finder: &mut Finder<'_>, recipient: Recipient) {
         let now = w.ctx.now;
-        match self.queues.get_mut(&imsi) {
+        match self.queues.get_mut(&recipient) {
             None => {}
             Some(queue) => match &mut queue.state {
                 State::Waiting { at, .. } if now >= *at => {
                     queue.state = State::InLine;
-                    self.line.push_back(imsi);
+                    self.line.push_back(recipient);
                 }
-                State::Sending(_) => self.sending_timeout(w, imsi),
-                State::Waiting { .. } | State::Unkept | State::InLine | State::Locating { .. } => {}
+                State::Sending(_) => self.sending_timeout(w, recipient),
+                State::Waiting { .. }
+                | State::Unkept
+                | State::InLine
+                | State::Parked
+                | State::Locating { .. } => {}
             },
         }
         self.work_off(w, finder);
     }
 
-    /// Once a second: forgets repeats that are too old, and removes what a store that was full would not.
-    pub fn housekeeping(&mut self, w: &mut World<'_, '_>) {
+    /// Once a second: ends what is over, forgets what is too old, and writes what a store that was full would not.
+    pub fn housekeeping(&mut self, w: &mut World<'_, '_>, finder: &mut Finder<'_>) {
         if !self.open {
             return;
         }
-        let mut batch = Batch::default();
-        let gone: Vec<Vec<u8>> = self.undeleted.iter().take(PURGE_PER_SECOND).cloned().collect();
-        for key in &gone {
-            batch = batch.delete(key.clone());
+        let mut left = EXPIRE_PER_TURN;
+        while left > 0
+            && let Some((at, recipient)) = self.ends.first().copied()
+            && at <= w.ctx.now
+        {
+            left = left.saturating_sub(self.expire(w, recipient, left).max(1));
+        }
+        self.work_off(w, finder);
+        for key in self.unfinished.keys().take(PURGE_PER_SECOND).cloned().collect::<Vec<_>>() {
+            let Some(work) = self.unfinished.remove(&key) else { continue };
+            // A store that refuses is asked again in a second.
+            if self.finish(w, &key, work).is_none() {
+                break;
+            }
         }
         match self.old_keys(w) {
-            Ok(keys) => batch = keys.into_iter().fold(batch, Batch::delete),
+            Ok(keys) if keys.is_empty() => {}
+            Ok(keys) => drop(write(w, keys.into_iter().fold(Batch::default(), Batch::delete))),
             Err(error) => w.event(Event::MessagesStoreRefused { why: error.to_string() }),
-        }
-        // A store that refuses is asked again in a second.
-        if !batch.changes.is_empty() && write(w, batch).is_ok() {
-            self.undeleted.retain(|key| !gone.contains(key));
         }
     }
 
     fn old_keys(&self, w: &mut World<'_, '_>) -> Result<Vec<Vec<u8>>, StoreError> {
         let mut keys = Vec::new();
         for (old, value) in w.store(StoreId::Messages)?.scan(record::OLD_PREFIX, None, PURGE_PER_SECOND)? {
-            let at_ms = record::read_old_key(&old).unwrap_or_default();
+            let (at_ms, number) = record::read_old_key(&old).unwrap_or_default();
             if !is_over(w, at_ms, Duration::ZERO) {
                 break;
             }
             for key in record::decode_old(&value) {
                 // A key may have been written again since: then it is on a later list, too.
                 let bytes = w.store(StoreId::Messages)?.get(&key)?.unwrap_or_default();
-                let written_ms = record::decode_seen(&bytes).map(|seen| seen.at_ms);
-                let written_ms = written_ms.or_else(|| record::decode_last(&bytes).map(|(at_ms, _)| at_ms));
-                if written_ms.is_none_or(|written_ms| is_over(w, written_ms, REPEAT_WINDOW)) {
+                let is_old = match key.first() {
+                    Some(b'i') => !matches!(record::decode_fate(number, &bytes), Some(Fate::Waits(_))),
+                    Some(b'r') => record::decode_number(&bytes).is_none_or(|last| last == number),
+                    _ => {
+                        let written_ms = record::decode_seen(&bytes).map(|seen| seen.at_ms);
+                        let written_ms = written_ms.or_else(|| record::decode_last(&bytes).map(|(at_ms, _)| at_ms));
+                        written_ms.is_none_or(|written_ms| is_over(w, written_ms, REPEAT_WINDOW))
+                    }
+                };
+                if is_old {
                     keys.push(key);
                 }
             }
@@ -279,35 +377,36 @@ impl Centre {
         Ok(keys)
     }
 
-    /// `encamp queue`: the texts that wait, by phone and in their order, up to [`LIST_MAX`].
+    /// `encamp queue`: the texts that wait, by recipient and in their order, up to [`LIST_MAX`].
     ///
     /// Errors: the store cannot be read.
     pub fn list(&self, w: &mut World<'_, '_>) -> Result<Vec<TextAnswer>, StoreError> {
         let mut texts = Vec::new();
         let wall_ms = w.wall().ms;
-        for (imsi, queue) in &self.queues {
+        for (recipient, queue) in &self.queues {
             let left = LIST_MAX - texts.len();
             if left == 0 {
                 break;
             }
-            let before_head = queue.head.checked_sub(1).map(|number| record::text_key(*imsi, number));
-            let page = w.store(StoreId::Messages)?.scan(&record::queue_prefix(*imsi), before_head.as_deref(), left)?;
+            let before_head = queue.head.checked_sub(1).map(|number| record::text_key(*recipient, number));
+            let prefix = record::queue_prefix(*recipient);
+            let page = w.store(StoreId::Messages)?.scan(&prefix, before_head.as_deref(), left)?;
             for (key, value) in page {
                 let Some((_, number)) = record::read_text_key(&key) else { continue };
-                let Ok(text) = record::decode(*imsi, number, &value) else { continue };
+                let Ok(text) = record::decode(*recipient, number, &value) else { continue };
                 let is_head = number == queue.head;
                 let (state, next_attempt) = match &queue.state {
                     State::Sending(_) | State::Locating { .. } if is_head => ("sending", None),
-                    State::Waiting { at, absent } => {
+                    State::Waiting { at, why } => {
                         let in_ms = u64::try_from((*at - w.ctx.now).as_millis()).unwrap_or(u64::MAX);
-                        (if *absent { "absent" } else { "waiting" }, Some(wall_ms.saturating_add(in_ms)))
+                        (if *why == Wait::Return { "absent" } else { "waiting" }, Some(wall_ms.saturating_add(in_ms)))
                     }
                     _ => ("waiting", None),
                 };
                 texts.push(TextAnswer {
                     id: number.to_string(),
                     from: text.shown,
-                    to: number_of(w.site, *imsi),
+                    to: number_of(w.site, *recipient),
                     state,
                     since: text.accepted_ms.saturating_add(shift_ms(w, text.accepted_ms)),
                     next_attempt: next_attempt.filter(|_| is_head),
@@ -318,94 +417,268 @@ impl Centre {
         Ok(texts)
     }
 
-    // --- Shared by acceptance and delivery ---
+    // --- Shared by all rooms of the centre ---
 
-    /// One more text for this phone; it is sent once it is on the disk.
-    fn enqueue(&mut self, imsi: Imsi, number: u64) {
-        self.waiting += 1;
-        match self.queues.get_mut(&imsi) {
-            Some(queue) => queue.count += 1,
-            None => drop(self.queues.insert(imsi, Queue::new(number, State::Unkept))),
+    /// Makes a new text part of this work: gives it its number and its times, within the limits.
+    ///
+    /// Shape:  `text.life_ms` of 0 becomes the longest that a text may live; a longer one is cut.
+    /// Errors: [`Full`]: nothing is added then, and the work is as it was.
+    fn add(&mut self, w: &mut World<'_, '_>, work: &mut Work, mut text: Text) -> Result<u64, Full> {
+        let limits = &w.site.settings.messages;
+        if self.waiting + work.added.len() >= limits.count_max {
+            return Err(Full::Centre);
         }
+        let mine = work.added.iter().filter(|added| added.recipient == text.recipient).count();
+        let queued = self.queues.get(&text.recipient).map_or(0, |queue| queue.count);
+        if queued + mine >= limits.count_per_phone_max {
+            return Err(Full::Recipient);
+        }
+        let life_max_ms = millis(limits.life_max);
+        let now_ms = w.wall().ms;
+        if self.next_number == self.numbers_end {
+            self.numbers_end += NUMBERS_AT_ONCE;
+            work.put(record::NEXT_KEY.to_vec(), record::encode_number(self.numbers_end));
+        }
+        let number = self.next_number;
+        self.next_number += 1;
+        text.number = number;
+        text.accepted_ms = now_ms;
+        text.life_ms = if text.life_ms == 0 { life_max_ms } else { text.life_ms.min(life_max_ms) };
+        text.timestamp_s = now_ms / 1000;
+        if let Recipient::Phone(imsi) = text.recipient {
+            let key = record::last_key(imsi);
+            let in_work = work.batch.changes.iter().rev().find(|(changed, _)| *changed == key);
+            let last = match in_work {
+                Some((_, value)) => value.clone(),
+                None => w.store(StoreId::Messages).and_then(|store| store.get(&key)).map_err(|_| Full::Store)?,
+            };
+            // "(TP-OA, SCTS)" tells a phone two texts apart: no two to one phone have the same second, also after a restart.
+            let last_s = last.and_then(|bytes| record::decode_last(&bytes)).map_or(0, |(_, timestamp_s)| timestamp_s);
+            text.timestamp_s = text.timestamp_s.max(last_s + 1);
+            work.put(key.clone(), record::encode_last(now_ms, text.timestamp_s));
+            work.old(now_ms, REPEAT_WINDOW, number, OldOf::Acceptance, vec![key]);
+        }
+        work.put(record::text_key(text.recipient, number), record::encode(&text));
+        work.put(record::fate_key(number), record::encode_fate(&Fate::Waits(text.recipient)));
+        let life = Duration::from_millis(text.life_ms);
+        work.added.push(Added { recipient: text.recipient, number, life });
+        w.event(Event::TextAccepted {
+            text: number,
+            sender: text.sender.phone(),
+            recipient: text.recipient.to_string(),
+        });
+        Ok(number)
+    }
+
+    /// Writes it, and puts its new texts into their queues, where they wait for the disk.
+    ///
+    /// Errors: the store refuses, which is told; nothing has happened then.
+    fn commit(&mut self, w: &mut World<'_, '_>, work: Work) -> Result<CommitId, StoreError> {
+        let commit = write(w, work.batch)?;
+        self.enter(w, &work.added, commit);
+        Ok(commit)
+    }
+
+    /// The same for what must be written in the end: what a store refuses is tried again every second. `key`: the text that it ends.
+    fn finish(&mut self, w: &mut World<'_, '_>, key: &[u8], work: Work) -> Option<CommitId> {
+        match write(w, work.batch.clone()) {
+            Ok(commit) => {
+                self.enter(w, &work.added, commit);
+                Some(commit)
+            }
+            Err(_) => {
+                self.unfinished.insert(key.to_vec(), work);
+                None
+            }
+        }
+    }
+
+    fn enter(&mut self, w: &mut World<'_, '_>, added: &[Added], commit: CommitId) {
+        for Added { recipient, number, life } in added {
+            self.enqueue(*recipient, *number);
+            self.note_end(w.ctx.now + *life, *recipient);
+        }
+        if !added.is_empty() {
+            let texts = added.iter().map(|added| (added.recipient, added.number)).collect();
+            w.ctx.out.after(After::nothing().and(commit), Inner::TextsKept { texts });
+        }
+    }
+
+    /// One more text in this queue; it is sent once it is on the disk.
+    fn enqueue(&mut self, recipient: Recipient, number: u64) {
+        self.waiting += 1;
+        match self.queues.get_mut(&recipient) {
+            Some(queue) => queue.count += 1,
+            None => drop(self.queues.insert(recipient, Queue::new(number, State::Unkept))),
+        }
+    }
+
+    /// A text of this queue may be over then.
+    fn note_end(&mut self, at: Instant, recipient: Recipient) {
+        let Some(queue) = self.queues.get_mut(&recipient) else { return };
+        match queue.ends {
+            Some(ends) if ends <= at => return,
+            Some(ends) => drop(self.ends.remove(&(ends, recipient))),
+            None => {}
+        }
+        queue.ends = Some(at);
+        self.ends.insert((at, recipient));
     }
 
     /// Begins attempts for those in line while there are places.
     fn work_off(&mut self, w: &mut World<'_, '_>, finder: &mut Finder<'_>) {
         while self.under_way < ATTEMPTS_MAX
-            && let Some(imsi) = self.line.pop_front()
+            && let Some(recipient) = self.line.pop_front()
         {
-            if self.queues.get(&imsi).is_some_and(|queue| matches!(queue.state, State::InLine)) {
-                self.begin(w, finder, imsi);
+            if self.queues.get(&recipient).is_some_and(|queue| matches!(queue.state, State::InLine)) {
+                self.begin(w, finder, recipient);
             }
         }
     }
 
-    /// The phone can be tried again at once, or nearly: never twice within [`ATTEMPT_PAUSE_MIN`].
-    fn again_soon(&mut self, w: &mut World<'_, '_>, imsi: Imsi) {
-        let Some(queue) = self.queues.get_mut(&imsi) else { return };
+    /// The recipient can be tried again at once, or nearly: never twice within [`ATTEMPT_PAUSE_MIN`].
+    fn again_soon(&mut self, w: &mut World<'_, '_>, recipient: Recipient) {
+        let Some(queue) = self.queues.get_mut(&recipient) else { return };
         let at = queue.last_start.map_or(w.ctx.now, |start| (start + ATTEMPT_PAUSE_MIN).max(w.ctx.now));
         if at > w.ctx.now {
-            queue.state = State::Waiting { at, absent: false };
-            w.timers.at(at, Timer::Text(imsi));
+            queue.state = State::Waiting { at, why: Wait::Pause };
+            w.timers.at(at, Timer::Text(recipient));
         } else {
             queue.state = State::InLine;
-            self.line.push_back(imsi);
+            self.line.push_back(recipient);
         }
     }
 
-    /// The head has come to its end: it leaves the disk, and the next one has its turn.
-    fn remove_head(&mut self, w: &mut World<'_, '_>, imsi: Imsi, served: bool) {
-        let Some(queue) = self.queues.get_mut(&imsi) else { return };
-        let key = record::text_key(imsi, queue.head);
-        let number = queue.head;
-        match write(w, Batch::default().delete(key.clone())) {
-            Ok(commit) => {
-                queue.removing = Some(number);
-                w.ctx.out.after(After::nothing().and(commit), Inner::TextRemoved { imsi, text: number });
-            }
-            // A full disk: the others are delivered all the same. Only a crash before there is room again would find it there.
-            Err(_) => {
-                self.undeleted.insert(key.clone());
+    /// A place at this base station for the recipient; `false`: it stands in its line from now on.
+    fn take_place(&mut self, w: &World<'_, '_>, recipient: Recipient, station: IpAddr) -> bool {
+        let Some(queue) = self.queues.get(&recipient) else { return false };
+        if queue.place == Some(station) {
+            return true;
+        }
+        self.leave_place(recipient);
+        let places = w.site.settings.messages.attempts_per_base_station_max;
+        let at = self.stations.entry(station).or_default();
+        let is_free = at.taken < places;
+        if is_free {
+            at.taken += 1;
+        } else {
+            at.line.push_back(recipient);
+        }
+        if let Some(queue) = self.queues.get_mut(&recipient) {
+            match is_free {
+                true => queue.place = Some(station),
+                false => queue.state = State::Parked,
             }
         }
-        self.pass_head(w, imsi, &key, served);
+        is_free
     }
 
-    /// Goes on to the next text of this phone. `served`: the phone is there, so nobody needs to tell us.
-    fn pass_head(&mut self, w: &mut World<'_, '_>, imsi: Imsi, key: &[u8], served: bool) {
-        let Some(queue) = self.queues.get_mut(&imsi) else { return };
-        let mut next = None;
-        if queue.count > 1 {
-            let found =
-                w.store(StoreId::Messages).and_then(|store| store.scan(&record::queue_prefix(imsi), Some(key), 1));
-            match found {
-                Ok(page) => {
-                    next = page.first().and_then(|(key, _)| record::read_text_key(key)).map(|(_, number)| number)
-                }
-                Err(error) => return end(w, &error),
+    /// Its place goes to whoever waits for one there.
+    fn leave_place(&mut self, recipient: Recipient) {
+        let Some(station) = self.queues.get_mut(&recipient).and_then(|queue| queue.place.take()) else { return };
+        let Some(at) = self.stations.get_mut(&station) else { return };
+        at.taken -= 1;
+        while let Some(next) = at.line.pop_front() {
+            let Some(queue) = self.queues.get_mut(&next) else { continue };
+            if matches!(queue.state, State::Parked) {
+                at.taken += 1;
+                queue.place = Some(station);
+                queue.state = State::InLine;
+                self.line.push_back(next);
+                break;
             }
         }
+        if at.taken == 0 && at.line.is_empty() {
+            self.stations.remove(&station);
+        }
+    }
+
+    /// A text has left its queue: where it was the head, the next one has its turn. `served`: the phone is there, so nobody needs to
+    /// tell us.
+    fn pass(&mut self, w: &mut World<'_, '_>, recipient: Recipient, number: u64, served: bool) {
+        let Some(queue) = self.queues.get_mut(&recipient) else { return };
         self.waiting = self.waiting.saturating_sub(1);
         queue.count = queue.count.saturating_sub(1);
+        if queue.head != number {
+            return;
+        }
+        let mut next = None;
+        let mut cursor = record::text_key(recipient, number);
+        while queue.count > 0 {
+            let found = w
+                .store(StoreId::Messages)
+                .and_then(|store| store.scan(&record::queue_prefix(recipient), Some(&cursor), 1));
+            match found {
+                Err(error) => return end(w, &error),
+                Ok(page) => match page.into_iter().next() {
+                    Some((key, _)) if self.unfinished.contains_key(&key) => cursor = key,
+                    found => {
+                        next = found.and_then(|(key, _)| record::read_text_key(&key)).map(|(_, number)| number);
+                        break;
+                    }
+                },
+            }
+        }
         (queue.failures, queue.resumed, queue.returned) = (0, false, false);
         if queue.marked && (served || next.is_none()) {
             queue.marked = false;
-            w.ctx.out.after(After::nothing(), Inner::Mark { imsi, since: None });
+            if let Recipient::Phone(imsi) = recipient {
+                w.ctx.out.after(After::nothing(), Inner::Mark { imsi, since: None });
+            }
         }
+        self.forget_sent(recipient);
+        self.leave_place(recipient);
         let Some(next) = next else {
-            self.forget_sent(imsi);
-            self.queues.remove(&imsi);
+            if let Some(ends) = self.queues.remove(&recipient).and_then(|queue| queue.ends) {
+                self.ends.remove(&(ends, recipient));
+            }
             return;
         };
-        queue.head = next;
-        queue.state = State::Unkept;
-        self.next_in_line(imsi);
+        if let Some(queue) = self.queues.get_mut(&recipient) {
+            queue.head = next;
+            queue.state = State::Unkept;
+        }
+        self.next_in_line(recipient);
     }
 
     /// No answer to the last attempt is waited for any more, not even a late one.
-    fn forget_sent(&mut self, imsi: Imsi) {
-        if let Some(sent) = self.queues.get_mut(&imsi).and_then(|queue| queue.sent.take()) {
+    fn forget_sent(&mut self, recipient: Recipient) {
+        if let Some(sent) = self.queues.get_mut(&recipient).and_then(|queue| queue.sent.take()) {
             self.attempts.remove(&sent.attempt);
+        }
+    }
+}
+
+/// Why no text can be added.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Full {
+    /// As many wait as may, in all.
+    Centre,
+    /// As many wait for this recipient as may.
+    Recipient,
+    /// The store cannot be read.
+    Store,
+}
+
+impl Work {
+    fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.batch.changes.push((key, Some(value)));
+    }
+
+    fn delete(&mut self, key: Vec<u8>) {
+        self.batch.changes.push((key, None));
+    }
+
+    /// These keys are too old after this life.
+    fn old(&mut self, now_ms: u64, life: Duration, number: u64, of: OldOf, keys: Vec<Vec<u8>>) {
+        let key = record::old_key(now_ms.saturating_add(millis(life)), number, of);
+        match self.batch.changes.iter_mut().find(|(held, _)| *held == key) {
+            Some((_, Some(value))) => {
+                let mut all = record::decode_old(value);
+                all.extend(keys);
+                *value = record::encode_old(&all);
+            }
+            _ => self.put(key, record::encode_old(&keys)),
         }
     }
 }
@@ -424,6 +697,8 @@ impl Queue {
             resumed: false,
             last_start: None,
             sent: None,
+            place: None,
+            ends: None,
         }
     }
 }
@@ -454,18 +729,38 @@ fn is_over(w: &World<'_, '_>, since_ms: u64, life: Duration) -> bool {
     since_ms.saturating_add(shift_ms(w, since_ms)).saturating_add(life_ms) <= w.wall().ms
 }
 
-/// The number that a phone is known by, else its IMSI.
-fn number_of(site: &Site, imsi: Imsi) -> String {
-    let number = site.subscribers.get(&imsi).and_then(|subscriber| subscriber.msisdn.first());
-    number.map_or_else(|| format!("IMSI{imsi}"), ToString::to_string)
+/// How long a text may still be tried: its own life, and never longer than `life_max` is today.
+fn left(w: &World<'_, '_>, text: &Text) -> Duration {
+    let life_ms = text.life_ms.min(millis(w.site.settings.messages.life_max));
+    let ends_ms = text.accepted_ms.saturating_add(shift_ms(w, text.accepted_ms)).saturating_add(life_ms);
+    Duration::from_millis(ends_ms.saturating_sub(w.wall().ms))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The number that a recipient is known by, else its IMSI.
+fn number_of(site: &Site, recipient: Recipient) -> String {
+    match recipient {
+        Recipient::Phone(imsi) => {
+            let number = site.subscribers.get(&imsi).and_then(|subscriber| subscriber.msisdn.first());
+            number.map_or_else(|| format!("IMSI{imsi}"), ToString::to_string)
+        }
+        Recipient::Code(number, _) | Recipient::Trunk(number) => number.to_string(),
+    }
 }
 
 fn words_of(cause: Cause) -> String {
     match cause {
         Cause::New => String::new(),
         Cause::Absent => "the phone is absent".into(),
-        Cause::Refused(0) => "it could not be sent".into(),
-        Cause::Refused(code) => format!("answered {code}"),
+        Cause::MemoryFull => "the phone's memory is full".into(),
+        Cause::Refused { code: 0, cause: 0 } => "it could not be sent".into(),
+        Cause::Refused { code, cause: 0 } => format!("answered {code}"),
+        Cause::Refused { code, cause } => {
+            format!("answered {code}, cause {cause}: {}", crate::gsm::rpdu::Cause(cause).words())
+        }
     }
 }
 

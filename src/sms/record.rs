@@ -2,24 +2,107 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `t` IMSI `/` number | a [`Text`] that waits for this phone; numbers grow, so a phone's texts stand in the order of their acceptance |
-//! | `n` | the number of the next text |
+//! | `t` [`Recipient`] `/` number | a [`Text`] that waits; numbers grow, so a recipient's texts stand in the order of their acceptance |
+//! | `n` | no text has this number yet, nor a larger one |
+//! | `i` number | [`Fate`]: in whose queue the text stands, or how it ended |
+//! | `r` IMSI TP-MR | the number of the last text that this phone sent under this reference |
 //! | `d` digest | [`Seen`]: what was answered to the request or the SUBMIT of this digest |
 //! | `l` IMSI | the last timestamp that this phone was given |
-//! | `x` time number | the keys of the last two kinds that are too old at that time |
+//! | `x` time number kind | the keys that are too old at that time |
 //!
 //! Each value begins with a version byte; a release reads its own and the one before. Knows no queue and no time.
 
+use std::net::{IpAddr, SocketAddr};
+
+use crate::gsm::report::Status;
 use crate::gsm::text::Coding;
-use crate::gsm::tpdu::{UserData, Validity};
-use crate::ident::Imsi;
+use crate::gsm::tpdu::{Scts, UserData, Validity};
+use crate::ident::{Imsi, Msisdn};
+use crate::seam::TextOutcome;
 use crate::store::StoreError;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Texts of the release before this one: no fate, no life, a validity period as it was written.
+const VERSION_BEFORE: u8 = 1;
 
 pub const NEXT_KEY: &[u8] = b"n";
 pub const TEXT_PREFIX: &[u8] = b"t";
 pub const OLD_PREFIX: &[u8] = b"x";
+
+/// Steps of a text's life that are kept: the first ones, and the last ones.
+const STEPS_FIRST: usize = 4;
+const STEPS_MAX: usize = 24;
+
+/// In whose queue a text stands.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Recipient {
+    Phone(Imsi),
+    /// The centre itself: what this subscriber wrote to this number of its own.
+    Code(Msisdn, Imsi),
+    /// Somebody behind a trunk.
+    Trunk(Msisdn),
+}
+
+impl Recipient {
+    /// Its IMSI, where it is a phone.
+    pub fn phone(&self) -> Option<Imsi> {
+        match self {
+            Recipient::Phone(imsi) => Some(*imsi),
+            Recipient::Code(..) | Recipient::Trunk(_) => None,
+        }
+    }
+}
+
+/// What a log line shows of it.
+impl std::fmt::Display for Recipient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Recipient::Phone(imsi) => f.write_str(&imsi.short()),
+            Recipient::Code(code, _) => write!(f, "{code}"),
+            Recipient::Trunk(number) => f.write_str(&number.short()),
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Sender {
+    /// The centre has written it.
+    Centre,
+    Phone(Imsi),
+    /// Somebody behind the trunk of this name; who, stands in [`Text::shown`].
+    Trunk(String),
+}
+
+impl Sender {
+    pub fn phone(&self) -> Option<Imsi> {
+        match self {
+            Sender::Phone(imsi) => Some(*imsi),
+            Sender::Centre | Sender::Trunk(_) => None,
+        }
+    }
+}
+
+/// What is delivered. `Debug` shows nothing of what is written ([`UserData`] does not).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Payload {
+    Text(UserData),
+    Report(ReportOf),
+}
+
+/// What a STATUS-REPORT is about: a text that this phone has sent (TS 23.040 §9.2.2.3).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReportOf {
+    /// TP-MR of its SUBMIT, or of the COMMAND that asked.
+    pub reference: u8,
+    /// TP-SRQ: a COMMAND asked.
+    pub by_command: bool,
+    /// TP-RA: what was dialled.
+    pub dialled: String,
+    /// TP-SCTS and TP-DT, seconds since 1970.
+    pub accepted_s: u64,
+    pub ended_s: u64,
+    pub status: Status,
+}
 
 /// How the last attempt ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -28,36 +111,149 @@ pub enum Cause {
     #[default]
     New,
     Absent,
-    /// The phone's base station refused it; 0: it could not be sent at all.
-    Refused(u16),
+    /// It could not be given to it: the answer's code (0: it could not be sent at all), and the cause of an RP-ERROR (0: none told).
+    Refused { code: u16, cause: u8 },
+    /// The phone's memory is full; it tells when it has room (TS 23.040 §10.3).
+    MemoryFull,
 }
 
-/// A text, from its acceptance to its end. `Debug` shows nothing of what is written in it ([`UserData`] does not).
+/// One thing that happened to a text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Step {
+    /// Milliseconds since 1970.
+    pub at_ms: u64,
+    pub what: Happened,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Happened {
+    /// An attempt failed; where it was sent to, if it was.
+    Failed(Cause, Option<SocketAddr>),
+    /// The phone came back, or has memory again.
+    Returned,
+    /// The operator had it tried again.
+    Retried,
+    /// Steps before this one were forgotten; how many.
+    Forgotten(u32),
+}
+
+/// A text, from its acceptance to its end.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Text {
     /// Its number: never given twice, and growing.
     pub number: u64,
-    pub recipient: Imsi,
-    /// `None`: the centre itself has written it.
-    pub sender: Option<Imsi>,
+    pub recipient: Recipient,
+    pub sender: Sender,
+    /// The base station or trunk that it came from.
+    pub came_from: Option<SocketAddr>,
     /// Whom the phone shows as its sender: TP-OA, the same in every attempt.
     pub shown: String,
     /// TP-SCTS, seconds since 1970, the same in every attempt: with `shown` it is this text and no other to the phone.
     pub timestamp_s: u64,
     /// Milliseconds since 1970.
     pub accepted_ms: u64,
+    /// For how long after its acceptance it is tried, milliseconds: its validity period, else `life_max` of that day.
+    pub life_ms: u64,
+    /// Tried once, and ended then (TS 23.040 §9.2.3.12.3).
+    pub single_shot: bool,
     pub protocol: u8,
     pub reply_path: bool,
-    pub data: UserData,
-    /// What a later report is about: its wish, TP-MR, and what was dialled.
+    pub payload: Payload,
     pub report_wanted: bool,
+    /// TP-MR of its SUBMIT, and what was dialled.
     pub reference: u8,
     pub dialled: String,
-    pub validity: Option<Validity>,
+    /// Delivered only at this location area or base station; it ends where the phone is elsewhere.
+    pub only_at: Option<String>,
+    /// How far a text to several has got: so many of them have it in their queues.
+    pub progress: u32,
     pub attempts: u32,
     /// The phone may have it already: an answer was lost.
     pub possible_duplicate: bool,
     pub cause: Cause,
+    pub life: Vec<Step>,
+}
+
+impl Text {
+    /// One that nobody has tried to deliver; its number and times are given when it is stored.
+    pub fn new(recipient: Recipient, sender: Sender, shown: String, payload: Payload) -> Text {
+        Text {
+            number: 0,
+            recipient,
+            sender,
+            came_from: None,
+            shown,
+            timestamp_s: 0,
+            accepted_ms: 0,
+            life_ms: 0,
+            single_shot: false,
+            protocol: 0,
+            reply_path: false,
+            payload,
+            report_wanted: false,
+            reference: 0,
+            dialled: String::new(),
+            only_at: None,
+            progress: 0,
+            attempts: 0,
+            possible_duplicate: false,
+            cause: Cause::New,
+            life: Vec::new(),
+        }
+    }
+
+    pub fn data(&self) -> Option<&UserData> {
+        match &self.payload {
+            Payload::Text(data) => Some(data),
+            Payload::Report(_) => None,
+        }
+    }
+
+    pub fn kind(&self) -> &'static str {
+        match &self.payload {
+            Payload::Text(_) => "text",
+            Payload::Report(_) => "report",
+        }
+    }
+
+    /// One more step of its life; of a long one the middle is forgotten.
+    pub fn happened(&mut self, at_ms: u64, what: Happened) {
+        self.life.push(Step { at_ms, what });
+        if self.life.len() > STEPS_MAX {
+            let forgotten = match self.life[STEPS_FIRST].what {
+                Happened::Forgotten(count) => count.saturating_add(1),
+                _ => 2,
+            };
+            self.life[STEPS_FIRST].what = Happened::Forgotten(forgotten);
+            self.life.remove(STEPS_FIRST + 1);
+        }
+    }
+}
+
+/// Where the text of a number is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Fate {
+    Waits(Recipient),
+    Ended(Box<Ended>),
+}
+
+/// A text after its end.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ended {
+    /// Its words are there only where they are archived.
+    pub text: Text,
+    pub has_words: bool,
+    /// Milliseconds since 1970.
+    pub at_ms: u64,
+    pub outcome: TextOutcome,
+    /// The last answer's code, and the cause of an RP-ERROR; 0: none.
+    pub code: u16,
+    pub cause: u8,
+    /// What a report says of it.
+    pub status: Status,
+    /// Who took it, where somebody did.
+    pub taken_by: Option<SocketAddr>,
+    pub why: String,
 }
 
 /// What a copy of a request, or of a SUBMIT, is answered.
@@ -70,22 +266,46 @@ pub struct Seen {
     pub number: u64,
 }
 
-pub fn text_key(recipient: Imsi, number: u64) -> Vec<u8> {
+pub fn text_key(recipient: Recipient, number: u64) -> Vec<u8> {
     let mut key = queue_prefix(recipient);
     key.extend_from_slice(&number.to_be_bytes());
     key
 }
 
-/// All texts of one phone begin with this.
-pub fn queue_prefix(recipient: Imsi) -> Vec<u8> {
-    [TEXT_PREFIX, recipient.as_str().as_bytes(), b"/"].concat()
+/// All texts of one queue begin with this.
+pub fn queue_prefix(recipient: Recipient) -> Vec<u8> {
+    let mut key = TEXT_PREFIX.to_vec();
+    match recipient {
+        // Digits first, as the release before wrote it.
+        Recipient::Phone(imsi) => key.extend_from_slice(imsi.as_str().as_bytes()),
+        Recipient::Code(code, sender) => key.extend_from_slice(format!("c{code},{sender}").as_bytes()),
+        Recipient::Trunk(number) => key.extend_from_slice(format!("n{number}").as_bytes()),
+    }
+    key.push(b'/');
+    key
 }
 
-/// Phone and number of a text by its key alone.
-pub fn read_text_key(key: &[u8]) -> Option<(Imsi, u64)> {
+/// Queue and number of a text by its key alone.
+pub fn read_text_key(key: &[u8]) -> Option<(Recipient, u64)> {
     let (rest, number) = key.strip_prefix(TEXT_PREFIX)?.split_last_chunk::<8>()?;
-    let imsi = std::str::from_utf8(rest.strip_suffix(b"/")?).ok()?;
-    Some((Imsi::parse(imsi).ok()?, u64::from_be_bytes(*number)))
+    let whose = std::str::from_utf8(rest.strip_suffix(b"/")?).ok()?;
+    let recipient = if let Some(rest) = whose.strip_prefix('c') {
+        let (code, sender) = rest.split_once(',')?;
+        Recipient::Code(Msisdn::parse(code).ok()?, Imsi::parse(sender).ok()?)
+    } else if let Some(number) = whose.strip_prefix('n') {
+        Recipient::Trunk(Msisdn::parse(number).ok()?)
+    } else {
+        Recipient::Phone(Imsi::parse(whose).ok()?)
+    };
+    Some((recipient, u64::from_be_bytes(*number)))
+}
+
+pub fn fate_key(number: u64) -> Vec<u8> {
+    [b"i".as_slice(), &number.to_be_bytes()].concat()
+}
+
+pub fn reference_key(sender: Imsi, reference: u8) -> Vec<u8> {
+    [b"r", sender.as_str().as_bytes(), &[b'/', reference]].concat()
 }
 
 pub fn seen_key(digest: &[u8; 16]) -> Vec<u8> {
@@ -96,101 +316,187 @@ pub fn last_key(recipient: Imsi) -> Vec<u8> {
     [b"l", recipient.as_str().as_bytes()].concat()
 }
 
-pub fn old_key(at_ms: u64, number: u64) -> Vec<u8> {
-    [OLD_PREFIX, &at_ms.to_be_bytes(), &number.to_be_bytes()].concat()
+/// Whose keys are listed there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OldOf {
+    /// Of an acceptance: digests, and the last timestamp.
+    Acceptance = 0,
+    /// Of a life that has ended.
+    Life = 1,
 }
 
-/// When the keys that it lists are too old.
-pub fn read_old_key(key: &[u8]) -> Option<u64> {
-    key.strip_prefix(OLD_PREFIX)?.first_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes))
+pub fn old_key(at_ms: u64, number: u64, of: OldOf) -> Vec<u8> {
+    [OLD_PREFIX, &at_ms.to_be_bytes(), &number.to_be_bytes(), &[of as u8]].concat()
+}
+
+/// When the keys that it lists are too old, and of which text they are.
+pub fn read_old_key(key: &[u8]) -> Option<(u64, u64)> {
+    let (at_ms, rest) = key.strip_prefix(OLD_PREFIX)?.split_first_chunk::<8>()?;
+    let (number, _) = rest.split_first_chunk::<8>()?;
+    Some((u64::from_be_bytes(*at_ms), u64::from_be_bytes(*number)))
+}
+
+pub fn encode_number(number: u64) -> Vec<u8> {
+    [[VERSION].as_slice(), &number.to_be_bytes()].concat()
+}
+
+pub fn decode_number(bytes: &[u8]) -> Option<u64> {
+    let mut input = Reader(bytes);
+    let [VERSION] = input.array()? else { return None };
+    Some(u64::from_be_bytes(input.array()?))
 }
 
 pub fn encode(text: &Text) -> Vec<u8> {
-    let mut out = vec![VERSION, text.flags()];
+    let mut out = vec![VERSION];
+    write_text(&mut out, text);
+    out
+}
+
+fn write_text(out: &mut Vec<u8>, text: &Text) {
+    out.push(text.flags());
     out.extend_from_slice(&text.attempts.to_be_bytes());
-    let cause = match text.cause {
-        Cause::New => [0, 0, 0],
-        Cause::Absent => [1, 0, 0],
-        Cause::Refused(code) => [2, code.to_be_bytes()[0], code.to_be_bytes()[1]],
+    write_cause(out, text.cause);
+    for number in [text.accepted_ms, text.life_ms, text.timestamp_s] {
+        out.extend_from_slice(&number.to_be_bytes());
+    }
+    out.extend_from_slice(&text.progress.to_be_bytes());
+    let (kind, sender) = match &text.sender {
+        Sender::Centre => (0, ""),
+        Sender::Phone(imsi) => (1, imsi.as_str()),
+        Sender::Trunk(name) => (2, name.as_str()),
     };
-    out.extend_from_slice(&cause);
-    out.extend_from_slice(&text.accepted_ms.to_be_bytes());
-    out.extend_from_slice(&text.timestamp_s.to_be_bytes());
-    put(&mut out, text.sender.as_ref().map_or("", Imsi::as_str).as_bytes());
-    put(&mut out, text.shown.as_bytes());
-    put(&mut out, text.dialled.as_bytes());
-    out.extend_from_slice(&[text.reference, text.protocol, text.data.coding.0, text.data.length]);
-    put(&mut out, &text.data.bytes);
-    match text.validity {
-        None => out.push(0),
-        Some(Validity::Relative(value)) => out.extend_from_slice(&[1, value]),
-        Some(Validity::Absolute(time)) => {
-            out.push(2);
-            out.extend_from_slice(&time.octets());
+    out.push(kind);
+    put(out, sender.as_bytes());
+    write_address(out, text.came_from);
+    put(out, text.shown.as_bytes());
+    put(out, text.dialled.as_bytes());
+    put(out, text.only_at.as_deref().unwrap_or_default().as_bytes());
+    out.extend_from_slice(&[text.reference, text.protocol]);
+    match &text.payload {
+        Payload::Text(data) => {
+            out.extend_from_slice(&[0, data.coding.0, data.length]);
+            put(out, &data.bytes);
         }
-        Some(Validity::Enhanced(octets)) => {
-            out.push(3);
-            out.extend_from_slice(&octets);
+        Payload::Report(report) => {
+            out.extend_from_slice(&[1, report.reference, u8::from(report.by_command), report.status.0]);
+            out.extend_from_slice(&report.accepted_s.to_be_bytes());
+            out.extend_from_slice(&report.ended_s.to_be_bytes());
+            put(out, report.dialled.as_bytes());
+        }
+    }
+    out.push(text.life.len().min(usize::from(u8::MAX)) as u8);
+    for step in text.life.iter().take(usize::from(u8::MAX)) {
+        out.extend_from_slice(&step.at_ms.to_be_bytes());
+        match step.what {
+            Happened::Failed(cause, to) => {
+                out.push(0);
+                write_cause(out, cause);
+                write_address(out, to);
+            }
+            Happened::Returned => out.push(1),
+            Happened::Retried => out.push(2),
+            Happened::Forgotten(count) => {
+                out.push(3);
+                out.extend_from_slice(&count.to_be_bytes());
+            }
+        }
+    }
+}
+
+fn write_cause(out: &mut Vec<u8>, cause: Cause) {
+    let (kind, code, cause) = match cause {
+        Cause::New => (0, 0, 0),
+        Cause::Absent => (1, 0, 0),
+        Cause::Refused { code, cause } => (2, code, cause),
+        Cause::MemoryFull => (3, 0, 0),
+    };
+    let [high, low] = code.to_be_bytes();
+    out.extend_from_slice(&[kind, high, low, cause]);
+}
+
+fn write_address(out: &mut Vec<u8>, address: Option<SocketAddr>) {
+    match address {
+        None => out.push(0),
+        Some(address) => {
+            match address.ip() {
+                IpAddr::V4(ip) => {
+                    out.push(4);
+                    out.extend_from_slice(&ip.octets());
+                }
+                IpAddr::V6(ip) => {
+                    out.push(6);
+                    out.extend_from_slice(&ip.octets());
+                }
+            }
+            out.extend_from_slice(&address.port().to_be_bytes());
+        }
+    }
+}
+
+/// Reads what [`encode`] wrote under the key of this queue and number; never panics, whatever the bytes.
+pub fn decode(recipient: Recipient, number: u64, bytes: &[u8]) -> Result<Text, StoreError> {
+    let wrong = || StoreError::Broken(format!("text {number} cannot be read by this release"));
+    let mut input = Reader(bytes);
+    let text = match input.array() {
+        Some([VERSION]) => input.whole_text(recipient, number),
+        Some([VERSION_BEFORE]) => input.text_of_before(recipient, number),
+        _ => None,
+    };
+    text.filter(|_| input.0.is_empty()).ok_or_else(wrong)
+}
+
+pub fn encode_fate(fate: &Fate) -> Vec<u8> {
+    let mut out = vec![VERSION];
+    match fate {
+        Fate::Waits(recipient) => {
+            out.push(0);
+            put(&mut out, &queue_prefix(*recipient));
+        }
+        Fate::Ended(ended) => {
+            out.extend_from_slice(&[1, u8::from(ended.has_words), ended.outcome as u8, ended.status.0, ended.cause]);
+            out.extend_from_slice(&ended.code.to_be_bytes());
+            out.extend_from_slice(&ended.at_ms.to_be_bytes());
+            write_address(&mut out, ended.taken_by);
+            put(&mut out, ended.why.as_bytes());
+            put(&mut out, &queue_prefix(ended.text.recipient));
+            write_text(&mut out, &ended.text);
         }
     }
     out
 }
 
-/// Reads what [`encode`] wrote under the key of this phone and number; never panics, whatever the bytes.
-pub fn decode(recipient: Imsi, number: u64, bytes: &[u8]) -> Result<Text, StoreError> {
-    let wrong = || StoreError::Broken(format!("text {number} cannot be read by this release"));
-    read(recipient, number, bytes).ok_or_else(wrong)
+pub fn decode_fate(number: u64, bytes: &[u8]) -> Option<Fate> {
+    let mut input = Reader(bytes);
+    let fate = match input.array()? {
+        [VERSION, 0] => Fate::Waits(input.recipient()?),
+        [VERSION, 1] => {
+            let [has_words, outcome, status, cause] = input.array()?;
+            let code = u16::from_be_bytes(input.array()?);
+            let at_ms = u64::from_be_bytes(input.array()?);
+            let taken_by = input.address()?;
+            let why = input.text()?;
+            let recipient = input.recipient()?;
+            let text = input.whole_text(recipient, number)?;
+            let outcome = *OUTCOMES.get(usize::from(outcome))?;
+            let (has_words, status) = (has_words != 0, Status(status));
+            Fate::Ended(Box::new(Ended { text, has_words, at_ms, outcome, code, cause, status, taken_by, why }))
+        }
+        _ => return None,
+    };
+    input.0.is_empty().then_some(fate)
 }
 
-fn read(recipient: Imsi, number: u64, bytes: &[u8]) -> Option<Text> {
-    use crate::gsm::tpdu::Scts;
-    let mut input = Reader(bytes);
-    let [version, flags] = input.array()?;
-    if version != VERSION {
-        return None;
-    }
-    let attempts = u32::from_be_bytes(input.array()?);
-    let cause = match input.array::<3>()? {
-        [0, ..] => Cause::New,
-        [1, ..] => Cause::Absent,
-        [2, high, low] => Cause::Refused(u16::from_be_bytes([high, low])),
-        _ => return None,
-    };
-    let (accepted_ms, timestamp_s) = (u64::from_be_bytes(input.array()?), u64::from_be_bytes(input.array()?));
-    let sender = match input.text()?.as_str() {
-        "" => None,
-        digits => Some(Imsi::parse(digits).ok()?),
-    };
-    let (shown, dialled) = (input.text()?, input.text()?);
-    let [reference, protocol, coding, length] = input.array()?;
-    let data =
-        UserData { coding: Coding(coding), has_header: flags & HEADER != 0, length, bytes: input.counted()?.to_vec() };
-    let validity = match input.array::<1>()? {
-        [0] => None,
-        [1] => Some(Validity::Relative(input.array::<1>()?[0])),
-        [2] => Some(Validity::Absolute(Scts::from_octets(input.array()?))),
-        [3] => Some(Validity::Enhanced(input.array()?)),
-        _ => return None,
-    };
-    input.0.is_empty().then_some(Text {
-        number,
-        recipient,
-        sender,
-        shown,
-        timestamp_s,
-        accepted_ms,
-        protocol,
-        reply_path: flags & REPLY_PATH != 0,
-        data,
-        report_wanted: flags & REPORT != 0,
-        reference,
-        dialled,
-        validity,
-        attempts,
-        possible_duplicate: flags & POSSIBLE_DUPLICATE != 0,
-        cause,
-    })
-}
+/// In the order of their numbers on the disk, which is that of their declaration.
+const OUTCOMES: [TextOutcome; 8] = [
+    TextOutcome::Delivered,
+    TextOutcome::Answered,
+    TextOutcome::Refused,
+    TextOutcome::Failed,
+    TextOutcome::Expired,
+    TextOutcome::Dropped,
+    TextOutcome::Deleted,
+    TextOutcome::Replaced,
+];
 
 pub fn encode_seen(seen: &Seen) -> Vec<u8> {
     let mut out = vec![VERSION];
@@ -202,7 +508,7 @@ pub fn encode_seen(seen: &Seen) -> Vec<u8> {
 
 pub fn decode_seen(bytes: &[u8]) -> Option<Seen> {
     let mut input = Reader(bytes);
-    let [VERSION] = input.array()? else { return None };
+    let [VERSION | VERSION_BEFORE] = input.array()? else { return None };
     Some(Seen {
         at_ms: u64::from_be_bytes(input.array()?),
         code: u16::from_be_bytes(input.array()?),
@@ -217,7 +523,7 @@ pub fn encode_last(at_ms: u64, timestamp_s: u64) -> Vec<u8> {
 
 pub fn decode_last(bytes: &[u8]) -> Option<(u64, u64)> {
     let mut input = Reader(bytes);
-    let [VERSION] = input.array()? else { return None };
+    let [VERSION | VERSION_BEFORE] = input.array()? else { return None };
     Some((u64::from_be_bytes(input.array()?), u64::from_be_bytes(input.array()?)))
 }
 
@@ -230,7 +536,7 @@ pub fn encode_old(keys: &[Vec<u8>]) -> Vec<u8> {
 pub fn decode_old(bytes: &[u8]) -> Vec<Vec<u8>> {
     let mut input = Reader(bytes);
     let mut keys = Vec::new();
-    if input.array() == Some([VERSION]) {
+    if let Some([VERSION | VERSION_BEFORE]) = input.array() {
         while let Some(key) = input.counted() {
             keys.push(key.to_vec());
         }
@@ -242,18 +548,20 @@ const HEADER: u8 = 1;
 const REPLY_PATH: u8 = 2;
 const REPORT: u8 = 4;
 const POSSIBLE_DUPLICATE: u8 = 8;
+const SINGLE_SHOT: u8 = 16;
 
 impl Text {
     fn flags(&self) -> u8 {
         let flag = |set: bool, bit: u8| if set { bit } else { 0 };
-        flag(self.data.has_header, HEADER)
+        flag(self.data().is_some_and(|data| data.has_header), HEADER)
             | flag(self.reply_path, REPLY_PATH)
             | flag(self.report_wanted, REPORT)
             | flag(self.possible_duplicate, POSSIBLE_DUPLICATE)
+            | flag(self.single_shot, SINGLE_SHOT)
     }
 }
 
-/// Nothing that is kept is longer than one TPDU or one number.
+/// Nothing that is kept is longer than one TPDU, one number or one name.
 fn put(out: &mut Vec<u8>, bytes: &[u8]) {
     let bytes = &bytes[..bytes.len().min(usize::from(u8::MAX))];
     out.push(bytes.len() as u8);
@@ -278,73 +586,301 @@ impl<'a> Reader<'a> {
         self.take(usize::from(count))
     }
 
+    /// Names are cut by bytes where they are too long, so a broken end is possible and no reason to lose a text.
     fn text(&mut self) -> Option<String> {
-        String::from_utf8(self.counted()?.to_vec()).ok()
+        Some(String::from_utf8_lossy(self.counted()?).into_owned())
+    }
+
+    fn cause(&mut self) -> Option<Cause> {
+        match self.array::<4>()? {
+            [0, ..] => Some(Cause::New),
+            [1, ..] => Some(Cause::Absent),
+            [2, high, low, cause] => Some(Cause::Refused { code: u16::from_be_bytes([high, low]), cause }),
+            [3, ..] => Some(Cause::MemoryFull),
+            _ => None,
+        }
+    }
+
+    #[allow(clippy::option_option, reason = "the outer one: it cannot be read")]
+    fn address(&mut self) -> Option<Option<SocketAddr>> {
+        let ip = match self.array()? {
+            [0] => return Some(None),
+            [4] => IpAddr::from(self.array::<4>()?),
+            [6] => IpAddr::from(self.array::<16>()?),
+            _ => return None,
+        };
+        Some(Some(SocketAddr::new(ip, u16::from_be_bytes(self.array()?))))
+    }
+
+    fn recipient(&mut self) -> Option<Recipient> {
+        let key = [self.counted()?, &[0; 8]].concat();
+        read_text_key(&key).map(|(recipient, _)| recipient)
+    }
+
+    fn whole_text(&mut self, recipient: Recipient, number: u64) -> Option<Text> {
+        let [flags] = self.array()?;
+        let attempts = u32::from_be_bytes(self.array()?);
+        let cause = self.cause()?;
+        let [accepted_ms, life_ms, timestamp_s] = [self.array()?, self.array()?, self.array()?].map(u64::from_be_bytes);
+        let progress = u32::from_be_bytes(self.array()?);
+        let [kind] = self.array()?;
+        let name = self.text()?;
+        let sender = match kind {
+            0 => Sender::Centre,
+            1 => Sender::Phone(Imsi::parse(&name).ok()?),
+            2 => Sender::Trunk(name),
+            _ => return None,
+        };
+        let came_from = self.address()?;
+        let (shown, dialled, only_at) = (self.text()?, self.text()?, self.text()?);
+        let [reference, protocol] = self.array()?;
+        let payload = match self.array()? {
+            [0] => {
+                let [coding, length] = self.array()?;
+                let has_header = flags & HEADER != 0;
+                Payload::Text(UserData {
+                    coding: Coding(coding),
+                    has_header,
+                    length,
+                    bytes: self.counted()?.to_vec(),
+                })
+            }
+            [1] => {
+                let [reference, by_command, status] = self.array()?;
+                let (accepted_s, ended_s) = (u64::from_be_bytes(self.array()?), u64::from_be_bytes(self.array()?));
+                let (by_command, status, dialled) = (by_command != 0, Status(status), self.text()?);
+                Payload::Report(ReportOf { reference, by_command, dialled, accepted_s, ended_s, status })
+            }
+            _ => return None,
+        };
+        let [steps] = self.array()?;
+        let life = (0..steps).map(|_| self.step()).collect::<Option<Vec<Step>>>()?;
+        Some(Text {
+            number,
+            recipient,
+            sender,
+            came_from,
+            shown,
+            timestamp_s,
+            accepted_ms,
+            life_ms,
+            single_shot: flags & SINGLE_SHOT != 0,
+            protocol,
+            reply_path: flags & REPLY_PATH != 0,
+            payload,
+            report_wanted: flags & REPORT != 0,
+            reference,
+            dialled,
+            only_at: (!only_at.is_empty()).then_some(only_at),
+            progress,
+            attempts,
+            possible_duplicate: flags & POSSIBLE_DUPLICATE != 0,
+            cause,
+            life,
+        })
+    }
+
+    fn step(&mut self) -> Option<Step> {
+        let at_ms = u64::from_be_bytes(self.array()?);
+        let what = match self.array()? {
+            [0] => Happened::Failed(self.cause()?, self.address()?),
+            [1] => Happened::Returned,
+            [2] => Happened::Retried,
+            [3] => Happened::Forgotten(u32::from_be_bytes(self.array()?)),
+            _ => return None,
+        };
+        Some(Step { at_ms, what })
+    }
+
+    fn text_of_before(&mut self, recipient: Recipient, number: u64) -> Option<Text> {
+        let [flags] = self.array()?;
+        let attempts = u32::from_be_bytes(self.array()?);
+        let cause = match self.array::<3>()? {
+            [0, ..] => Cause::New,
+            [1, ..] => Cause::Absent,
+            [2, high, low] => Cause::Refused { code: u16::from_be_bytes([high, low]), cause: 0 },
+            _ => return None,
+        };
+        let (accepted_ms, timestamp_s) = (u64::from_be_bytes(self.array()?), u64::from_be_bytes(self.array()?));
+        let sender = match self.text()?.as_str() {
+            "" => Sender::Centre,
+            digits => Sender::Phone(Imsi::parse(digits).ok()?),
+        };
+        let (shown, dialled) = (self.text()?, self.text()?);
+        let [reference, protocol, coding, length] = self.array()?;
+        let has_header = flags & HEADER != 0;
+        let data = UserData { coding: Coding(coding), has_header, length, bytes: self.counted()?.to_vec() };
+        let validity = match self.array::<1>()? {
+            [0] => None,
+            [1] => Some(Validity::Relative(self.array::<1>()?[0])),
+            [2] => Some(Validity::Absolute(Scts::from_octets(self.array()?))),
+            [3] => Some(Validity::Enhanced(self.array()?)),
+            _ => return None,
+        };
+        let accepted_s = accepted_ms / 1000;
+        let ends_s = validity.and_then(|validity| validity.ends_at_s(accepted_s));
+        Some(Text {
+            number,
+            timestamp_s,
+            accepted_ms,
+            life_ms: ends_s.map_or(u64::MAX, |ends_s| ends_s.saturating_sub(accepted_s).saturating_mul(1000)),
+            single_shot: validity.is_some_and(|validity| validity.is_single_shot()),
+            protocol,
+            reply_path: flags & REPLY_PATH != 0,
+            report_wanted: flags & REPORT != 0,
+            reference,
+            dialled,
+            attempts,
+            possible_duplicate: flags & POSSIBLE_DUPLICATE != 0,
+            cause,
+            ..Text::new(recipient, sender, shown, Payload::Text(data))
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gsm::tpdu::Scts;
 
     fn imsi(text: &str) -> Imsi {
         Imsi::parse(text).unwrap()
     }
 
-    fn a_text() -> Text {
+    fn number(text: &str) -> Msisdn {
+        Msisdn::parse(text).unwrap()
+    }
+
+    fn phone() -> Recipient {
+        Recipient::Phone(imsi("001010000000002"))
+    }
+
+    fn data() -> UserData {
+        UserData { coding: Coding(4), has_header: true, length: 3, bytes: vec![2, 0, 0] }
+    }
+
+    fn a_text(recipient: Recipient) -> Text {
+        let to = "192.0.2.11:5062".parse().ok();
+        let steps = [
+            Happened::Failed(Cause::Absent, to),
+            Happened::Failed(Cause::Refused { code: 400, cause: 22 }, None),
+            Happened::Failed(Cause::MemoryFull, "[2001:db8::1]:5060".parse().ok()),
+            Happened::Returned,
+            Happened::Retried,
+            Happened::Forgotten(7),
+        ];
         Text {
             number: 7,
-            recipient: imsi("001010000000002"),
-            sender: Some(imsi("00101000000001")),
-            shown: "+15550001".into(),
+            came_from: to,
             timestamp_s: 1_795_265_024,
             accepted_ms: 1_795_265_024_340,
+            life_ms: 604_800_000,
+            single_shot: true,
             protocol: 0x41,
             reply_path: true,
-            data: UserData { coding: Coding(4), has_header: true, length: 3, bytes: vec![2, 0, 0] },
             report_wanted: true,
             reference: 42,
             dialled: "2002".into(),
-            validity: None,
+            only_at: Some("valley".into()),
+            progress: 12,
             attempts: 3,
             possible_duplicate: true,
-            cause: Cause::Refused(400),
+            cause: Cause::Refused { code: 400, cause: 111 },
+            life: steps.into_iter().zip(5..).map(|(what, at_ms)| Step { at_ms, what }).collect(),
+            ..Text::new(recipient, Sender::Phone(imsi("00101000000001")), "+15550001".into(), Payload::Text(data()))
         }
     }
 
+    fn recipients() -> [Recipient; 4] {
+        let code = Recipient::Code(number("411"), imsi("001010000000002"));
+        [phone(), code, Recipient::Trunk(number("+15550001")), Recipient::Trunk(number("15550001"))]
+    }
+
+    fn report() -> Payload {
+        let (dialled, status) = ("+2002".into(), Status::RECEIVED);
+        Payload::Report(ReportOf { reference: 9, by_command: true, dialled, accepted_s: 5, ended_s: 6, status })
+    }
+
     #[test]
-    fn a_text_reads_back_and_a_cut_one_does_not() {
-        let validities = [
-            None,
-            Some(Validity::Relative(9)),
-            Some(Validity::Absolute(Scts::from_unix(5_000_000))),
-            Some(Validity::Enhanced([1; 7])),
-        ];
-        for validity in validities {
-            for (cause, sender) in [(Cause::New, None), (Cause::Absent, a_text().sender), (a_text().cause, None)] {
-                let text = Text { validity, cause, sender, ..a_text() };
+    fn a_text_and_its_fate_read_back_and_a_cut_one_does_not() {
+        for recipient in recipients() {
+            let whole = a_text(recipient);
+            let bare = Text { sender: Sender::Centre, only_at: None, life: Vec::new(), cause: Cause::New, ..whole.clone() };
+            let trunk = Text { sender: Sender::Trunk("pbx".into()), payload: report(), came_from: None, ..whole.clone() };
+            for text in [whole, bare, trunk] {
                 let bytes = encode(&text);
-                assert_eq!(decode(text.recipient, text.number, &bytes), Ok(text.clone()));
-                for len in 0..bytes.len() {
-                    assert!(decode(text.recipient, text.number, &bytes[..len]).is_err());
+                assert_eq!(decode(recipient, text.number, &bytes), Ok(text.clone()));
+                (0..bytes.len()).for_each(|len| assert!(decode(recipient, text.number, &bytes[..len]).is_err()));
+                for outcome in OUTCOMES {
+                    let why = "it is old".into();
+                    let ended = Ended {
+                        text: text.clone(),
+                        has_words: true,
+                        at_ms: 9,
+                        outcome,
+                        code: 480,
+                        cause: 27,
+                        status: Status::VALIDITY_EXPIRED,
+                        taken_by: text.came_from,
+                        why,
+                    };
+                    let fate = Fate::Ended(Box::new(ended));
+                    let bytes = encode_fate(&fate);
+                    assert_eq!(decode_fate(text.number, &bytes), Some(fate));
+                    (0..bytes.len()).for_each(|len| assert_eq!(decode_fate(text.number, &bytes[..len]), None));
                 }
             }
+            let fate = Fate::Waits(recipient);
+            assert_eq!(decode_fate(1, &encode_fate(&fate)), Some(fate));
         }
+    }
+
+    /// Written by the release before this one.
+    #[test]
+    fn a_text_of_the_release_before_is_read() {
+        let mut bytes = vec![1, HEADER | REPORT, 0, 0, 0, 3, 2, 1, 0x90];
+        bytes.extend_from_slice(&1_795_265_024_340u64.to_be_bytes());
+        bytes.extend_from_slice(&1_795_265_024u64.to_be_bytes());
+        for part in ["00101000000001", "+15550001", "2002"] {
+            put(&mut bytes, part.as_bytes());
+        }
+        bytes.extend_from_slice(&[42, 0x41, 4, 3]);
+        put(&mut bytes, &[2, 0, 0]);
+        // A relative validity period of ten minutes (TS 23.040 §9.2.3.12.1: (1 + 1) times five minutes).
+        bytes.extend_from_slice(&[1, 1]);
+        let text = decode(phone(), 7, &bytes).unwrap();
+        assert_eq!((text.life_ms, text.cause), (600_000, Cause::Refused { code: 400, cause: 0 }));
+        assert_eq!((text.data(), text.report_wanted, text.attempts), (Some(&data()), true, 3));
+        assert_eq!((text.sender.phone(), text.dialled.as_str()), (Imsi::parse("00101000000001").ok(), "2002"));
+        (0..bytes.len()).for_each(|len| assert!(decode(phone(), 7, &bytes[..len]).is_err()));
     }
 
     #[test]
     fn keys_stand_in_the_order_of_acceptance_and_read_back() {
-        let (one, other) = (imsi("00101000000001"), imsi("001010000000012"));
+        let (one, other) = (Recipient::Phone(imsi("00101000000001")), Recipient::Phone(imsi("001010000000012")));
         assert!(text_key(one, 255) < text_key(one, 256));
         assert!(!text_key(other, 1).starts_with(&queue_prefix(one)), "one IMSI may be the beginning of another");
-        assert_eq!(read_text_key(&text_key(other, 256)), Some((other, 256)));
+        for recipient in recipients() {
+            assert_eq!(read_text_key(&text_key(recipient, 256)), Some((recipient, 256)));
+        }
         assert_eq!(read_text_key(b"t1/12345678"), None);
         let seen = Seen { at_ms: 5, code: 202, number: 9 };
         assert_eq!(decode_seen(&encode_seen(&seen)), Some(seen));
         assert_eq!(decode_last(&encode_last(3, 4)), Some((3, 4)));
-        let keys = vec![seen_key(&[7; 16]), last_key(one)];
+        assert_eq!(decode_number(&encode_number(77)), Some(77));
+        let keys = vec![seen_key(&[7; 16]), last_key(imsi("00101000000001")), fate_key(4)];
         assert_eq!(decode_old(&encode_old(&keys)), keys);
-        assert_eq!(read_old_key(&old_key(77, 1)), Some(77));
+        assert_eq!(read_old_key(&old_key(77, 1, OldOf::Life)), Some((77, 1)));
+        assert_ne!(old_key(77, 1, OldOf::Life), old_key(77, 1, OldOf::Acceptance));
+    }
+
+    #[test]
+    fn of_a_long_life_the_beginning_and_the_end_are_kept() {
+        let mut text = Text { life: Vec::new(), ..a_text(phone()) };
+        (0..100).for_each(|at_ms| text.happened(at_ms, Happened::Returned));
+        assert_eq!(text.life.len(), STEPS_MAX);
+        let times: Vec<u64> = text.life.iter().map(|step| step.at_ms).collect();
+        assert_eq!((&times[..4], times[STEPS_MAX - 1]), (&[0, 1, 2, 3][..], 99));
+        assert_eq!(text.life[STEPS_FIRST].what, Happened::Forgotten(77));
+        assert_eq!(text.life.len() - 1 + 77, 100);
     }
 }

@@ -1,0 +1,285 @@
+//! A text comes to its end: what is kept of it, and who is told.
+//!
+//! Knows: that one batch of the store removes the text, notes its fate, and adds the report that its sender asked for, so that a crash
+//! finds all of it or nothing. Does not know: why it ends.
+//! Every accepted text ends once, by [`Centre::conclude`]; a store that refuses is asked again until it takes the batch.
+
+use super::record::{self, Ended, Fate, OldOf, Payload, Recipient, ReportOf, Sender, Text};
+use super::{Centre, State, Work, end, left, number_of, shift_ms};
+use crate::config::words::Word;
+use crate::event::Event;
+use crate::gsm::report::Status;
+use crate::gsm::text;
+use crate::ident::Imsi;
+use crate::seam::{After, Inner, Output, TextOutcome, TextRecord};
+use crate::site::World;
+use crate::store::StoreId;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// A text that is under way while its time ends is asked for again after this.
+const EXPIRE_AGAIN: Duration = Duration::from_secs(5);
+/// Texts of one queue that are read to find those that are over.
+const EXPIRE_PAGE: usize = 1_000;
+
+/// How a text ends.
+pub(super) struct End {
+    pub(super) outcome: TextOutcome,
+    pub(super) status: Status,
+    /// The last answer's code, and the cause of an RP-ERROR; 0: none.
+    pub(super) code: u16,
+    pub(super) cause: u8,
+    pub(super) taken_by: Option<SocketAddr>,
+    pub(super) why: String,
+}
+
+impl End {
+    pub(super) fn new(outcome: TextOutcome, status: Status, why: impl Into<String>) -> End {
+        End { outcome, status, code: 0, cause: 0, taken_by: None, why: why.into() }
+    }
+
+    pub(super) fn expired() -> End {
+        End::new(TextOutcome::Expired, Status::VALIDITY_EXPIRED, "it could not be delivered in its time")
+    }
+}
+
+impl Centre {
+    /// These texts of one queue, its head among them or not, end together and all alike; none of them is under way any more. What else
+    /// belongs to the end (an answer to the sender) is in `work`. `served`: the phone is there.
+    pub(super) fn conclude(
+        &mut self,
+        w: &mut World<'_, '_>,
+        texts: &[&Text],
+        end: &End,
+        mut work: Work,
+        served: bool,
+    ) {
+        let Some(first) = texts.first() else { return };
+        let recipient = first.recipient;
+        for text in texts {
+            self.end_one(w, &mut work, text, end);
+        }
+        let key = record::text_key(recipient, first.number);
+        let numbers: Vec<u64> = texts.iter().map(|text| text.number).collect();
+        // Those that a refusing store still shows are passed over when the next head is looked for.
+        let commit = self.finish(w, &key, work);
+        if commit.is_none() {
+            for text in &texts[1..] {
+                self.unfinished.insert(record::text_key(recipient, text.number), Work::default());
+            }
+        }
+        if let (Some(commit), Some(queue)) = (commit, self.queues.get_mut(&recipient)) {
+            let head = queue.head;
+            if numbers.contains(&head) {
+                queue.removing = Some(head);
+                w.ctx.out.after(After::nothing().and(commit), Inner::TextRemoved { recipient, text: head });
+            }
+        }
+        // The head last: then the others are no heads on the way.
+        let head = self.queues.get(&recipient).map(|queue| queue.head);
+        let (heads, others): (Vec<u64>, Vec<u64>) = numbers.into_iter().partition(|number| Some(*number) == head);
+        others.into_iter().chain(heads).for_each(|number| self.pass(w, recipient, number, served));
+    }
+
+    fn end_one(&mut self, w: &mut World<'_, '_>, work: &mut Work, text: &Text, end: &End) {
+        let now_ms = w.wall().ms;
+        work.delete(record::text_key(text.recipient, text.number));
+        let settings = &w.site.settings.messages;
+        let archived = settings.archive_life.filter(|_| text.data().is_some());
+        let life = archived.map_or(settings.history_life, |archive| archive.max(settings.history_life));
+        let mut kept = text.clone();
+        if archived.is_none() && let Payload::Text(data) = &mut kept.payload {
+            (data.length, data.bytes) = (0, Vec::new());
+        }
+        let fate = Fate::Ended(Box::new(Ended {
+            text: kept,
+            has_words: archived.is_some(),
+            at_ms: now_ms,
+            outcome: end.outcome,
+            code: end.code,
+            cause: end.cause,
+            status: end.status,
+            taken_by: end.taken_by,
+            why: end.why.clone(),
+        }));
+        work.put(record::fate_key(text.number), record::encode_fate(&fate));
+        let mut keys = vec![record::fate_key(text.number)];
+        if let Some(sender) = text.sender.phone() {
+            keys.push(record::reference_key(sender, text.reference));
+        }
+        work.old(now_ms, life, text.number, OldOf::Life, keys);
+        self.tell_sender(w, work, text, end);
+        let recipient = text.recipient.to_string();
+        let accepted_ms = text.accepted_ms.saturating_add(shift_ms(w, text.accepted_ms));
+        let attempts = text.attempts;
+        w.event(match end.outcome {
+            TextOutcome::Delivered => {
+                let elapsed_ms = now_ms.saturating_sub(accepted_ms);
+                Event::TextDelivered { text: text.number, recipient, elapsed_ms, attempts }
+            }
+            outcome => Event::TextEnded { text: text.number, recipient, outcome, why: end.why.clone() },
+        });
+        let site = w.site;
+        let record = TextRecord {
+            id: text.number.to_string(),
+            accepted_ms,
+            ended_ms: now_ms,
+            from: text.shown.clone(),
+            to: if text.dialled.is_empty() { number_of(site, text.recipient) } else { text.dialled.clone() },
+            from_imsi: text.sender.phone(),
+            to_imsi: text.recipient.phone(),
+            from_cell: text.came_from.map_or_else(String::new, |from| station_name(w, from)),
+            to_cell: end.taken_by.map_or_else(String::new, |to| station_name(w, to)),
+            kind: text.kind(),
+            octets: text.data().map_or(0, |data| data.bytes.len()),
+            attempts,
+            outcome: end.outcome,
+            code: end.code,
+            cause: end.cause,
+            why: end.why.clone(),
+        };
+        w.ctx.out.send(Output::TextRecord(Box::new(record)));
+    }
+
+    /// The sender's STATUS-REPORT where he asked for one; else, where his text did not arrive, words that say so.
+    fn tell_sender(&mut self, w: &mut World<'_, '_>, work: &mut Work, text: &Text, end: &End) {
+        let (Sender::Phone(sender), Payload::Text(_)) = (&text.sender, &text.payload) else { return };
+        let told = if text.report_wanted {
+            let report = report_of(w, text, end.status, text.reference, false);
+            self.add(w, work, report_text(w, *sender, report)).map(drop)
+        } else {
+            let arrived = matches!(end.outcome, TextOutcome::Delivered | TextOutcome::Answered);
+            let by_will = matches!(end.outcome, TextOutcome::Deleted | TextOutcome::Replaced);
+            if arrived || by_will || !w.site.settings.messages.explain {
+                return;
+            }
+            let time = local_time(w, text.accepted_ms.saturating_add(shift_ms(w, text.accepted_ms)));
+            let values = [("number", text.dialled.as_str()), ("time", &time), ("why", &end.why)];
+            self.say(w, work, *sender, Word::NOT_DELIVERED, &values)
+        };
+        if told.is_err() {
+            w.event(Event::TextNotTold { text: text.number, sender: *sender });
+        }
+    }
+
+    /// Words of the centre's own for this phone, in its language, as a part of this work.
+    ///
+    /// Errors: there is no room for them.
+    pub(super) fn say(
+        &mut self,
+        w: &mut World<'_, '_>,
+        work: &mut Work,
+        to: Imsi,
+        word: Word,
+        values: &[(&str, &str)],
+    ) -> Result<(), super::Full> {
+        let language = w.site.subscribers.get(&to).and_then(|subscriber| subscriber.language);
+        let words = w.site.settings.templates.say(language, word, values);
+        self.write_to(w, work, to, &words)
+    }
+
+    /// The same with words that stand already: in one text, or in as many parts as it takes.
+    pub(super) fn write_to(
+        &mut self,
+        w: &mut World<'_, '_>,
+        work: &mut Work,
+        to: Imsi,
+        words: &str,
+    ) -> Result<(), super::Full> {
+        let shown = w.site.settings.messages.service_centre.clone();
+        for data in parts(w, words) {
+            let text = Text::new(Recipient::Phone(to), Sender::Centre, shown.clone(), Payload::Text(data));
+            self.add(w, work, text)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the texts of this queue whose time is over, up to so many; how many it were.
+    pub(super) fn expire(&mut self, w: &mut World<'_, '_>, recipient: Recipient, limit: usize) -> usize {
+        let Some(queue) = self.queues.get_mut(&recipient) else { return 0 };
+        if let Some(ends) = queue.ends.take() {
+            self.ends.remove(&(ends, recipient));
+        }
+        let is_busy = matches!(queue.state, State::Sending(_) | State::Locating { .. } | State::Unkept);
+        let head = queue.head;
+        let before_head = head.checked_sub(1).map(|number| record::text_key(recipient, number));
+        let found = w
+            .store(StoreId::Messages)
+            .and_then(|store| store.scan(&record::queue_prefix(recipient), before_head.as_deref(), EXPIRE_PAGE));
+        let page = match found {
+            Ok(page) => page,
+            Err(error) => {
+                end(w, &error);
+                return 0;
+            }
+        };
+        let now = w.ctx.now;
+        let mut over = 0;
+        for (key, value) in page {
+            let Some((_, number)) = record::read_text_key(&key) else { continue };
+            let Ok(text) = record::decode(recipient, number, &value) else { continue };
+            if self.unfinished.contains_key(&key) {
+                continue;
+            }
+            let left = left(w, &text);
+            if !left.is_zero() {
+                self.note_end(now + left, recipient);
+            } else if (is_busy && number == head) || over == limit {
+                self.note_end(now + EXPIRE_AGAIN, recipient);
+            } else {
+                self.conclude(w, &[&text], &End::expired(), Work::default(), false);
+                over += 1;
+            }
+        }
+        over
+    }
+}
+
+
+/// What is told of a text at this moment: TP-SCTS is the one that it was given, TP-DT is now.
+pub(super) fn report_of(w: &World<'_, '_>, text: &Text, status: Status, reference: u8, by_command: bool) -> ReportOf {
+    ReportOf {
+        reference,
+        by_command,
+        dialled: text.dialled.clone(),
+        accepted_s: text.timestamp_s,
+        ended_s: w.wall().ms / 1000,
+        status,
+    }
+}
+
+/// The STATUS-REPORT on its way to this phone, as a text of the centre's.
+pub(super) fn report_text(w: &World<'_, '_>, to: Imsi, report: ReportOf) -> Text {
+    let shown = w.site.settings.messages.service_centre.clone();
+    Text::new(Recipient::Phone(to), Sender::Centre, shown, Payload::Report(report))
+}
+
+/// One text, or as many parts of one as it takes; of what no phone could put together the end is cut.
+pub(super) fn parts(w: &mut World<'_, '_>, words: &str) -> Vec<crate::gsm::tpdu::UserData> {
+    use crate::gsm::header::Reference;
+    use crate::gsm::segment::{Cut, split};
+    if let Ok(data) = text::encode(words) {
+        return vec![data];
+    }
+    let [reference] = w.ctx.rng.bytes();
+    split(words, &Cut::new(Reference::Short(reference)))
+        .or_else(|_| text::encode(text::fitting(words)).map(|data| vec![data]))
+        .unwrap_or_default()
+}
+
+/// Base station or trunk: the name where it has one, else the address.
+pub(super) fn station_name(w: &World<'_, '_>, address: SocketAddr) -> String {
+    let settings = &w.site.settings;
+    let station = settings.base_station_at(address.ip()).map(|station| &station.name);
+    let trunk = settings.trunks.iter().find(|trunk| trunk.address == address).map(|trunk| &trunk.name);
+    station.or(trunk).map_or_else(|| address.ip().to_string(), Clone::clone)
+}
+
+/// `14:05`, by the clock of this place.
+pub(super) fn local_time(w: &World<'_, '_>, at_ms: u64) -> String {
+    let quarters = i64::from(w.site.settings.messages.time_zone_quarters);
+    let minutes = (i64::try_from(at_ms / 60_000).unwrap_or_default() + quarters * 15).rem_euclid(24 * 60);
+    format!("{:02}:{:02}", minutes / 60, minutes % 60)
+}
+
