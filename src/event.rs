@@ -5,7 +5,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use crate::ident::Imsi;
+use crate::ident::{Imsi, Plmn};
 
 /// How loudly it is told.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -60,6 +60,14 @@ pub enum Event {
         from: SocketAddr,
         moved: bool,
         elapsed_us: u64,
+    },
+    /// It was never here before, as far as anybody remembers.
+    FirstSeen {
+        imsi: Imsi,
+    },
+    NetworkChanged {
+        imsi: Imsi,
+        network: Plmn,
     },
     Detached {
         imsi: Imsi,
@@ -280,6 +288,8 @@ impl Event {
             | Event::TextTrailing { .. }
             | Event::ConnectionRefused { .. } => Level::Debug,
             Event::Registered { .. }
+            | Event::FirstSeen { .. }
+            | Event::NetworkChanged { .. }
             | Event::Detached { .. }
             | Event::DetachIgnored { .. }
             | Event::RegisterRefused { .. }
@@ -344,6 +354,8 @@ impl Event {
             Event::SentByDiffers { .. } => "sent_by_differs",
             Event::Challenged { .. } => "challenged",
             Event::Registered { .. } => "registered",
+            Event::FirstSeen { .. } => "first_seen",
+            Event::NetworkChanged { .. } => "network_changed",
             Event::Detached { .. } => "detached",
             Event::DetachIgnored { .. } => "detach_ignored",
             Event::RegisterRefused { .. } => "register_refused",
@@ -409,6 +421,8 @@ impl fmt::Display for Event {
                 let how = if *moved { "moved to" } else { "registered at" };
                 write!(f, "{} {how} {from} in {:.1} ms", imsi.short(), *elapsed_us as f64 / 1000.0)
             }
+            Event::FirstSeen { imsi } => write!(f, "{} is here for the first time", imsi.short()),
+            Event::NetworkChanged { imsi, network } => write!(f, "{} came to the network {network}", imsi.short()),
             Event::Detached { imsi } => write!(f, "{} detached", imsi.short()),
             Event::DetachIgnored { imsi } => {
                 write!(

@@ -227,10 +227,30 @@ impl CellId {
     }
 }
 
+impl CellId {
+    pub fn plmn(&self) -> Plmn {
+        Plmn { mcc: self.mcc, mnc: self.mnc, mnc_digits: self.mnc_digits }
+    }
+}
+
 impl fmt::Display for CellId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}-{}", self.plmn(), self.lac, self.ci)
+    }
+}
+
+/// A network: MCC and MNC, shown as `001-01`. `01` and `001` are two (TS 23.003 §2.2: an MNC has two or three digits).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Plmn {
+    pub mcc: u16,
+    pub mnc: u16,
+    pub mnc_digits: u8,
+}
+
+impl fmt::Display for Plmn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = usize::from(self.mnc_digits);
-        write!(f, "{:03}-{:0width$}-{}-{}", self.mcc, self.mnc, self.lac, self.ci)
+        write!(f, "{:03}-{:0width$}", self.mcc, self.mnc)
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::config::{Settings, TrunkMode};
 use crate::event::{Drop, Event};
 use crate::ident::Imsi;
-use crate::register::asking::Asker;
+use crate::register::asking::{Asker, Write};
 use crate::register::front::Front;
 use crate::register::locate::{Finder, Located, Locator, Seeker};
 use crate::register::marks::Marks;
@@ -207,6 +207,9 @@ impl Node {
                 Inner::Promised { register } => self.front.promised(world!(self, ctx), register),
                 Inner::Located { seeker, located } => self.located(ctx, seeker, located),
                 Inner::Returned { imsi, owners, registered } => self.phone_returned(ctx, imsi, owners, registered),
+                Inner::Arrived { imsi, arrival } => {
+                    self.centre.arrived(world!(self, ctx), finder!(self), imsi, arrival);
+                }
                 Inner::Mark { imsi, since } => {
                     self.marks.write(world!(self, ctx), &mut self.replicas, imsi, since);
                 }
@@ -536,7 +539,10 @@ impl Node {
         let (front, locator, replicas) = (&mut self.front, &mut self.locator, &mut self.replicas);
         match told {
             Told::Nothing => {}
-            Told::Written { write, replica, older_than, alert } => {
+            Told::Written { write, replica, older_than, alert, is_new } => {
+                if let (Write::Register(id), true) = (write, is_new) {
+                    front.knew_nothing(replicas, id, replica);
+                }
                 self.written(ctx, write, replica, older_than, alert);
             }
             Told::NotWritten { write, replica, why } => self.not_written(ctx, write, replica, why),
@@ -625,6 +631,7 @@ impl Node {
                 Inner::Located { seeker, .. } => self.located(ctx, seeker, Located::TooFew),
                 // Wait for nothing, or for a store whose failure ends the process.
                 Inner::NotWritten { .. }
+                | Inner::Arrived { .. }
                 | Inner::CallKept { .. }
                 | Inner::Mark { .. }
                 | Inner::TextKept { .. }

@@ -15,6 +15,7 @@ use crate::config::Settings;
 use crate::event::Event;
 use crate::ident::{Imsi, Msisdn};
 use crate::register::asking::Write;
+use crate::register::front::Arrival;
 use crate::register::locate::{Located, Seeker};
 use crate::register::merge::Record;
 use crate::store::{CommitId, Seq, StoreId, Stores};
@@ -549,6 +550,8 @@ pub enum Inner {
     CallKept { call: u64 },
     /// A phone is back, its binding on the disk: those who wait for it are told. `registered`: its REGISTER was answered here.
     Returned { imsi: Imsi, owners: Vec<SocketAddr>, registered: bool },
+    /// A phone was told that it is registered here; once per REGISTER, after that.
+    Arrived { imsi: Imsi, arrival: Arrival },
     /// The replicas of a phone are to be told that our message centre waits for it since then, or no longer.
     Mark { imsi: Imsi, since: Option<Stamp> },
     /// A text for this phone is on the disk, and may be sent.

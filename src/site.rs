@@ -1,6 +1,6 @@
 //! What every role needs to know of the place it works in: the settings, the map, who we are to others.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -8,6 +8,7 @@ use sha2::Sha256;
 
 use crate::config::{Settings, Subscriber, Subscribers, Transport};
 use crate::event::Event;
+use crate::gsm::form::TextForm;
 use crate::ident::{Imsi, Msisdn};
 use crate::seam::{Ctx, Local, Port, ReplyTo, Timers, TransactionKey};
 use crate::sip::parse::Message;
@@ -110,13 +111,29 @@ impl Site {
         hex(&mac.finalize().into_bytes()[..8])
     }
 
+    /// What a base station is called: as its table says, else its address.
+    pub fn station_name(&self, address: SocketAddr) -> String {
+        let station = self.settings.base_station_at(address.ip());
+        station.map_or_else(|| address.to_string(), |station| station.name.clone())
+    }
+
+    /// The location area of a base station, where its table says one.
+    pub fn area_of(&self, address: IpAddr) -> Option<&str> {
+        self.settings.base_station_at(address)?.location_area.as_deref()
+    }
+
+    /// How short messages go to a base station: as its table says, else as a REGISTER that came from there told.
+    pub fn texts_at(&self, station: SocketAddr, learned: TextForm) -> TextForm {
+        self.settings.base_station_at(station.ip()).and_then(|station| station.texts).unwrap_or(learned)
+    }
+
     /// Whom nobody listed is not answered.
-    pub fn is_listed(&self, address: std::net::IpAddr) -> bool {
+    pub fn is_listed(&self, address: IpAddr) -> bool {
         self.settings.is_base_station(address) || self.settings.trunk_at(address).is_some() || self.is_peer(address)
     }
 
     /// Another front end, a replica's box, or a foreign proxy of `front.peers`.
-    pub fn is_peer(&self, address: std::net::IpAddr) -> bool {
+    pub fn is_peer(&self, address: IpAddr) -> bool {
         self.settings.front.peers.iter().any(|network| network.contains(address))
             || self.settings.replicas.iter().any(|replica| match &replica.place {
                 crate::config::Place::Remote { address: remote } => remote.ip() == address,

@@ -119,7 +119,7 @@ impl Node {
             BindingAnswer {
                 contact: contact.to_owned(),
                 base_station: station.map(|station| station.name.clone()),
-                location_area: station.and_then(|station| station.location_area.clone()),
+                location_area: self.site.area_of(binding.source.ip()).map(str::to_owned),
                 cell: binding.cell.map(|cell| cell.to_string()),
                 expires_s: i64::try_from(left_ms.div_euclid(1000)).unwrap_or(i64::MAX),
                 stale: left_ms <= 0,

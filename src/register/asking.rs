@@ -99,6 +99,8 @@ pub struct Reply {
     pub level: bool,
     /// It knew a newer write than ours.
     pub older: bool,
+    /// To a write: it had nothing of this phone before.
+    pub is_new: bool,
     /// It has our founding mark, and nothing from before it.
     pub is_no_older: bool,
     /// `None` where the record cannot be read.
@@ -271,6 +273,7 @@ impl Asked {
             stamp: header.stamp,
             level: header.field("state") == Some("level"),
             older: header.field("result") == Some("older"),
+            is_new: header.field("new") == Some("1"),
             is_no_older: header.field("older") == Some("0") && header.field("mark").is_some(),
             record: if text.is_empty() { Some(Record::default()) } else { decode_text(text) },
             contact,

@@ -16,7 +16,7 @@ use super::replicas::Replicas;
 use crate::event::Event;
 use crate::gsm::auc::{Auth, Kc};
 use crate::gsm::form::TextForm;
-use crate::ident::{CellId, Imsi, Msisdn};
+use crate::ident::{CellId, Imsi, Msisdn, Plmn};
 use crate::seam::{After, Inner, ReplyTo, Timer, TransactionKey};
 use crate::sip::header::{HeaderName, Uri, cgi_3gpp};
 use crate::sip::parse::{self, Message, parse};
@@ -118,6 +118,18 @@ fn phrase(code: u16) -> &'static str {
     }
 }
 
+/// What is new about a phone that has registered: whether it is to be welcomed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Arrival {
+    /// It was never here before: so many replicas that may be believed had neither a binding of it nor the memory of one that no promise
+    /// to it can have been made. Where that is not certain, this is no first time.
+    pub first: bool,
+    /// The network of its cell, where the base station names that.
+    pub network: Option<Plmn>,
+    /// That is another one than of the binding that it had.
+    pub moved_network: bool,
+}
+
 /// The front end's registrar.
 #[derive(Default)]
 pub struct Front {
@@ -178,6 +190,10 @@ struct Writing {
     after: After,
     /// Who waits for this phone, by the word of a replica; told once, when the phone has been told (DESIGN section 4).
     alert: BTreeSet<SocketAddr>,
+    /// What the centre is to be told, until it is; `first` as far as the record says that this was decided against.
+    arrival: Option<Arrival>,
+    /// Replicas that may be believed, and had nothing of this phone before.
+    knew_nothing: BTreeSet<usize>,
 }
 
 impl Front {
@@ -325,7 +341,12 @@ impl Front {
                 let after = reserved.map_or(After::nothing(), |commit| After::nothing().and(commit));
                 let members = &w.site.settings.shards[shard].replicas;
                 let deadline = w.ctx.now + w.site.settings.registrar.write_deadline;
+                let here = members.iter().filter(|index| !replicas.is_remote(**index));
+                let knew_nothing =
+                    here.copied().filter(|index| old.is_of_marks() && replicas.is_believed(*index, imsi)).collect();
                 let writing = Writing {
+                    arrival: matches!(kind, Kind::Bound { .. }).then(|| arrival(&registration.ask, &old)),
+                    knew_nothing,
                     delta: delta.clone(),
                     bound: merge(old, &delta),
                     kind,
@@ -402,6 +423,8 @@ impl Front {
         let id = self.count;
         let State::Writing(writing) = &mut registration.state else { return };
         writing.restamped = true;
+        // Some replica knew it.
+        writing.arrival.iter_mut().for_each(|arrival| arrival.first = false);
         if let Some(commit) = reserved {
             writing.after = writing.after.and(commit);
         }
@@ -423,6 +446,42 @@ impl Front {
         for index in members {
             replicas.write(w, index, imsi, &delta, Write::Register(id), after);
         }
+    }
+
+    /// A replica elsewhere, which has a write now, had nothing of this phone before.
+    pub fn knew_nothing(&mut self, replicas: &Replicas, id: u64, replica: usize) {
+        if let Some(registration) = self.under_way.get_mut(&id)
+            && let State::Writing(writing) = &mut registration.state
+            && replicas.is_believed(replica, registration.imsi)
+        {
+            writing.knew_nothing.insert(replica);
+        }
+    }
+
+    /// Tells of a phone that has been told yes, as soon as it is clear whether this is its first time: as long as that hangs on replicas
+    /// which have not spoken yet, it is waited for them.
+    fn arrive(&mut self, w: &mut World<'_, '_>, id: u64) {
+        let Some(registration) = self.under_way.get_mut(&id) else { return };
+        let imsi = registration.imsi;
+        let State::Writing(writing) = &mut registration.state else { return };
+        let (Said::Yes, Some(mut arrival)) = (writing.answer, writing.arrival) else { return };
+        // As many as must agree on any *no* (promise 2).
+        let needed = writing.said.len() + 1 - writing.quorum;
+        let silent = |(index, said): &(&usize, &Option<bool>)| said.is_none() && !writing.knew_nothing.contains(*index);
+        let silent = writing.said.iter().filter(silent).count();
+        let sure = writing.knew_nothing.len();
+        if arrival.first && sure < needed && sure + silent >= needed {
+            return;
+        }
+        writing.arrival = None;
+        arrival.first &= sure >= needed;
+        if arrival.first {
+            w.event(Event::FirstSeen { imsi });
+        }
+        if let (true, Some(network)) = (arrival.moved_network, arrival.network) {
+            w.event(Event::NetworkChanged { imsi, network });
+        }
+        w.ctx.out.after(After::nothing(), Inner::Arrived { imsi, arrival });
     }
 
     /// A replica does not have a write: it is noted as behind before anything is promised without it.
@@ -467,6 +526,7 @@ impl Front {
             let no = if writing.refused { No::Overload } else { No::TooFewReplicas };
             self.tell_no(w, id, &no);
         }
+        self.arrive(w, id);
         self.forget_if_done(id);
     }
 
@@ -499,6 +559,7 @@ impl Front {
                 if matches!(kind, Kind::Bound { .. }) {
                     w.ctx.out.after(After::nothing(), Inner::Returned { imsi, owners, registered: true });
                 }
+                self.arrive(w, id);
                 self.forget_if_done(id);
             }
         }
@@ -603,6 +664,14 @@ impl Front {
         }
         Some(registration)
     }
+}
+
+/// What is new about a phone, by the record that its REGISTER is decided against.
+fn arrival(ask: &Ask, old: &Record) -> Arrival {
+    let network = ask.cell.map(|cell| cell.plmn());
+    let former = old.newest().and_then(|(_, _, binding)| binding.cell).map(|cell| cell.plmn());
+    let moved_network = network.is_some() && former.is_some() && network != former;
+    Arrival { first: old.is_of_marks(), network, moved_network }
 }
 
 enum Admission {

@@ -246,16 +246,15 @@ fn found_at(
     learned: TextForm,
     station: SocketAddr,
 ) -> Located {
-    let configured = site.settings.base_station_at(station.ip()).and_then(|station| station.texts);
-    Located::Found { contact, record, form: configured.unwrap_or(learned), station }
+    let form = site.texts_at(station, learned);
+    Located::Found { contact, record, form, station }
 }
 
 /// Whether one of the bindings is at this base station, or at another of its location area; stale counts.
 pub fn is_bound_near(site: &Site, record: &Record, address: IpAddr) -> bool {
-    let area = |address| site.settings.base_station_at(address).and_then(|station| station.location_area.as_deref());
-    let here = area(address);
+    let here = site.area_of(address);
     record.bindings().any(|(_, _, binding)| {
         let there = binding.source.ip();
-        there == address || here.is_some() && area(there) == here
+        there == address || here.is_some() && site.area_of(there) == here
     })
 }

@@ -42,6 +42,8 @@ pub struct Applied {
     pub older_than: Option<Stamp>,
     /// Who waits for this phone, now that what was written leaves it bound later than their mark.
     pub alert: Vec<SocketAddr>,
+    /// It held nothing of this phone before: no binding, and no memory of one.
+    pub is_new: bool,
 }
 
 impl Replica {
@@ -69,6 +71,7 @@ impl Replica {
         let held = store.get(&key)?;
         let old = held.as_deref().map_or(Ok(Record::default()), |bytes| readable(imsi, bytes))?;
         let newest = old.stamp();
+        let is_new = old.is_of_marks();
         let before = old.bindings().count() as u64;
         let merged = merge(old, delta);
         // A mark is neither older nor newer than a binding.
@@ -78,11 +81,11 @@ impl Replica {
         if held.map_or(merged == Record::default(), |held| held == bytes) {
             // A copy: what it repeats may still be on its way to the disk, so it waits for everything written so far.
             let commit = CommitId { store: self.store, seq: store.written_seq() };
-            return Ok(Applied { commit, older_than, alert });
+            return Ok(Applied { commit, older_than, alert, is_new });
         }
         let seq = store.write(Batch::default().put(key, bytes))?;
         self.bindings = self.bindings + merged.bindings().count() as u64 - before;
-        Ok(Applied { commit: CommitId { store: self.store, seq }, older_than, alert })
+        Ok(Applied { commit: CommitId { store: self.store, seq }, older_than, alert, is_new })
     }
 
     /// Puts what is left of a record (see [`purged`]) in its place.

@@ -70,6 +70,8 @@ pub enum Told {
         replica: usize,
         older_than: Option<Stamp>,
         alert: Vec<SocketAddr>,
+        /// It had nothing of this phone before.
+        is_new: bool,
     },
     NotWritten {
         write: Write,
@@ -495,7 +497,8 @@ impl Replicas {
         match what {
             What::Write { write } if reply.code == 200 => {
                 let older_than = reply.older.then_some(reply.stamp);
-                Told::Written { write, replica: index, older_than, alert: reply.alert }
+                let (alert, is_new) = (reply.alert, reply.is_new);
+                Told::Written { write, replica: index, older_than, alert, is_new }
             }
             What::Query { asker } if reply.code == 200 => Told::Record { asker, record: reply.record },
             What::Lookup { lookup } => match (reply.code, reply.contact) {

@@ -162,8 +162,9 @@ fn write(w: &mut World<'_, '_>, replicas: &mut Replicas, index: usize, imsi: Ims
             stamp: applied.older_than.unwrap_or_else(|| delta.latest()),
             // "*Every* yes to a REGISTER carries its marks" (DESIGN section 4).
             fields: format!(
-                ";result={}{}",
+                ";result={}{}{}",
                 if applied.older_than.is_some() { "older" } else { "ok" },
+                if applied.is_new { ";new=1" } else { "" },
                 alert_field(&applied.alert)
             ),
             after: After::nothing().and(applied.commit),

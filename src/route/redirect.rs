@@ -156,9 +156,7 @@ impl Redirect {
         }
         let settings = &w.site.settings;
         let trunk = settings.trunk_at(request.from.ip()).map(|trunk| trunk.name.clone());
-        let station = phone.and_then(|(_, contact)| address_of(contact)).map(|address| {
-            settings.base_station_at(address.ip()).map_or_else(|| address.to_string(), |station| station.name.clone())
-        });
+        let station = phone.and_then(|(_, contact)| address_of(contact)).map(|address| w.site.station_name(address));
         let caller = request.message.from().ok().and_then(|from| Uri::parse(from.uri).ok()).and_then(|uri| uri.user);
         let record = CallRecord {
             id: w.site.stateless_tag(request.message).chars().take(12).collect(),

@@ -41,6 +41,7 @@ use self::deliver::{Attempt, Sent};
 use self::record::{Cause, Fate, OldOf, Payload, Recipient, Text};
 use crate::event::Event;
 use crate::ident::Imsi;
+use crate::register::front::Arrival;
 use crate::register::locate::Finder;
 use crate::seam::{After, Inner, Output, TextAnswer, Timer};
 use crate::site::{Site, World};
@@ -275,6 +276,9 @@ impl Centre {
             self.line.push_back(recipient);
         }
     }
+
+    /// A phone has registered here, and was told so.
+    pub fn arrived(&mut self, _w: &mut World<'_, '_>, _finder: &mut Finder<'_>, _imsi: Imsi, _arrival: Arrival) {}
 
     /// A phone is back. `marked`: our mark told so.
     pub fn returned(&mut self, w: &mut World<'_, '_>, finder: &mut Finder<'_>, imsi: Imsi, marked: bool) {

@@ -153,9 +153,7 @@ impl Call {
         match &leg.party {
             Party::Trunk { name } => name.clone(),
             Party::Phone { cell, .. } => {
-                let peer = leg.way.peer();
-                let station = w.site.settings.base_station_at(peer.ip());
-                let name = station.map_or_else(|| peer.to_string(), |station| station.name.clone());
+                let name = w.site.station_name(leg.way.peer());
                 match cell {
                     Some(cell) => format!("{name} {cell}"),
                     None => name,

@@ -443,8 +443,7 @@ pub(super) fn elsewhere(
     }
     let newest = record.and_then(Record::newest).map(|(_, _, binding)| binding);
     let settings = &w.site.settings;
-    let home = newest.and_then(|binding| settings.base_station_at(binding.source.ip()));
-    let area = home.and_then(|station| station.location_area.as_deref());
+    let area = newest.and_then(|binding| w.site.area_of(binding.source.ip()));
     let mut others: Vec<String> = settings
         .base_stations
         .iter()
