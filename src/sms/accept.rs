@@ -1,8 +1,9 @@
-//! A text from a phone: taken, answered again, or refused.
+//! A text from a phone or a trunk: taken, answered again, or refused.
 //!
-//! Knows: what OpenBTS sends (wire.md 4.1), who may send, what makes a copy a copy. Does not know: how a text gets to its phone.
-//! Any 2xx is an RP-ACK at the phone, anything else an RP-ERROR 127 whatever the code: the words go into a Warning for whoever reads
-//! along, and where a human needs them into a text of their own.
+//! Knows: who may send, whom a number means, what makes a copy a copy. Does not know: how it is written ([`super::read`]), how the answer is
+//! ([`super::answer`]), how a text gets to its phone.
+//! Where a phone can only show that it failed, the words of a refusal go into a text of their own, in the same batch as what makes
+//! a copy known.
 //!
 //! Duplicates: the same request sent again is (source address, Call-ID, CSeq, From tag); the phone's own repeat is (IMSI, TP-MR, TP-DA, the
 //! TPDU with TP-RD masked). Both digests are stored in the batch of the text, outlive its delivery by [`REPEAT_WINDOW`], and so a
@@ -10,28 +11,31 @@
 //! Limits: as many wait for their sender's place as transactions may be under way; a search ends by its own deadlines.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-use super::record::{self, Cause, Seen, Text};
-use super::{Centre, REPEAT_WINDOW, is_over, write};
+use super::answer::{self, Reply};
+use super::read::{Asked, Letter, Read, read};
+use super::record::{self, OldOf, Payload, Recipient, Seen, Sender, Text};
+use super::{Centre, Full, REPEAT_WINDOW, Work, is_over};
+use crate::config::words::Word;
 use crate::event::Event;
-use crate::gsm::rpdu::{self, BadRpdu, Direction, Rpdu};
+use crate::gsm::form::TextForm;
 use crate::gsm::text;
-use crate::gsm::tpdu::{Submit, UserData, Validity};
-use crate::ident::Imsi;
+use crate::gsm::tpdu::Validity;
+use crate::ident::{Imsi, Msisdn};
 use crate::register::locate::{Finder, Located, Seeker, Want};
-use crate::seam::{After, Inner, ReplyTo, TransactionKey};
-use crate::sip::header::{HeaderName, Uri};
+use crate::seam::{After, ReplyTo, TextOutcome, TextRecord, TransactionKey};
+use crate::sip::header::HeaderName;
 use crate::sip::parse::{Message, parse};
-use crate::sip::write::Writer;
 use crate::site::{Request, World};
-use crate::store::{Batch, CommitId, StoreError, StoreId};
+use crate::store::StoreId;
 
-const RPDU_TYPE: &str = "application/vnd.3gpp.sms";
-const PLAIN_TYPE: &str = "text/plain";
 /// A longer number or name is cut where it stands in a text of ours.
 const DIALLED_SHOWN_MAX: usize = 20;
+/// A clock that is put right later must not end a text now.
+const LIFE_MIN: Duration = Duration::from_secs(1);
 
 /// A text whose sender is being looked for.
 pub(super) struct Submission {
@@ -40,34 +44,12 @@ pub(super) struct Submission {
     to: ReplyTo,
     key: TransactionKey,
     sender: Imsi,
-    letter: Letter,
-}
-
-/// What is written, and to whom.
-struct Letter {
-    dialled: String,
-    protocol: u8,
-    reply_path: bool,
-    report_wanted: bool,
-    reference: u8,
-    validity: Option<Validity>,
-    data: UserData,
-    /// What the phone's own repeat has in common with it; `None` where the phone did not write the TPDU.
-    repeat: Option<Vec<u8>>,
-    /// Octets behind what was read.
-    trailing: usize,
-}
-
-/// What a MESSAGE asks.
-enum Asked {
-    Send(Box<Letter>),
-    /// The phone acknowledges something, or has memory again: nothing waits for that yet.
-    Noted,
+    read: Read,
 }
 
 /// Our *no* to a text; it knows its answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum No {
+pub(super) enum No {
     NotAPhone,
     NotHere,
     TooFew,
@@ -77,7 +59,10 @@ enum No {
     Unreadable(&'static str),
     TooLong(&'static str),
     UnknownNumber,
-    CentreItself,
+    /// A trunk's text for something that is no phone of ours.
+    NotFromThere,
+    CommandImpossible,
+    CommandUnknown,
     Overload,
     TooMany,
     TooManyForOne,
@@ -85,7 +70,7 @@ enum No {
 
 impl No {
     /// Code, phrase, cause of Q.850, and why in words.
-    fn answer(self) -> (u16, &'static str, Option<u8>, &'static str) {
+    pub(super) fn answer(self) -> (u16, &'static str, Option<u8>, &'static str) {
         match self {
             No::NotAPhone => (403, "Forbidden", Some(21), "its sender is no subscriber"),
             No::NotHere => (
@@ -103,10 +88,43 @@ impl No {
             No::Unreadable(why) => (400, "Bad Request", None, why),
             No::TooLong(why) => (413, "Request Entity Too Large", None, why),
             No::UnknownNumber => (404, "Not Found", Some(1), "the number is nobody's"),
-            No::CentreItself => (404, "Not Found", Some(1), "the message centre reads no texts yet"),
+            No::NotFromThere => (404, "Not Found", Some(1), "texts from a trunk go to subscribers only"),
+            No::CommandImpossible => (404, "Not Found", None, "no text of that reference and number waits"),
+            No::CommandUnknown => (400, "Bad Request", None, "an SMS-COMMAND that is not known"),
             No::Overload => (503, "Service Unavailable", Some(42), "overload, or the disk is full"),
             No::TooMany => (503, "Service Unavailable", Some(42), "as many texts wait as may"),
             No::TooManyForOne => (503, "Service Unavailable", Some(42), "as many texts wait for that phone as may"),
+        }
+    }
+
+    /// What a phone is told in a text, which itself can only show that it failed.
+    fn words(self) -> Option<Word> {
+        match self {
+            No::UnknownNumber => Some(Word::UNKNOWN_NUMBER),
+            No::RecipientBarred => Some(Word::BARRED),
+            No::TooManyForOne => Some(Word::TOO_MANY_FOR_ONE),
+            No::Unreadable(_) | No::TooLong(_) => Some(Word::NOT_A_TEXT),
+            // Its sender is not known for sure, or there is no room for another text, or there is no human who asks.
+            No::NotAPhone
+            | No::NotHere
+            | No::TooFew
+            | No::SenderBarred
+            | No::ContentType
+            | No::NotFromThere
+            | No::CommandImpossible
+            | No::CommandUnknown
+            | No::Overload
+            | No::TooMany => None,
+        }
+    }
+}
+
+impl From<Full> for No {
+    fn from(full: Full) -> No {
+        match full {
+            Full::Centre => No::TooMany,
+            Full::Recipient => No::TooManyForOne,
+            Full::Store => No::Overload,
         }
     }
 }
@@ -114,225 +132,276 @@ impl No {
 impl Centre {
     /// A MESSAGE from a base station, the first copy as far as memory reaches.
     pub fn message(&mut self, w: &mut World<'_, '_>, finder: &mut Finder<'_>, request: &Request<'_>) {
-        match self.admit(w, request) {
-            Err(no) => refuse(w, request, no),
+        match self.admit(w, finder, request) {
+            Err((reply, no)) => self.refuse(w, request, &reply, None, "", no, &[]),
             Ok(None) => {}
-            Ok(Some((sender, letter))) => {
+            Ok(Some((sender, read))) => {
                 if self.submissions.len() >= w.site.settings.registrar.transaction_count_max {
-                    return refuse(w, request, No::Overload);
+                    return self.refuse(w, request, &early_reply(request, Some(&read)), None, "", No::Overload, &[]);
                 }
                 self.submission_count += 1;
                 let id = self.submission_count;
                 let Request { from, to, key, .. } = *request;
                 let bytes = request.bytes.to_vec();
-                self.submissions.insert(id, Submission { bytes, from, to, key, sender, letter });
+                self.submissions.insert(id, Submission { bytes, from, to, key, sender, read });
                 finder.seek(w, sender, Seeker::Sender(id), Want::BoundAt(from.ip()), None);
             }
         }
     }
 
     /// Who sends what; `None`: it is answered already.
-    fn admit(&self, w: &mut World<'_, '_>, request: &Request<'_>) -> Result<Option<(Imsi, Letter)>, No> {
+    fn admit(
+        &mut self,
+        w: &mut World<'_, '_>,
+        finder: &mut Finder<'_>,
+        request: &Request<'_>,
+    ) -> Result<Option<(Imsi, Read)>, (Reply, No)> {
         if !self.open {
-            return Err(No::Overload);
+            return Err((Reply::Code, No::Overload));
         }
-        let from = request.message.from().ok().and_then(|from| from.uri().ok());
-        let user = from.and_then(|uri| uri.user).unwrap_or_default();
-        let subscriber = w.site.resolve(user).ok_or(No::NotAPhone)?;
-        let sender = subscriber.imsi;
-        if subscriber.barred {
-            return Err(No::SenderBarred);
-        }
-        let letter = match read(request.message)? {
-            Asked::Noted => {
-                answer(w, request, (202, "Accepted"), After::nothing());
-                return Ok(None);
+        let read = read(request.message, w.ctx.rng);
+        if let Ok(Read { asked: Asked::Said(said), .. }) = &read {
+            let said = super::verdict::Said { code: 0, rpdu: Some(*said) };
+            let call_id = request.message.header_named("In-Reply-To").unwrap_or_default();
+            let known = self.reported(w, request.from, call_id.trim(), said);
+            answer::noted(w, request, 200, "OK");
+            if known {
+                self.work_off(w, finder);
             }
-            Asked::Send(letter) => *letter,
-        };
-        if letter.trailing > 0 {
-            w.event(Event::TextTrailing { from: request.from, octets: letter.trailing });
-        }
-        if self.repeated(w, request, &[request_digest(request.from, request.message)]) {
             return Ok(None);
         }
-        Ok(Some((sender, letter)))
+        let reply = early_reply(request, read.as_ref().ok());
+        let subscriber = sender_of(w, request.message).ok_or((reply.clone(), No::NotAPhone))?;
+        let (sender, barred) = (subscriber.imsi, subscriber.barred);
+        if barred {
+            return Err((reply, No::SenderBarred));
+        }
+        let read = read.map_err(|no| (reply.clone(), no))?;
+        let trailing = match &read.asked {
+            Asked::Memory => {
+                // It makes nothing but one attempt, so where the phone is need not be asked.
+                answer::accept(self, w, request, &reply, 0, After::nothing());
+                w.event(Event::PhoneHasMemory { imsi: sender });
+                self.returned(w, finder, sender, false);
+                return Ok(None);
+            }
+            Asked::Said(_) => 0,
+            Asked::Send(letter) => letter.trailing,
+            Asked::Command { trailing, .. } => *trailing,
+        };
+        if trailing > 0 {
+            w.event(Event::TextTrailing { from: request.from, octets: trailing });
+        }
+        if self.repeated(w, request, &reply, &[request_digest(request.from, request.message)]) {
+            return Ok(None);
+        }
+        Ok(Some((sender, read)))
     }
 
     /// Whether the sender is where his text came from.
-    pub fn sender_located(&mut self, w: &mut World<'_, '_>, id: u64, located: Located) {
+    pub fn sender_located(&mut self, w: &mut World<'_, '_>, finder: &mut Finder<'_>, id: u64, located: Located) {
         let Some(submission) = self.submissions.remove(&id) else { return };
         let Ok(message) = parse(&submission.bytes) else { return };
-        let Submission { from, to, key, sender, letter, .. } = submission;
+        let Submission { from, to, key, sender, read, .. } = submission;
         let request = Request { from, to, key, bytes: &submission.bytes, message: &message };
-        let taken = match located {
-            Located::Found { .. } => self.take(w, &request, sender, letter),
-            Located::Away => Err(No::NotHere),
-            Located::TooFew => Err(No::TooFew),
+        let reply = early_reply(&request, Some(&read));
+        let (contact, form) = match located {
+            Located::Found { contact, form, .. } => (contact, form),
+            Located::Away => return self.refuse(w, &request, &reply, None, "", No::NotHere, &[]),
+            Located::TooFew => return self.refuse(w, &request, &reply, None, "", No::TooFew, &[]),
+        };
+        let reply = match (form, read.rp_reference) {
+            (TextForm::Ims, Some(rp_reference)) => Reply::Message { rp_reference, to: from, uri: contact },
+            (TextForm::Yate, Some(rp_reference)) => Reply::InBody { rp_reference },
+            _ => reply,
+        };
+        match read.asked {
+            Asked::Send(letter) => self.take(w, &request, &reply, sender, letter),
+            Asked::Command { command, repeat, .. } => {
+                let mut digests = vec![request_digest(request.from, request.message)];
+                digests.push(digest(b"command", &[sender.as_str().as_bytes(), &repeat]));
+                if !self.repeated(w, &request, &reply, &digests) {
+                    self.command(w, &request, &reply, sender, &command, &digests);
+                }
+            }
+            Asked::Said(_) | Asked::Memory => {}
+        }
+        self.work_off(w, finder);
+    }
+
+    /// A MESSAGE from a trunk that takes texts.
+    pub fn trunk_message(&mut self, w: &mut World<'_, '_>, trunk: usize, request: &Request<'_>) {
+        let digests = [request_digest(request.from, request.message)];
+        let reply = Reply::Code;
+        if !self.open {
+            return self.refuse(w, request, &reply, None, "", No::Overload, &[]);
+        }
+        let letter = match read(request.message, w.ctx.rng) {
+            Ok(Read { asked: Asked::Send(letter), .. }) => letter,
+            Ok(_) => return self.refuse(w, request, &reply, None, "", No::ContentType, &[]),
+            Err(no) => return self.refuse(w, request, &reply, None, "", no, &[]),
+        };
+        if self.repeated(w, request, &reply, &digests) {
+            return;
+        }
+        let recipient = match w.site.resolve(&letter.dialled) {
+            Some(subscriber) if subscriber.barred => Err(No::RecipientBarred),
+            Some(subscriber) => Ok(Recipient::Phone(subscriber.imsi)),
+            None => Err(No::NotFromThere),
+        };
+        let from = request.message.from().ok().and_then(|from| from.uri().ok());
+        let shown = from.and_then(|uri| uri.user).unwrap_or_default().to_owned();
+        let shown_by_phones = crate::gsm::tpdu::Address::parse(&shown).is_ok();
+        let sender = Sender::Trunk(w.site.settings.trunks[trunk].name.clone());
+        let taken = match recipient {
+            Ok(_) if !shown_by_phones => Err(No::Unreadable("a From that names no number")),
+            Ok(recipient) => self.accept(w, request, &reply, (sender, shown), recipient, &letter, &digests),
+            Err(no) => Err(no),
         };
         if let Err(no) = taken {
-            refuse(w, &request, no);
+            self.refuse(w, request, &reply, None, &letter.dialled, no, &digests);
         }
     }
 
     /// Stores the text, and answers when the disk has it.
-    fn take(&mut self, w: &mut World<'_, '_>, request: &Request<'_>, sender: Imsi, letter: Letter) -> Result<(), No> {
+    fn take(&mut self, w: &mut World<'_, '_>, request: &Request<'_>, reply: &Reply, sender: Imsi, letter: Letter) {
         let mut digests = vec![request_digest(request.from, request.message)];
         digests.extend(letter.repeat.as_ref().map(|repeat| digest(b"repeat", &[sender.as_str().as_bytes(), repeat])));
-        if self.repeated(w, request, &digests) {
-            return Ok(());
+        if self.repeated(w, request, reply, &digests) {
+            return;
         }
-        let settings = &w.site.settings;
-        let no = match w.site.resolve(&letter.dialled) {
-            Some(subscriber) if subscriber.barred => return Err(No::RecipientBarred),
-            Some(subscriber) => {
-                let subscriber = subscriber.imsi;
-                return self.accept(w, request, sender, subscriber, letter, &digests);
-            }
-            None if is_same_number(&letter.dialled, &settings.messages.service_centre) => No::CentreItself,
-            None => No::UnknownNumber,
-        };
-        // "text to nobody's number 404 and a text in words" (DESIGN section 9): the phone itself can only show that it failed.
-        let dialled: String =
-            letter.dialled.chars().filter(|char| text::septets(&char.to_string()).is_some()).collect();
-        let dialled: String = dialled.chars().take(DIALLED_SHOWN_MAX).collect();
-        let words = match no {
-            No::CentreItself => {
-                format!("{dialled} is the message centre, which reads no texts yet: your text was not sent")
-            }
-            _ => format!("{dialled} is nobody's number: your text was not sent"),
-        };
-        let (code, phrase, cause, why) = no.answer();
-        match self.tell(w, sender, &words, code, &digests) {
-            // Without room for the words the phone is told no all the same, and a repeat is a new text.
-            Err(_) => Err(no),
-            Ok((commit, number)) => {
-                w.event(Event::TextRefused { from: request.from, code, why });
-                let after = After::nothing().and(commit);
-                let mut writer = response(w, request, code, phrase);
-                if let Some(cause) = cause {
-                    writer.header_fmt("Reason", format_args!("Q.850;cause={cause}"));
-                }
-                let bytes = writer.header_fmt("Warning", format_args!("399 encamp \"{why}\"")).finish();
-                w.ctx.out.after(after, Inner::Answer { key: Some(request.key), to: request.to, bytes });
-                w.ctx.out.after(after, Inner::TextKept { imsi: sender, text: number });
-                Ok(())
-            }
+        let taken = whom(w, &letter.dialled, sender).and_then(|recipient| {
+            let number = w.site.subscribers.get(&sender).and_then(|subscriber| subscriber.msisdn.first());
+            // The bare digits: a phone can show them, and an answer to them finds its way.
+            let shown = number.map_or_else(|| sender.to_string(), ToString::to_string);
+            self.accept(w, request, reply, (Sender::Phone(sender), shown), recipient, &letter, &digests)
+        });
+        if let Err(no) = taken {
+            self.refuse(w, request, reply, Some(sender), &letter.dialled, no, &digests);
         }
     }
 
+    #[allow(clippy::too_many_arguments, reason = "each is another thing")]
     fn accept(
         &mut self,
         w: &mut World<'_, '_>,
         request: &Request<'_>,
-        sender: Imsi,
-        recipient: Imsi,
-        letter: Letter,
+        reply: &Reply,
+        (sender, shown): (Sender, String),
+        recipient: Recipient,
+        letter: &Letter,
         digests: &[[u8; 16]],
     ) -> Result<(), No> {
-        let number = w.site.subscribers.get(&sender).and_then(|subscriber| subscriber.msisdn.first());
-        let text = Text {
-            number: 0,
-            recipient,
-            sender: Some(sender),
-            // The bare digits: a phone can show them, and an answer to them finds its way.
-            shown: number.map_or_else(|| sender.to_string(), ToString::to_string),
-            timestamp_s: 0,
-            accepted_ms: 0,
-            protocol: letter.protocol,
-            reply_path: letter.reply_path,
-            data: letter.data,
-            report_wanted: letter.report_wanted,
-            reference: letter.reference,
-            dialled: letter.dialled,
-            validity: letter.validity,
-            attempts: 0,
-            possible_duplicate: false,
-            cause: Cause::New,
-        };
-        let (commit, number) = self.store(w, text, 202, digests)?;
-        w.event(Event::TextAccepted { text: number, sender: Some(sender), recipient });
-        let after = After::nothing().and(commit);
-        answer(w, request, (202, "Accepted"), after);
-        w.ctx.out.after(after, Inner::TextKept { imsi: recipient, text: number });
+        let mut work = Work::default();
+        let mut first = None;
+        for data in &letter.data {
+            let (life_ms, single_shot) = life(w, letter.validity);
+            let text = Text {
+                came_from: Some(request.from),
+                life_ms,
+                single_shot,
+                protocol: letter.protocol,
+                reply_path: letter.reply_path,
+                report_wanted: letter.report_wanted,
+                reference: letter.reference,
+                dialled: letter.dialled.clone(),
+                ..Text::new(recipient, sender.clone(), shown.clone(), Payload::Text(data.clone()))
+            };
+            let number = self.add(w, &mut work, text)?;
+            first.get_or_insert(number);
+        }
+        let number = first.ok_or(No::Unreadable("there is no text in it"))?;
+        if let (Sender::Phone(imsi), Some(_)) = (&sender, &letter.repeat) {
+            work.put(record::reference_key(*imsi, letter.reference), record::encode_number(number));
+        }
+        let replaced = self.replaced(w, recipient, &sender, letter)?;
+        self.remember(w, &mut work, digests, 202, number);
+        let commit = self.commit(w, work).map_err(|_| No::Overload)?;
+        for text in &replaced {
+            self.replace(w, text);
+        }
+        let timestamp_s = w.wall().ms / 1000;
+        answer::accept(self, w, request, reply, timestamp_s, After::nothing().and(commit));
         Ok(())
     }
 
-    /// A text in the centre's own words: one message, as short as it takes.
-    fn tell(
+    /// Notes what makes a copy of this request known, and what it is answered.
+    pub(super) fn remember(
         &mut self,
-        w: &mut World<'_, '_>,
-        recipient: Imsi,
-        words: &str,
-        code: u16,
+        w: &World<'_, '_>,
+        work: &mut Work,
         digests: &[[u8; 16]],
-    ) -> Result<(CommitId, u64), No> {
-        let data = text::encode(text::fitting(words)).map_err(|_| No::Overload)?;
-        let text = Text {
-            number: 0,
-            recipient,
-            sender: None,
-            shown: w.site.settings.messages.service_centre.clone(),
-            timestamp_s: 0,
-            accepted_ms: 0,
-            protocol: 0,
-            reply_path: false,
-            data,
-            report_wanted: false,
-            reference: 0,
-            dialled: String::new(),
-            validity: None,
-            attempts: 0,
-            possible_duplicate: false,
-            cause: Cause::New,
-        };
-        let (commit, number) = self.store(w, text, code, digests)?;
-        w.event(Event::TextAccepted { text: number, sender: None, recipient });
-        Ok((commit, number))
+        code: u16,
+        number: u64,
+    ) {
+        let now_ms = w.wall().ms;
+        let seen = record::encode_seen(&Seen { at_ms: now_ms, code, number });
+        let keys: Vec<Vec<u8>> = digests.iter().map(record::seen_key).collect();
+        keys.iter().for_each(|key| work.put(key.clone(), seen.clone()));
+        work.old(now_ms, REPEAT_WINDOW, number, OldOf::Acceptance, keys);
     }
 
-    /// Numbers the text, gives it its timestamp, and writes it in one batch with what makes a copy of it known.
-    fn store(
+    /// Says no; where the phone can only show that it failed, a text tells why. `sender`: he is where he says he is.
+    #[allow(clippy::too_many_arguments, reason = "each is another thing")]
+    pub(super) fn refuse(
         &mut self,
         w: &mut World<'_, '_>,
-        mut text: Text,
-        code: u16,
+        request: &Request<'_>,
+        reply: &Reply,
+        sender: Option<Imsi>,
+        dialled: &str,
+        no: No,
         digests: &[[u8; 16]],
-    ) -> Result<(CommitId, u64), No> {
-        let limits = &w.site.settings.messages;
-        if self.waiting >= limits.count_max {
-            return Err(No::TooMany);
-        }
-        if self.queues.get(&text.recipient).is_some_and(|queue| queue.count >= limits.count_per_phone_max) {
-            return Err(No::TooManyForOne);
+    ) {
+        let mut after = After::nothing();
+        let word = no.words().filter(|_| !reply.shows_causes() && w.site.settings.messages.explain);
+        if let (Some(sender), Some(word)) = (sender, word) {
+            let shown: String = dialled.chars().filter(|char| text::septets(&char.to_string()).is_some()).collect();
+            let shown: String = shown.chars().take(DIALLED_SHOWN_MAX).collect();
+            let (code, _, _, why) = no.answer();
+            let mut work = Work::default();
+            // Without room for the words the phone is told no all the same, and a repeat is a new text.
+            if self.say(w, &mut work, sender, word, &[("number", &shown), ("why", why)]).is_ok() {
+                let number = work.added.first().map_or(0, |added| added.number);
+                self.remember(w, &mut work, digests, code, number);
+                if let Ok(commit) = self.commit(w, work) {
+                    after = after.and(commit);
+                }
+            }
         }
         let now_ms = w.wall().ms;
-        let number = self.next_number;
-        text.number = number;
-        text.accepted_ms = now_ms;
-        text.timestamp_s = next_timestamp_s(w, text.recipient, now_ms).map_err(|_| No::Overload)?;
-        let seen = record::encode_seen(&Seen { at_ms: now_ms, code, number });
-        let last = record::last_key(text.recipient);
-        let mut batch = Batch::default()
-            .put(record::text_key(text.recipient, number), record::encode(&text))
-            .put(record::NEXT_KEY, (number + 1).to_be_bytes())
-            .put(last.clone(), record::encode_last(now_ms, text.timestamp_s));
-        let mut old = vec![last];
-        for digest in digests {
-            let key = record::seen_key(digest);
-            batch = batch.put(key.clone(), seen.clone());
-            old.push(key);
-        }
-        let window_ms = u64::try_from(REPEAT_WINDOW.as_millis()).unwrap_or(u64::MAX);
-        batch = batch.put(record::old_key(now_ms.saturating_add(window_ms), number), record::encode_old(&old));
-        let commit = write(w, batch).map_err(|_| No::Overload)?;
-        self.next_number = number + 1;
-        self.enqueue(text.recipient, number);
-        Ok((commit, number))
+        let (code, _, cause, why) = no.answer();
+        let from = request.message.from().ok().and_then(|from| from.uri().ok()).and_then(|uri| uri.user);
+        let record = TextRecord {
+            id: String::new(),
+            accepted_ms: now_ms,
+            ended_ms: now_ms,
+            from: from.unwrap_or_default().to_owned(),
+            to: dialled.to_owned(),
+            from_imsi: sender,
+            to_imsi: None,
+            from_cell: w.site.station_name(request.from),
+            to_cell: String::new(),
+            kind: "text",
+            octets: request.message.body.len(),
+            attempts: 0,
+            outcome: TextOutcome::Refused,
+            code,
+            cause: cause.unwrap_or_default(),
+            why: why.to_owned(),
+        };
+        w.ctx.out.send(crate::seam::Output::TextRecord(Box::new(record)));
+        answer::refuse(self, w, request, reply, no, after);
     }
 
     /// Answers a copy as the first one was answered, once that is safe.
-    fn repeated(&self, w: &mut World<'_, '_>, request: &Request<'_>, digests: &[[u8; 16]]) -> bool {
+    fn repeated(
+        &mut self,
+        w: &mut World<'_, '_>,
+        request: &Request<'_>,
+        reply: &Reply,
+        digests: &[[u8; 16]],
+    ) -> bool {
         let find = |w: &mut World<'_, '_>, digest: &[u8; 16]| {
             let bytes = w.store(StoreId::Messages).ok()?.get(&record::seen_key(digest)).ok()??;
             record::decode_seen(&bytes).filter(|seen| !is_over(w, seen.at_ms, REPEAT_WINDOW))
@@ -340,100 +409,69 @@ impl Centre {
         let Some(seen) = digests.iter().find_map(|digest| find(w, digest)) else { return false };
         w.event(Event::TextDuplicate { from: request.from });
         let after = w.unsynced(StoreId::Messages).map_or(After::nothing(), |commit| After::nothing().and(commit));
-        let status = if seen.code == 202 { (202, "Accepted") } else { (404, "Not Found") };
-        answer(w, request, status, after);
+        let no = match seen.code {
+            202 => {
+                answer::accept(self, w, request, reply, seen.at_ms / 1000, after);
+                return true;
+            }
+            400 => No::Unreadable("it could not be read"),
+            403 => No::RecipientBarred,
+            413 => No::TooLong("it is too long"),
+            503 => No::TooManyForOne,
+            _ => No::UnknownNumber,
+        };
+        answer::refuse(self, w, request, reply, no, after);
         true
     }
 }
 
-/// "(TP-OA, SCTS)" tells a phone two texts apart: no two to one phone have the same second, also after a restart.
-fn next_timestamp_s(w: &mut World<'_, '_>, recipient: Imsi, now_ms: u64) -> Result<u64, StoreError> {
-    let last = w.store(StoreId::Messages)?.get(&record::last_key(recipient))?;
-    let last_s = last.and_then(|bytes| record::decode_last(&bytes)).map_or(0, |(_, timestamp_s)| timestamp_s);
-    Ok((now_ms / 1000).max(last_s + 1))
-}
-
-/// Reads the body.
-fn read(message: &Message<'_>) -> Result<Asked, No> {
-    let content_type = message.header(HeaderName::ContentType).unwrap_or_default();
-    let (media, params) = content_type.split_once(';').unwrap_or((content_type, ""));
-    let media = media.trim();
-    if message.header(HeaderName::ContentEncoding).is_some_and(|coding| !coding.trim().eq_ignore_ascii_case("identity"))
-    {
-        return Err(No::ContentType);
-    }
-    if media.eq_ignore_ascii_case(RPDU_TYPE) {
-        read_rpdu(message.body)
-    } else if media.eq_ignore_ascii_case(PLAIN_TYPE) {
-        let words = plain(message.body, params)?;
-        let user = message.uri().and_then(|uri| Uri::parse(uri).ok()).and_then(|uri| uri.user);
-        let dialled = user.filter(|user| !user.is_empty()).ok_or(No::Unreadable("its Request-URI names nobody"))?;
-        let data = text::encode(&words).map_err(|too_long| No::TooLong(too_long.words()))?;
-        Ok(Asked::Send(Box::new(Letter {
-            dialled: dialled.to_owned(),
-            protocol: 0,
-            reply_path: false,
-            report_wanted: false,
-            reference: 0,
-            validity: None,
-            data,
-            repeat: None,
-            trailing: 0,
-        })))
-    } else {
-        Err(No::ContentType)
+/// What is known before the sender was found: who says that he reads answers in a body is believed.
+fn early_reply(request: &Request<'_>, read: Option<&Read>) -> Reply {
+    let rp_reference = read.and_then(|read| read.rp_reference);
+    let supported = request.message.headers_of(HeaderName::Supported).flat_map(|text| text.split(','));
+    let mut supported = supported.map(str::trim);
+    match rp_reference {
+        Some(rp_reference) if supported.any(|tag| tag == "sms-response") => Reply::InBody { rp_reference },
+        _ => Reply::Code,
     }
 }
 
-fn read_rpdu(body: &[u8]) -> Result<Asked, No> {
-    let unreadable = |bad: BadRpdu| No::Unreadable(bad.words());
-    let octets = rpdu::from_hex(body).map_err(unreadable)?;
-    let (rpdu, behind_rpdu) = Rpdu::decode(&octets).map_err(unreadable)?;
-    let tpdu = match rpdu {
-        Rpdu::DataFromPhone { tpdu, .. } => tpdu,
-        Rpdu::Ack { direction: Direction::FromPhone, .. }
-        | Rpdu::Error { direction: Direction::FromPhone, .. }
-        | Rpdu::Smma { .. } => return Ok(Asked::Noted),
-        Rpdu::DataToPhone { .. } | Rpdu::Ack { .. } | Rpdu::Error { .. } => {
-            return Err(No::Unreadable("an RPDU of the direction to a phone"));
-        }
+/// The subscriber who sends: an IMSI from OpenBTS, a number from YateBTS, either from an IMS phone.
+fn sender_of<'w>(w: &'w World<'_, '_>, message: &Message<'_>) -> Option<&'w crate::config::Subscriber> {
+    let from = message.from().ok()?.uri().ok()?;
+    w.site.resolve(from.user?)
+}
+
+/// Whom a phone's text is for.
+fn whom(w: &World<'_, '_>, dialled: &str, sender: Imsi) -> Result<Recipient, No> {
+    let site = w.site;
+    if let Some(code) = site.settings.code(dialled) {
+        return Ok(Recipient::Code(code, sender));
+    }
+    match site.resolve(dialled) {
+        Some(subscriber) if subscriber.barred => return Err(No::RecipientBarred),
+        Some(subscriber) => return Ok(Recipient::Phone(subscriber.imsi)),
+        None => {}
+    }
+    let number = Msisdn::parse(dialled).map_err(|_| No::UnknownNumber)?;
+    match super::trunk::takes(site, number) {
+        true => Ok(Recipient::Trunk(number)),
+        false => Err(No::UnknownNumber),
+    }
+}
+
+/// For how long it is tried, in milliseconds (0: for as long as may be), and whether only once.
+///
+/// An absolute time means nothing to a clock that is not trusted.
+fn life(w: &World<'_, '_>, validity: Option<Validity>) -> (u64, bool) {
+    let Some(validity) = validity else { return (0, false) };
+    let now_s = w.wall().ms / 1000;
+    let ends_s = match validity {
+        Validity::Absolute(_) if !w.wall().trusted => None,
+        validity => validity.ends_at_s(now_s),
     };
-    let (submit, behind_tpdu) = Submit::decode(tpdu).map_err(|bad| No::Unreadable(bad.words()))?;
-    let dialled = submit.destination.number();
-    if dialled.is_empty() {
-        return Err(No::Unreadable("a SUBMIT without a number"));
-    }
-    let repeat = Some(submit.repeat_key_bytes());
-    Ok(Asked::Send(Box::new(Letter {
-        dialled,
-        protocol: submit.protocol,
-        reply_path: submit.reply_path,
-        report_wanted: submit.report_wanted,
-        reference: submit.reference,
-        validity: submit.validity,
-        data: submit.data,
-        repeat,
-        trailing: behind_rpdu + behind_tpdu,
-    })))
-}
-
-/// A text in UTF-8, which ASCII is too, or in Latin-1.
-fn plain(body: &[u8], params: &str) -> Result<String, No> {
-    let charset = params.split(';').filter_map(|param| param.split_once('='));
-    let charset =
-        charset.filter(|(name, _)| name.trim().eq_ignore_ascii_case("charset")).map(|(_, value)| value).next();
-    match charset.unwrap_or("utf-8").trim().trim_matches('"').to_ascii_lowercase().as_str() {
-        "utf-8" | "utf8" | "us-ascii" => {
-            String::from_utf8(body.to_vec()).map_err(|_| No::Unreadable("a text that is not the UTF-8 it says it is"))
-        }
-        "iso-8859-1" | "latin1" => Ok(body.iter().map(|byte| char::from(*byte)).collect()),
-        _ => Err(No::ContentType),
-    }
-}
-
-/// With or without `+`, as [`crate::site::Site::resolve`] takes what is dialled.
-fn is_same_number(dialled: &str, number: &str) -> bool {
-    dialled.trim_start_matches('+') == number.trim_start_matches('+')
+    let life_ms = ends_s.map_or(0, |ends_s| ends_s.saturating_sub(now_s).saturating_mul(1000).max(super::millis(LIFE_MIN)));
+    (life_ms, validity.is_single_shot())
 }
 
 /// "SIP retransmission = (source, Call-ID, CSeq, From tag)" (wire.md 4.1).
@@ -455,25 +493,3 @@ fn digest(kind: &[u8], parts: &[&[u8]]) -> [u8; 16] {
     first
 }
 
-fn refuse(w: &mut World<'_, '_>, request: &Request<'_>, no: No) {
-    let (code, phrase, cause, why) = no.answer();
-    w.event(Event::TextRefused { from: request.from, code, why });
-    let mut writer = response(w, request, code, phrase);
-    if let Some(cause) = cause {
-        writer.header_fmt("Reason", format_args!("Q.850;cause={cause}"));
-    }
-    if no == No::ContentType {
-        writer.header_fmt("Accept", format_args!("{RPDU_TYPE}, {PLAIN_TYPE}"));
-    }
-    let bytes = writer.header_fmt("Warning", format_args!("399 encamp \"{why}\"")).finish();
-    w.ctx.out.after(After::nothing(), Inner::Answer { key: Some(request.key), to: request.to, bytes });
-}
-
-fn answer(w: &mut World<'_, '_>, request: &Request<'_>, (code, phrase): (u16, &str), after: After) {
-    let bytes = response(w, request, code, phrase).finish();
-    w.ctx.out.after(after, Inner::Answer { key: Some(request.key), to: request.to, bytes });
-}
-
-fn response(w: &mut World<'_, '_>, request: &Request<'_>, code: u16, phrase: &str) -> Writer {
-    request.response(&format!("{:016x}", w.ctx.rng.u64()), code, phrase)
-}
