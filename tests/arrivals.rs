@@ -2,17 +2,22 @@
 
 mod desk;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use desk::texts::{DALE, FRONT, HILL, Site, write};
 use desk::{Desk, KEY, TODAY_MS, imsi, settings};
 use encamp::event::Event;
 use encamp::gsm::form::TextForm;
+use encamp::ident::{Imsi, Suffix};
 use encamp::register::cluster::{self, Signed};
-use encamp::register::merge::decode;
-use encamp::seam::Port;
-use encamp::store::{Store as _, StoreId};
-use encamp::time::{Stamp, WallTime};
+use encamp::register::merge::{Binding, Entry, Record, decode};
+use encamp::register::replicas::{self, Replicas};
+use encamp::seam::{Ctx, Outbox, Port, Rng, Timers};
+use encamp::site::World;
+use encamp::store::memory::{MemoryStore, MemoryStores};
+use encamp::store::{Batch, Store as _, StoreId};
+use encamp::time::{Clock, Instant, Stamp, WallTime};
 use encamp::zone::Map;
 
 /// A REGISTER with what tells one kind of base station or phone from another; the code of the answer.
@@ -35,6 +40,11 @@ fn in_network(desk: &mut Desk, station: &str, phone: u64, cseq: u32, plmn: &str)
     let contact = format!("<sip:IMSI{}@{station}>", imsi(phone));
     let cell = format!("{OPENBTS}P-Access-Network-Info: 3GPP-GERAN; cgi-3gpp={plmn}03e8000a\r\n");
     assert_eq!(register(desk, station, phone, cseq, &contact, &cell), "200");
+}
+
+fn site_of(settings: encamp::config::Settings) -> encamp::site::Site {
+    let (subscribers, map) = (Arc::clone(&settings.subscribers), Arc::new(Map::new(&settings)));
+    encamp::site::Site { settings: Arc::new(settings), subscribers, map, epoch: 1, secret: [0; 16] }
 }
 
 fn first_seen(desk: &Desk) -> usize {
@@ -76,8 +86,7 @@ fn the_form_of_texts_is_learned_from_the_register() {
 fn a_configured_form_goes_before_a_learned_one() {
     let mut settings = settings();
     settings.base_stations[0].texts = Some(TextForm::Ims);
-    let (subscribers, map) = (Arc::clone(&settings.subscribers), Arc::new(Map::new(&settings)));
-    let site = encamp::site::Site { settings: Arc::new(settings), subscribers, map, epoch: 1, secret: [0; 16] };
+    let site = site_of(settings);
     let at = |station: &str, learned| site.texts_at(station.parse().unwrap(), learned);
     for learned in TextForm::ALL {
         assert_eq!(at(HILL, learned), TextForm::Ims);
@@ -206,4 +215,163 @@ fn a_change_of_network_is_one_between_two_that_are_known() {
     assert_eq!(register(&mut desk, DALE, 1, 3, &contact, OPENBTS), "200");
     in_network(&mut desk, HILL, 1, 4, "00102");
     assert_eq!(changes(&desk).len(), 2, "from a cell that did not say where it is");
+}
+
+// --- Who is there ---
+
+/// Two shards by the last digit, even and odd, each with two replicas here; a third one whose replica is elsewhere.
+struct Shards {
+    site: encamp::site::Site,
+    replicas: Replicas,
+    stores: MemoryStores,
+    rng: Rng,
+    out: Outbox,
+    clock: Clock,
+    timers: Timers,
+    unreadable: usize,
+}
+
+impl Shards {
+    fn new() -> Shards {
+        let mut settings = settings();
+        let suffixes = |digits: &[u32]| digits.iter().map(|n| Suffix::parse(&n.to_string()).unwrap()).collect();
+        settings.shards.push(settings.shards[0].clone());
+        settings.shards.push(settings.shards[0].clone());
+        for (shard, digits) in [&[0, 2, 4, 6, 8][..], &[1, 3, 5, 7], &[9]].into_iter().enumerate() {
+            settings.shards[shard].name = format!("s{shard}");
+            settings.shards[shard].suffixes = suffixes(digits);
+            settings.shards[shard].replicas = if shard == 2 { vec![4] } else { vec![2 * shard, 2 * shard + 1] };
+        }
+        for n in 2..5 {
+            let mut replica = settings.replicas[n % 2].clone();
+            (replica.name, replica.shard) = (format!("r{n}"), n / 2);
+            settings.replicas.push(replica);
+        }
+        settings.replicas[4].place = encamp::config::Place::Remote { address: "192.0.2.99:5070".parse().unwrap() };
+        let mut stores = MemoryStores::default();
+        stores.stores.insert(StoreId::Node, MemoryStore::new());
+        for n in 0..4 {
+            let mut store = MemoryStore::new();
+            replicas::found(&mut store, &settings, usize::from(n) / 2, TODAY_MS, true).unwrap();
+            stores.stores.insert(StoreId::Replica(n), store);
+        }
+        let replicas = Replicas::new(&settings);
+        let clock = Clock::new(1, TODAY_MS, Vec::new(), None, Instant(0));
+        let (rng, out, timers) = (Rng::from_seed([1; 32]), Outbox::default(), Timers::default());
+        let site = site_of(settings);
+        let mut shards = Shards { site, replicas, stores, rng, out, clock, timers, unreadable: 0 };
+        shards.with(|replicas, w| replicas.start(w, false)).unwrap();
+        shards
+    }
+
+    fn with<T>(&mut self, what: impl FnOnce(&mut Replicas, &mut World<'_, '_>) -> T) -> T {
+        let wall = WallTime { ms: TODAY_MS, trusted: true };
+        let (rng, stores, out) = (&mut self.rng, &mut self.stores, &mut self.out);
+        let mut ctx = Ctx { now: Instant(0), wall, rng, stores, out };
+        let (clock, timers) = (&mut self.clock, &mut self.timers);
+        let result = what(&mut self.replicas, &mut World { ctx: &mut ctx, site: &self.site, clock, timers });
+        while let Some(output) = self.out.pop() {
+            let text = format!("{output:?}");
+            self.unreadable += usize::from(text.contains("RecordUnreadable"));
+        }
+        result
+    }
+
+    /// A binding at a base station, which has expired so long ago, on both replicas of its shard that are here, or on one.
+    fn bind(&mut self, phone: u64, n: u64, station: &str, expired_s: u64, replicas: &[usize]) {
+        let stamp = Stamp { ms: TODAY_MS + n, counter: 0, front: 1 };
+        let binding = Binding {
+            expires_at_ms: TODAY_MS - expired_s * 1000,
+            since_ms: 0,
+            call_id: "x".into(),
+            cseq: 1,
+            source: station.parse().unwrap(),
+            cell: None,
+            path: Vec::new(),
+            instance: None,
+            previous: None,
+            texts: TextForm::OpenBts,
+        };
+        let contacts = BTreeMap::from([(format!("sip:{station}"), Entry { stamp, binding: Some(binding) })]);
+        let delta = Record { contacts, ..Record::default() };
+        for index in replicas {
+            self.with(|all, w| all.apply_local(w, *index, imsi(phone), &delta).map(drop)).unwrap();
+        }
+    }
+
+    /// Everybody at a base station, read in pages of so many.
+    fn at(&mut self, station: &str, limit: usize) -> Vec<Imsi> {
+        let (mut all, mut cursor, mut looked_at) = (Vec::new(), None, 0);
+        for _ in 0..1_000 {
+            let read = std::cell::Cell::new(0);
+            let wanted = |binding: &Binding| {
+                read.set(read.get() + 1);
+                binding.source.to_string() == station
+            };
+            let (bound, next) = self.with(|replicas, w| replicas.bound_at(w, &wanted, cursor, limit));
+            assert!(read.get() <= limit && bound.len() <= limit, "{} records in one page", read.get());
+            looked_at += read.get();
+            all.extend(bound);
+            cursor = next;
+            if cursor.is_none() {
+                assert!(looked_at > 0);
+                return all;
+            }
+        }
+        panic!("it comes to no end");
+    }
+}
+
+#[test]
+fn an_area_is_read_page_by_page_and_each_phone_once() {
+    let mut shards = Shards::new();
+    for phone in 0..40 {
+        let index = 2 * (phone as usize % 2);
+        if phone % 10 == 9 {
+            continue;
+        }
+        shards.bind(phone, 1, if phone % 3 == 0 { HILL } else { DALE }, 0, &[index, index + 1]);
+    }
+    let mut expected: Vec<Imsi> = (0..40).filter(|phone| phone % 3 == 0 && phone % 10 != 9).map(imsi).collect();
+    expected.sort();
+    for limit in [1, 2, 3, 7, 18, 36, 1_000] {
+        let mut all = shards.at(HILL, limit);
+        assert!(all.is_sorted_by_key(|imsi| (imsi.as_str().as_bytes()[14] % 2, *imsi)), "by shard, then by IMSI");
+        all.sort();
+        assert_eq!(all, expected, "in pages of {limit}");
+    }
+}
+
+#[test]
+fn the_newest_binding_says_where_a_phone_is_and_an_old_one_counts_while_it_would_be_routed_to() {
+    let mut shards = Shards::new();
+    let stale_s = shards.site.settings.registrar.stale_life.as_secs();
+    shards.bind(0, 1, HILL, 0, &[0, 1]);
+    shards.bind(0, 2, DALE, 0, &[0, 1]);
+    shards.bind(2, 1, DALE, 0, &[0, 1]);
+    shards.bind(2, 2, HILL, stale_s - 1, &[0, 1]);
+    shards.bind(4, 1, HILL, stale_s, &[0, 1]);
+    assert_eq!(shards.at(HILL, 10), [imsi(2)]);
+    assert_eq!(shards.at(DALE, 10), [imsi(0)]);
+}
+
+#[test]
+fn a_replica_that_is_not_level_is_not_read_and_a_record_that_cannot_be_read_holds_nobody_up() {
+    let mut shards = Shards::new();
+    shards.bind(0, 1, HILL, 0, &[0]);
+    shards.bind(2, 1, HILL, 0, &[0, 1]);
+    shards.bind(1, 1, HILL, 0, &[2, 3]);
+    assert_eq!(shards.at(HILL, 10), [imsi(0), imsi(2), imsi(1)]);
+    shards.with(|replicas, w| replicas.closed(w, StoreId::Replica(0), "gone".into()));
+    assert_eq!(shards.at(HILL, 10), [imsi(2), imsi(1)], "the other one of the shard is read");
+    // A page that was begun at one is gone on with at the other.
+    let (page, cursor) = shards.with(|replicas, w| replicas.bound_at(w, &|_| true, Some((0, imsi(0))), 1));
+    assert_eq!((page, cursor), (vec![imsi(2)], Some((0, imsi(2)))));
+    let store = shards.stores.stores.get_mut(&StoreId::Replica(1)).unwrap();
+    store.write(Batch::default().put(format!("b{}", imsi(0)), [99u8])).unwrap();
+    assert_eq!(shards.at(HILL, 10), [imsi(2), imsi(1)]);
+    assert_eq!(shards.unreadable, 1);
+    // A phone of another shard, which the map gave to another one.
+    shards.bind(3, 1, HILL, 0, &[1]);
+    assert_eq!(shards.at(HILL, 10), [imsi(2), imsi(1)]);
 }

@@ -116,13 +116,25 @@ pub fn read(store: &dyn Store, imsi: Imsi) -> Result<Record, StoreError> {
 }
 
 /// A page of records after `cursor`, in order of IMSI.
+///
+/// Errors: the store's, and any record that cannot be read.
 pub fn page(store: &dyn Store, cursor: Option<Imsi>, limit: usize) -> Result<Vec<(Imsi, Record)>, StoreError> {
+    let all = page_readable(store, cursor, limit)?.into_iter();
+    all.map(|(imsi, record)| Ok((imsi, record.ok_or_else(|| unreadable(imsi))?))).collect()
+}
+
+/// As [`page`], with `None` for a record that cannot be read.
+pub fn page_readable(
+    store: &dyn Store,
+    cursor: Option<Imsi>,
+    limit: usize,
+) -> Result<Vec<(Imsi, Option<Record>)>, StoreError> {
     let cursor = cursor.map(key);
     let mut records = Vec::new();
     for (key, value) in store.scan(b"b", cursor.as_deref(), limit)? {
         let text = std::str::from_utf8(&key[1..]).map_err(|_| StoreError::Broken("a key is not an IMSI".into()))?;
         let imsi = Imsi::parse(text).map_err(|_| StoreError::Broken("a key is not an IMSI".into()))?;
-        records.push((imsi, decode(&value).map_err(|_| unreadable(imsi))?));
+        records.push((imsi, decode(&value).ok()));
     }
     Ok(records)
 }

@@ -14,7 +14,7 @@ pub use founding::{found, is_new, mark_name};
 
 use super::asking::{Asker, Asking, Question, What, Write};
 use super::hints::Hints;
-use super::merge::{Record, merge};
+use super::merge::{Binding, Record, merge};
 use super::replica::{self, Replica};
 use crate::config::{Place, Settings};
 use crate::event::Event;
@@ -374,6 +374,63 @@ impl Replicas {
             }
         }
         Ok(newest)
+    }
+
+    /// Who of those with a record here is bound as `wanted` says, by the binding written last; one that is stale counts while it would be
+    /// routed to. A page of them: `cursor` says where the last one ended, `None` comes back after the last.
+    ///
+    /// Each phone once, in order of shard and IMSI; of a shard's replicas that are here one is read, which is level, and a shard that has
+    /// none here is passed over, as is what this one missed altogether. No more than `limit` records are looked at.
+    pub fn bound_at(
+        &self,
+        w: &mut World<'_, '_>,
+        wanted: &dyn Fn(&Binding) -> bool,
+        cursor: Option<(usize, Imsi)>,
+        limit: usize,
+    ) -> (Vec<Imsi>, Option<(usize, Imsi)>) {
+        let stale_life = w.site.settings.registrar.stale_life;
+        let stale_ms = u64::try_from(stale_life.as_millis()).unwrap_or(u64::MAX);
+        let now_ms = w.wall().ms;
+        let mut left = limit.max(1);
+        let (first, mut after) = cursor.map_or((0, None), |(shard, imsi)| (shard, Some(imsi)));
+        let mut bound = Vec::new();
+        for (shard, members) in w.site.settings.shards.iter().enumerate().skip(first) {
+            let after = after.take();
+            let Some(index) = self.to_read_through(&members.replicas) else { continue };
+            let page = w.store(StoreId::Replica(index as u16)).and_then(|s| replica::page_readable(s, after, left));
+            let Ok(page) = page else {
+                w.event(Event::RecordUnreadable { replica: self.all[index].name.clone() });
+                continue;
+            };
+            for (imsi, record) in &page {
+                let Some(record) = record else {
+                    w.event(Event::RecordUnreadable { replica: self.all[index].name.clone() });
+                    continue;
+                };
+                let merged = self.all[index].hints.missed(*imsi).map(|missed| merge(record.clone(), missed));
+                let is_bound = merged.as_ref().unwrap_or(record).newest().is_some_and(|(_, stamp, binding)| {
+                    let gone_ms =
+                        binding.expires_at_ms.saturating_add(stale_ms.saturating_add(w.clock.shift_ms(stamp)));
+                    gone_ms > now_ms && wanted(binding)
+                });
+                // One that another shard owns by now is found there.
+                if is_bound && w.site.map.shard_of(imsi) == Some(shard) {
+                    bound.push(*imsi);
+                }
+            }
+            left = left.saturating_sub(page.len());
+            if let (0, Some((last, _))) = (left, page.last()) {
+                return (bound, Some((shard, *last)));
+            }
+        }
+        (bound, None)
+    }
+
+    /// The replica of a shard that is read where all of its records are: here and level, one that missed nothing before one that did.
+    fn to_read_through(&self, members: &[usize]) -> Option<usize> {
+        let level = |index: &usize| self.open_local(*index).is_some_and(Replica::is_level);
+        let readable = members.iter().copied().filter(level).filter(|index| !self.all[*index].hints.overflowed);
+        readable.min_by_key(|index| (self.all[*index].hints.behind(), *index))
     }
 
     /// Who of a shard's replicas is to be asked about an AOR, the first one last: those that may be read, those on this box before those

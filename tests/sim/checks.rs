@@ -30,6 +30,7 @@ pub const KEPT: &str = "1: what was acknowledged survives";
 pub const ONE_NONCE: &str = "5: one nonce, one subscriber, one use";
 pub const ENDS: &str = "7: every wait ends";
 pub const CALLS_GO_ON: &str = "8: calls go on whatever the disk says";
+pub const NEW_ONCE: &str = "2: a phone that anybody remembers is not new";
 pub const BEARABLE: &str = "a base station can bear the answer";
 pub const ADMITTED: &str = "only the right SIM is let in";
 
@@ -102,6 +103,8 @@ pub struct Checks {
     /// Boxes that ever closed a replica.
     closed_some: BTreeSet<usize>,
     arrivals: Vec<(u64, usize, Imsi)>,
+    /// Phones that were taken for new.
+    first_seen: BTreeSet<Imsi>,
     /// Phones whose replicas may differ until they register again: a front end was lost between telling one replica and the
     /// next, and no other box knows what it knew. Levelling them is repair over the network, a later release.
     torn: BTreeSet<Imsi>,
@@ -137,6 +140,7 @@ impl Checks {
             detached: BTreeSet::new(),
             closed_some: BTreeSet::new(),
             arrivals: Vec::new(),
+            first_seen: BTreeSet::new(),
             torn: BTreeSet::new(),
             loose: BTreeSet::new(),
             room_again_us: BTreeMap::new(),
@@ -196,7 +200,13 @@ impl Checks {
         self.room_again_us.insert(node, now_us);
     }
 
-    pub fn event(&mut self, node: usize, event: &Event, is_full: bool) {
+    pub fn event(&mut self, node: usize, event: &Event, is_full: bool) -> Result<(), Violation> {
+        if let Event::FirstSeen { imsi } = event {
+            self.count(NEW_ONCE);
+            if !self.first_seen.insert(*imsi) {
+                return broken(NEW_ONCE, format!("{imsi:?} is new to box {node}, and was new before"));
+            }
+        }
         if let Event::ReplicaMissedWrite { imsi, .. } = event
             && is_full
         {
@@ -209,6 +219,7 @@ impl Checks {
         if let Event::ReplicaClosed { .. } = event {
             self.closed_some.insert(node);
         }
+        Ok(())
     }
 
     pub fn sent(&mut self, leg: &Leg, phone: &PhonePlan) {

@@ -683,7 +683,8 @@ impl World {
     fn event(&mut self, node: usize, event: &Event) {
         self.coverage.event(node, event);
         let is_full = self.boxes[node].disks.0.get(&StoreId::Node).is_some_and(Disk::is_full);
-        self.checks.event(node, event, is_full);
+        let result = self.checks.event(node, event, is_full);
+        self.check(result);
     }
 }
 
