@@ -6,6 +6,8 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use crate::ident::{Imsi, Plmn};
+use crate::seam::TextOutcome;
+use crate::sms::record::Recipient;
 
 /// How loudly it is told.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -212,7 +214,7 @@ pub enum Event {
         text: u64,
         /// `None`: the centre's own words.
         sender: Option<Imsi>,
-        recipient: Imsi,
+        recipient: Recipient,
     },
     /// The phone, or its base station, has sent again what is accepted or refused already.
     TextDuplicate {
@@ -230,7 +232,7 @@ pub enum Event {
     },
     TextDelivered {
         text: u64,
-        recipient: Imsi,
+        recipient: Recipient,
         /// From the acceptance, and how many attempts it took.
         elapsed_ms: u64,
         attempts: u32,
@@ -238,17 +240,17 @@ pub enum Event {
     /// It is sent again although the phone may have it already: an answer was lost, or a crash came between.
     TextPossibleDuplicate {
         text: u64,
-        recipient: Imsi,
+        recipient: Recipient,
     },
     PhoneAbsent {
         text: u64,
-        recipient: Imsi,
+        recipient: Recipient,
         why: &'static str,
         next_s: u64,
     },
     TextAttemptFailed {
         text: u64,
-        recipient: Imsi,
+        recipient: Recipient,
         /// 0: nothing was sent.
         code: u16,
         why: &'static str,
@@ -259,10 +261,26 @@ pub enum Event {
         imsi: Imsi,
         texts: u64,
     },
-    TextGivenUp {
+    /// The phone's memory is full: it waits until the phone says otherwise.
+    PhoneMemoryFull {
         text: u64,
-        recipient: Imsi,
-        why: &'static str,
+        recipient: Recipient,
+        next_s: u64,
+    },
+    PhoneHasMemory {
+        imsi: Imsi,
+    },
+    /// A text came to an end that is no delivery.
+    TextEnded {
+        text: u64,
+        recipient: Recipient,
+        outcome: TextOutcome,
+        why: String,
+    },
+    /// Its sender could not be told, because as many texts wait for him as may.
+    TextNotTold {
+        text: u64,
+        sender: Imsi,
     },
     /// The messages' store refuses what is no promise: a note of an attempt, the removal of a delivered text.
     MessagesStoreRefused {
@@ -313,6 +331,9 @@ impl Event {
             | Event::TextDelivered { .. }
             | Event::TextPossibleDuplicate { .. }
             | Event::PhoneAbsent { .. }
+            | Event::PhoneMemoryFull { .. }
+            | Event::PhoneHasMemory { .. }
+            | Event::TextEnded { .. }
             | Event::TextAttemptFailed { .. }
             | Event::PhoneReturned { .. }
             | Event::Purged { .. } => Level::Info,
@@ -323,7 +344,7 @@ impl Event {
             | Event::SignatureRefused { .. }
             | Event::AnswerWithdrawn
             | Event::MarkNotKept { .. }
-            | Event::TextGivenUp { .. }
+            | Event::TextNotTold { .. }
             | Event::WrongShard { .. }
             | Event::ClockJumped { .. } => Level::Warn,
             Event::ReplicaClosed { .. }
@@ -402,7 +423,19 @@ impl Event {
             Event::PhoneAbsent { .. } => "phone_absent",
             Event::TextAttemptFailed { .. } => "text_attempt_failed",
             Event::PhoneReturned { .. } => "phone_returned",
-            Event::TextGivenUp { .. } => "text_given_up",
+            Event::PhoneMemoryFull { .. } => "phone_memory_full",
+            Event::PhoneHasMemory { .. } => "phone_has_memory",
+            Event::TextEnded { outcome, .. } => match outcome {
+                TextOutcome::Delivered => "text_delivered",
+                TextOutcome::Answered => "text_answered",
+                TextOutcome::Refused => "text_refused",
+                TextOutcome::Failed => "text_failed",
+                TextOutcome::Expired => "text_expired",
+                TextOutcome::Dropped => "text_dropped",
+                TextOutcome::Deleted => "text_deleted",
+                TextOutcome::Replaced => "text_replaced",
+            },
+            Event::TextNotTold { .. } => "text_not_told",
             Event::MessagesStoreRefused { .. } => "messages_store_refused",
             Event::ConnectionRefused { .. } => "connection_refused",
         }
@@ -503,33 +536,41 @@ impl fmt::Display for Event {
                 write!(f, "replica {replica} missed a mark of {}, which is not kept for it", imsi.short())
             }
             Event::TextAccepted { text, sender: Some(sender), recipient } => {
-                write!(f, "accepted text {text} of {} to {}", sender.short(), recipient.short())
+                write!(f, "accepted text {text} of {} to {}", sender.short(), recipient)
             }
             Event::TextAccepted { text, sender: None, recipient } => {
-                write!(f, "wrote text {text} to {}", recipient.short())
+                write!(f, "wrote text {text} to {}", recipient)
             }
             Event::TextDuplicate { from } => write!(f, "{from} repeats a text that has been answered"),
             Event::TextRefused { from, code, why } => write!(f, "refused a text of {from} with {code}: {why}"),
             Event::TextTrailing { from, octets } => write!(f, "ignored {octets} octets behind a text of {from}"),
             Event::TextDelivered { text, recipient, elapsed_ms, attempts } => {
-                let (to, seconds) = (recipient.short(), *elapsed_ms as f64 / 1000.0);
-                write!(f, "delivered text {text} to {to} after {seconds:.1} s, at attempt {attempts}")
+                let seconds = *elapsed_ms as f64 / 1000.0;
+                write!(f, "delivered text {text} to {recipient} after {seconds:.1} s, at attempt {attempts}")
             }
             Event::TextPossibleDuplicate { text, recipient } => {
-                write!(f, "text {text} goes to {} again, which may have it already", recipient.short())
+                write!(f, "text {text} goes to {} again, which may have it already", recipient)
             }
-            Event::PhoneAbsent { text, recipient, why, next_s } => write!(
-                f,
-                "text {text} waits: {} is absent ({why}); tried when it is back, or in {next_s} s",
-                recipient.short()
-            ),
+            Event::PhoneAbsent { text, recipient, why, next_s } => {
+                write!(f, "text {text} waits: {} is absent ({why}); tried when it is back, or in {next_s} s", recipient)
+            }
             Event::TextAttemptFailed { text, recipient, code, why, next_s } => {
-                let to = recipient.short();
-                write!(f, "text {text} could not be given to {to} ({code}, {why}); tried again in {next_s} s")
+                write!(f, "text {text} could not be given to {recipient} ({code}, {why}); tried again in {next_s} s")
             }
             Event::PhoneReturned { imsi, texts } => write!(f, "{} is back; {texts} texts wait for it", imsi.short()),
-            Event::TextGivenUp { text, recipient, why } => {
-                write!(f, "gave up text {text} to {}: {why}", recipient.short())
+            Event::PhoneMemoryFull { text, recipient, next_s } => {
+                write!(
+                    f,
+                    "text {text} waits: the memory of {recipient} is full; tried when it has room, or in {next_s} s"
+                )
+            }
+            Event::PhoneHasMemory { imsi } => write!(f, "{} has memory for texts again", imsi.short()),
+            Event::TextEnded { text, recipient, outcome, why } => {
+                let (word, colon) = (outcome.word(), if why.is_empty() { "" } else { ": " });
+                write!(f, "text {text} to {recipient} is {word}{colon}{why}")
+            }
+            Event::TextNotTold { text, sender } => {
+                write!(f, "{} could not be told of text {text}: as many texts wait for him as may", sender.short())
             }
             Event::ConnectionRefused { from, why } => write!(f, "closed a connection of {from}: {why}"),
         }

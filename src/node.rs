@@ -213,9 +213,9 @@ impl Node {
                 Inner::Mark { imsi, since } => {
                     self.marks.write(world!(self, ctx), &mut self.replicas, imsi, since);
                 }
-                Inner::TextKept { imsi, text } => self.centre.kept(world!(self, ctx), finder!(self), imsi, text),
-                Inner::TextRemoved { imsi, text } => {
-                    self.centre.removed(world!(self, ctx), finder!(self), imsi, text);
+                Inner::TextsKept { texts } => self.centre.kept(world!(self, ctx), finder!(self), &texts),
+                Inner::TextRemoved { recipient, text } => {
+                    self.centre.removed(world!(self, ctx), finder!(self), recipient, text);
                 }
                 Inner::CallKept { call } => self.calls.kept(world!(self, ctx), call),
                 Inner::Found => self.replicas.found(world!(self, ctx)),
@@ -379,9 +379,7 @@ impl Node {
                 }
                 None => self.call(ctx, came, message, calls::From::Station),
             },
-            ("MESSAGE", _) if trunk.is_some() => {
-                self.refuse(ctx, came, message, 403, "Forbidden", "texts from trunks are not served yet")
-            }
+            ("MESSAGE", _) if trunk.is_some() => self.trunk_text(ctx, came, message, trunk.unwrap_or_default()),
             ("MESSAGE", _) => self.text(ctx, came, message),
             ("BYE" | "INFO" | "UPDATE", _) => {
                 self.refuse(ctx, came, message, 481, "Call/Transaction Does Not Exist", "no such call");
@@ -479,7 +477,7 @@ impl Node {
     fn located(&mut self, ctx: &mut Ctx<'_>, seeker: Seeker, located: Located) {
         match seeker {
             Seeker::Redirect(id) => self.redirect.located(world!(self, ctx), id, located),
-            Seeker::Sender(id) => self.centre.sender_located(world!(self, ctx), id, located),
+            Seeker::Sender(id) => self.centre.sender_located(world!(self, ctx), finder!(self), id, located),
             Seeker::Recipient(imsi) => {
                 self.centre.recipient_located(world!(self, ctx), finder!(self), imsi, located);
             }
@@ -573,7 +571,8 @@ impl Node {
             Timer::Replica(index) => self.replicas.retry(world!(self, ctx), index),
             Timer::Stream(conn) => self.stream_timeout(ctx, conn),
             Timer::Mark(id) => self.marks.deadline(world!(self, ctx), &mut self.replicas, id),
-            Timer::Text(imsi) => self.centre.timeout(world!(self, ctx), finder!(self), imsi),
+            Timer::Text(recipient) => self.centre.timeout(world!(self, ctx), finder!(self), recipient),
+            Timer::TextNote(id) => self.centre.note_timeout(world!(self, ctx), id),
             Timer::Call(id) => self.calls.timeout(world!(self, ctx), finder!(self), id),
             Timer::Housekeeping => self.housekeeping(ctx),
         }
@@ -592,7 +591,8 @@ impl Node {
                 self.purge_at[index] = self.replicas.purge(w, index, self.purge_at[index], PURGE_PER_SECOND);
             }
         }
-        self.centre.housekeeping(w);
+        self.centre.housekeeping(world!(self, ctx), finder!(self));
+        let w = world!(self, ctx);
         w.reserve_early();
         self.marks.housekeeping(w, &mut self.replicas);
         self.replicas.keep_hints(w);
@@ -634,7 +634,7 @@ impl Node {
                 | Inner::Arrived { .. }
                 | Inner::CallKept { .. }
                 | Inner::Mark { .. }
-                | Inner::TextKept { .. }
+                | Inner::TextsKept { .. }
                 | Inner::TextRemoved { .. } => {}
                 // A write that came late: whoever waits finds the phone by its slow ladder.
                 Inner::Returned { .. } => {}

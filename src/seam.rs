@@ -18,6 +18,7 @@ use crate::register::asking::Write;
 use crate::register::front::Arrival;
 use crate::register::locate::{Located, Seeker};
 use crate::register::merge::Record;
+use crate::sms::record::Recipient;
 use crate::store::{CommitId, Seq, StoreId, Stores};
 use crate::time::{Instant, Stamp, WallTime};
 use crate::zone::Zone;
@@ -554,10 +555,10 @@ pub enum Inner {
     Arrived { imsi: Imsi, arrival: Arrival },
     /// The replicas of a phone are to be told that our message centre waits for it since then, or no longer.
     Mark { imsi: Imsi, since: Option<Stamp> },
-    /// A text for this phone is on the disk, and may be sent.
-    TextKept { imsi: Imsi, text: u64 },
+    /// These texts are on the disk, and may be sent.
+    TextsKept { texts: Vec<(Recipient, u64)> },
     /// One that came to its end is gone from the disk, and the next one may be sent.
-    TextRemoved { imsi: Imsi, text: u64 },
+    TextRemoved { recipient: Recipient, text: u64 },
 }
 
 /// Where an answer goes.
@@ -667,8 +668,10 @@ pub enum Timer {
     Call(u64),
     /// A mark that is written: too slow a replica misses it.
     Mark(u64),
-    /// A phone with texts that wait: the next attempt, or the end of one.
-    Text(Imsi),
+    /// A queue of texts: the next attempt, or the end of one.
+    Text(Recipient),
+    /// What an IMS phone is told of its text: once more.
+    TextNote(u64),
     /// Purge, forget, reserve: once a second.
     Housekeeping,
 }

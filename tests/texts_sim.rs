@@ -415,7 +415,7 @@ impl World {
 
     /// The words of a text that a box still holds.
     fn words_of(&self, which: usize, number: u64) -> Option<String> {
-        self.durable(which).find(|text| text.number == number).map(|text| text::decode(&text.data).unwrap())
+        self.durable(which).find(|text| text.number == number).map(|text| text::decode(text.data().unwrap()).unwrap())
     }
 
     fn durable(&self, which: usize) -> impl Iterator<Item = record::Text> {
@@ -432,7 +432,7 @@ impl World {
         if text.starts_with("SIP/2.0 202") {
             let call_id = text.lines().find_map(|line| line.strip_prefix("Call-ID: ")).unwrap();
             let written = &self.written[call_id];
-            let kept = self.durable(which).any(|text| text::decode(&text.data).unwrap() == written.words);
+            let kept = self.durable(which).any(|text| text::decode(text.data().unwrap()).unwrap() == written.words);
             let was_shown = self.times_shown(written) > 0;
             assert!(kept || was_shown, "seed {seed}: 202 to {:?} and it is not on the disk", written.words);
             return;
@@ -442,7 +442,7 @@ impl World {
         let phone = mt.header("To").to_owned();
         let phone = phone.split_once('@').unwrap().0.to_owned();
         let words = mt.words();
-        let kept = self.durable(which).any(|text| text::decode(&text.data).unwrap() == words);
+        let kept = self.durable(which).any(|text| text::decode(text.data().unwrap()).unwrap() == words);
         assert!(kept, "seed {seed}: {words:?} is sent and not on the disk");
         let now_ms = self.now_ms;
         let open = self.open.entry((which, phone)).or_insert(Open {

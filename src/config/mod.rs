@@ -415,6 +415,20 @@ impl Settings {
             || self.base_station_at(address).is_some()
     }
 
+    /// The number of the message centre's own that this is, with or without `+`.
+    pub fn code(&self, dialled: &str) -> Option<Msisdn> {
+        let dialled = dialled.trim_start_matches('+');
+        let codes = self.short_codes.iter().map(|code| code.number);
+        let centre = Msisdn::parse(&self.messages.service_centre).ok();
+        codes.chain(centre).find(|number| number.digits() == dialled)
+    }
+
+    /// Whether a base station has this name, or stands in the location area of this name.
+    pub fn is_at(&self, address: IpAddr, place: &str) -> bool {
+        self.base_station_at(address)
+            .is_some_and(|station| station.name == place || station.location_area.as_deref() == Some(place))
+    }
+
     pub fn trunk_at(&self, address: IpAddr) -> Option<&Trunk> {
         self.trunks.iter().find(|trunk| trunk.address.ip() == address)
     }

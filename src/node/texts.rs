@@ -12,7 +12,7 @@ use crate::register::serve;
 use crate::seam::{Ctx, Port};
 use crate::sip::parse::Message;
 use crate::site::World;
-use crate::sms::{deliver, is_ours};
+use crate::sms::{answer, deliver, is_ours};
 use crate::time::Stamp;
 
 impl Node {
@@ -32,12 +32,25 @@ impl Node {
         self.centre.message(world!(self, ctx), finder!(self), &request);
     }
 
+    /// A MESSAGE from a trunk.
+    pub(super) fn trunk_text(&mut self, ctx: &mut Ctx<'_>, came: &Came<'_>, message: &Message<'_>, trunk: usize) {
+        if !matches!(came.port, Port::Front(_)) || !self.site.settings.trunks[trunk].texts {
+            return self.refuse(ctx, came, message, 403, "Forbidden", "a text from a trunk that takes none");
+        }
+        let Some(request) = self.first_copy(ctx, came, message) else { return };
+        self.centre.trunk_message(world!(self, ctx), trunk, &request);
+    }
+
     /// A response to a MESSAGE of ours, by its branch; `false`: it is for somebody else.
     pub(super) fn text_response(&mut self, ctx: &mut Ctx<'_>, from: SocketAddr, message: &Message<'_>) -> bool {
         let branch = message.via().ok().and_then(|via| via.branch).unwrap_or_default();
         let ours = branch.starts_with(deliver::BRANCH);
         if ours {
             self.centre.response(world!(self, ctx), finder!(self), from, branch, message);
+        }
+        if branch.starts_with(answer::NOTE_BRANCH) {
+            self.centre.note_response(world!(self, ctx), from, branch, message);
+            return true;
         }
         ours
     }

@@ -1,4 +1,4 @@
-//! What a dialled number means: a phone of ours, trunks in the order in which they are tried, or nobody.
+//! What a dialled number means: a phone of ours, trunks in the order in which they are tried, or nobody; for calls and for texts.
 //!
 //! Knows: emergency numbers, subscribers, prefixes. Does not know: where a phone is, or whether a trunk answers. Pure.
 
@@ -49,6 +49,14 @@ pub fn is_emergency(settings: &Settings, user: &str) -> bool {
     bare.eq_ignore_ascii_case("sos")
         || bare.eq_ignore_ascii_case("emergency")
         || settings.emergency.numbers.iter().any(|number| number == bare)
+}
+
+/// The trunks that take a text to a number that is nobody's here, in the order in which they are tried.
+pub fn text_trunks(settings: &Settings, number: &str) -> Vec<usize> {
+    if settings.dialplan.local_prefixes.iter().any(|prefix| number.starts_with(prefix.as_str())) {
+        return Vec::new();
+    }
+    trunks_for(settings, number).into_iter().filter(|trunk| settings.trunks[*trunk].texts).collect()
 }
 
 /// The longest prefix first, then in the order of the file; one without prefixes is the last resort of every number. Letter by letter,

@@ -395,13 +395,7 @@ impl Centre {
     }
 
     /// Answers a copy as the first one was answered, once that is safe.
-    fn repeated(
-        &mut self,
-        w: &mut World<'_, '_>,
-        request: &Request<'_>,
-        reply: &Reply,
-        digests: &[[u8; 16]],
-    ) -> bool {
+    fn repeated(&mut self, w: &mut World<'_, '_>, request: &Request<'_>, reply: &Reply, digests: &[[u8; 16]]) -> bool {
         let find = |w: &mut World<'_, '_>, digest: &[u8; 16]| {
             let bytes = w.store(StoreId::Messages).ok()?.get(&record::seen_key(digest)).ok()??;
             record::decode_seen(&bytes).filter(|seen| !is_over(w, seen.at_ms, REPEAT_WINDOW))
@@ -470,7 +464,8 @@ fn life(w: &World<'_, '_>, validity: Option<Validity>) -> (u64, bool) {
         Validity::Absolute(_) if !w.wall().trusted => None,
         validity => validity.ends_at_s(now_s),
     };
-    let life_ms = ends_s.map_or(0, |ends_s| ends_s.saturating_sub(now_s).saturating_mul(1000).max(super::millis(LIFE_MIN)));
+    let life_ms =
+        ends_s.map_or(0, |ends_s| ends_s.saturating_sub(now_s).saturating_mul(1000).max(super::millis(LIFE_MIN)));
     (life_ms, validity.is_single_shot())
 }
 
@@ -492,4 +487,3 @@ fn digest(kind: &[u8], parts: &[&[u8]]) -> [u8; 16] {
     first.copy_from_slice(&digest.finalize()[..16]);
     first
 }
-

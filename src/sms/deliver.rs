@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::ending::End;
 use super::form::{self, Target};
 use super::record::{self, Cause, Happened, Recipient, Text};
+use super::trunk;
 use super::verdict::{self, Said, Verdict, verdict};
 use super::whole::Whole;
 use super::{Centre, State, Wait, Work, end, left, number_of, write};
@@ -44,7 +45,6 @@ pub(super) struct Attempt {
     /// A binding that is newer than this means that the phone has come back.
     since: Stamp,
     target: Target,
-    call_id: String,
     from: Local,
     bytes: Vec<u8>,
     started: Instant,
@@ -127,7 +127,14 @@ impl Centre {
                     let target = Target { form, to, uri: uri_for(w, form, imsi, to, contact) };
                     self.send(w, recipient, *text, since, target);
                 } else {
-                    self.failed(w, vec![*text], since, None, refused("its contact is no numeric address"), Said::default());
+                    self.failed(
+                        w,
+                        vec![*text],
+                        since,
+                        None,
+                        refused("its contact is no numeric address"),
+                        Said::default(),
+                    );
                 }
             }
             Located::Away => {
@@ -173,7 +180,7 @@ impl Centre {
             Err(unsendable) => return self.failed(w, texts, since, Some(target.to), unsendable, Said::default()),
         };
         if texts.iter().any(|text| text.possible_duplicate) {
-            w.event(Event::TextPossibleDuplicate { text: texts[0].number, recipient: recipient.to_string() });
+            w.event(Event::TextPossibleDuplicate { text: texts[0].number, recipient });
         }
         let started = w.ctx.now;
         let deadline = started + SILENCE;
@@ -183,14 +190,13 @@ impl Centre {
         let sent = Sent {
             attempt: number,
             branch,
-            call_id: call_id.clone(),
+            call_id,
             form: target.form,
             to: target.to,
             texts: texts.iter().map(|text| text.number).collect(),
         };
         let (heard, copied, read) = (false, false, false);
-        let attempt =
-            Attempt { number, texts, since, target, call_id, from, bytes, started, heard, copied, read, deadline };
+        let attempt = Attempt { number, texts, since, target, from, bytes, started, heard, copied, read, deadline };
         self.attempts.insert(number, recipient);
         self.under_way += 1;
         if let Some(queue) = self.queues.get_mut(&recipient) {
@@ -341,6 +347,11 @@ impl Centre {
             Some(super::verdict::SaidByPhone::Error { cause, .. }) => cause.0,
             _ => 0,
         };
+        // Behind a trunk is nobody whose return could be noticed.
+        let verdict = match (verdict, recipient) {
+            (Verdict::Absent(why), Recipient::Trunk(_) | Recipient::Code(..)) => Verdict::Temporary(why),
+            (verdict, _) => verdict,
+        };
         let (cause, why) = match verdict {
             Verdict::Absent(why) => (Cause::Absent, why),
             Verdict::MemoryFull => (Cause::MemoryFull, "the phone's memory is full"),
@@ -372,7 +383,8 @@ impl Centre {
         });
         let _ = write(w, batch);
         let Some(queue) = self.queues.get_mut(&recipient) else { return };
-        let mut pause = verdict::pause(cause, queue.failures, w.ctx.rng);
+        let is_next = matches!(recipient, Recipient::Trunk(number) if trunk::has_next(w.site, number, queue.failures));
+        let mut pause = if is_next { Duration::ZERO } else { verdict::pause(cause, queue.failures, w.ctx.rng) };
         queue.failures = queue.failures.saturating_add(1);
         // What is kept of the head says it from now on.
         queue.resumed = false;
@@ -384,12 +396,11 @@ impl Centre {
             pause += verdict::until_day(then_ms, messages.time_zone_quarters, messages.night);
         }
         let (number, next_s) = (texts[0].number, pause.as_secs());
-        let shown = recipient.to_string();
         w.ctx.out.event(match cause {
-            Cause::Absent => Event::PhoneAbsent { text: number, recipient: shown, why, next_s },
-            Cause::MemoryFull => Event::PhoneMemoryFull { text: number, recipient: shown, next_s },
+            Cause::Absent => Event::PhoneAbsent { text: number, recipient, why, next_s },
+            Cause::MemoryFull => Event::PhoneMemoryFull { text: number, recipient, next_s },
             Cause::New | Cause::Refused { .. } => {
-                Event::TextAttemptFailed { text: number, recipient: shown, code, why, next_s }
+                Event::TextAttemptFailed { text: number, recipient, code, why, next_s }
             }
         });
         if let (true, Some(imsi)) = (waits_for_phone, recipient.phone()) {

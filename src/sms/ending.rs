@@ -47,14 +47,7 @@ impl End {
 impl Centre {
     /// These texts of one queue, its head among them or not, end together and all alike; none of them is under way any more. What else
     /// belongs to the end (an answer to the sender) is in `work`. `served`: the phone is there.
-    pub(super) fn conclude(
-        &mut self,
-        w: &mut World<'_, '_>,
-        texts: &[&Text],
-        end: &End,
-        mut work: Work,
-        served: bool,
-    ) {
+    pub(super) fn conclude(&mut self, w: &mut World<'_, '_>, texts: &[&Text], end: &End, mut work: Work, served: bool) {
         let Some(first) = texts.first() else { return };
         let recipient = first.recipient;
         for text in texts {
@@ -89,7 +82,9 @@ impl Centre {
         let archived = settings.archive_life.filter(|_| text.data().is_some());
         let life = archived.map_or(settings.history_life, |archive| archive.max(settings.history_life));
         let mut kept = text.clone();
-        if archived.is_none() && let Payload::Text(data) = &mut kept.payload {
+        if archived.is_none()
+            && let Payload::Text(data) = &mut kept.payload
+        {
             (data.length, data.bytes) = (0, Vec::new());
         }
         let fate = Fate::Ended(Box::new(Ended {
@@ -110,7 +105,7 @@ impl Centre {
         }
         work.old(now_ms, life, text.number, OldOf::Life, keys);
         self.tell_sender(w, work, text, end);
-        let recipient = text.recipient.to_string();
+        let recipient = text.recipient;
         let accepted_ms = text.accepted_ms.saturating_add(shift_ms(w, text.accepted_ms));
         let attempts = text.attempts;
         w.event(match end.outcome {
@@ -129,8 +124,8 @@ impl Centre {
             to: if text.dialled.is_empty() { number_of(site, text.recipient) } else { text.dialled.clone() },
             from_imsi: text.sender.phone(),
             to_imsi: text.recipient.phone(),
-            from_cell: text.came_from.map_or_else(String::new, |from| station_name(w, from)),
-            to_cell: end.taken_by.map_or_else(String::new, |to| station_name(w, to)),
+            from_cell: text.came_from.map_or_else(String::new, |from| w.site.station_name(from)),
+            to_cell: end.taken_by.map_or_else(String::new, |to| w.site.station_name(to)),
             kind: text.kind(),
             octets: text.data().map_or(0, |data| data.bytes.len()),
             attempts,
@@ -201,7 +196,8 @@ impl Centre {
         if let Some(ends) = queue.ends.take() {
             self.ends.remove(&(ends, recipient));
         }
-        let is_busy = matches!(queue.state, State::Sending(_) | State::Locating { .. } | State::Unkept);
+        let is_busy =
+            matches!(queue.state, State::Sending(_) | State::Locating { .. } | State::Working(_) | State::Unkept);
         let head = queue.head;
         let before_head = head.checked_sub(1).map(|number| record::text_key(recipient, number));
         let found = w
@@ -236,7 +232,6 @@ impl Centre {
     }
 }
 
-
 /// What is told of a text at this moment: TP-SCTS is the one that it was given, TP-DT is now.
 pub(super) fn report_of(w: &World<'_, '_>, text: &Text, status: Status, reference: u8, by_command: bool) -> ReportOf {
     ReportOf {
@@ -268,18 +263,9 @@ pub(super) fn parts(w: &mut World<'_, '_>, words: &str) -> Vec<crate::gsm::tpdu:
         .unwrap_or_default()
 }
 
-/// Base station or trunk: the name where it has one, else the address.
-pub(super) fn station_name(w: &World<'_, '_>, address: SocketAddr) -> String {
-    let settings = &w.site.settings;
-    let station = settings.base_station_at(address.ip()).map(|station| &station.name);
-    let trunk = settings.trunks.iter().find(|trunk| trunk.address == address).map(|trunk| &trunk.name);
-    station.or(trunk).map_or_else(|| address.ip().to_string(), Clone::clone)
-}
-
 /// `14:05`, by the clock of this place.
 pub(super) fn local_time(w: &World<'_, '_>, at_ms: u64) -> String {
     let quarters = i64::from(w.site.settings.messages.time_zone_quarters);
     let minutes = (i64::try_from(at_ms / 60_000).unwrap_or_default() + quarters * 15).rem_euclid(24 * 60);
     format!("{:02}:{:02}", minutes / 60, minutes % 60)
 }
-

@@ -150,7 +150,9 @@ pub(super) fn octets_of(message: &Message<'_>) -> Result<Vec<u8>, &'static str> 
     match coding.as_str() {
         "base64" => {
             let text: Vec<u8> = body.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
-            base64::engine::general_purpose::STANDARD.decode(text).map_err(|_| "a body that is not the base64 it says it is")
+            base64::engine::general_purpose::STANDARD
+                .decode(text)
+                .map_err(|_| "a body that is not the base64 it says it is")
         }
         "" | "binary" | "8bit" | "hex" => match body.first() {
             Some(first) if !first.is_ascii_hexdigit() && coding != "hex" => Ok(body.to_vec()),

@@ -23,13 +23,17 @@
 //! `verdict`.
 
 pub mod accept;
-mod answer;
+pub mod answer;
+mod code;
+mod command;
 pub mod deliver;
 mod ending;
 mod form;
 mod read;
 pub mod record;
+mod trunk;
 pub mod verdict;
+pub mod whole;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -38,7 +42,7 @@ use std::time::Duration;
 use self::accept::Submission;
 use self::answer::Note;
 use self::deliver::{Attempt, Sent};
-use self::record::{Cause, Fate, OldOf, Payload, Recipient, Text};
+use self::record::{Cause, Fate, OldOf, Recipient, Text};
 use crate::event::Event;
 use crate::ident::Imsi;
 use crate::register::front::Arrival;
@@ -164,6 +168,8 @@ enum State {
     /// In the line of a base station.
     Parked,
     Sending(Box<Attempt>),
+    /// A program of the operator's, or his files, are at work on it; by this number they answer.
+    Working(u64),
     Waiting {
         at: Instant,
         why: Wait,
@@ -179,6 +185,8 @@ enum Wait {
     Return,
     /// For the phone to say that it has memory, or to return.
     Memory,
+    /// For the missing parts of the text that the head is part of.
+    Parts,
 }
 
 impl Centre {
@@ -220,9 +228,7 @@ impl Centre {
                         w.timers.at(at, Timer::Text(recipient));
                         let why = if absent { Wait::Return } else { Wait::Pause };
                         let queue = Queue::new(number, State::Waiting { at, why });
-                        centre
-                            .queues
-                            .insert(recipient, Queue { kept: number, marked: absent, resumed: true, ..queue });
+                        centre.queues.insert(recipient, Queue { kept: number, marked: absent, resumed: true, ..queue });
                     }
                 }
                 if let Some(text) = text {
@@ -249,6 +255,10 @@ impl Centre {
         for (recipient, number) in texts {
             let Some(queue) = self.queues.get_mut(recipient) else { continue };
             queue.kept = queue.kept.max(*number);
+            if let State::Waiting { why: Wait::Parts, .. } = queue.state {
+                queue.state = State::InLine;
+                self.line.push_back(*recipient);
+            }
             self.next_in_line(*recipient);
         }
         self.work_off(w, finder);
@@ -300,7 +310,7 @@ impl Centre {
             }
             State::Sending(_) => queue.returned |= since_start.is_some_and(|elapsed| elapsed > RETURN_NOTICED),
             // It is found by the attempt that begins.
-            State::Unkept | State::InLine | State::Parked | State::Locating { .. } => {}
+            State::Unkept | State::InLine | State::Parked | State::Locating { .. } | State::Working(_) => {}
         }
         self.work_off(w, finder);
     }
@@ -320,6 +330,7 @@ impl Centre {
                 | State::Unkept
                 | State::InLine
                 | State::Parked
+                | State::Working(_)
                 | State::Locating { .. } => {}
             },
         }
@@ -400,7 +411,7 @@ impl Centre {
                 let Ok(text) = record::decode(*recipient, number, &value) else { continue };
                 let is_head = number == queue.head;
                 let (state, next_attempt) = match &queue.state {
-                    State::Sending(_) | State::Locating { .. } if is_head => ("sending", None),
+                    State::Sending(_) | State::Locating { .. } | State::Working(_) if is_head => ("sending", None),
                     State::Waiting { at, why } => {
                         let in_ms = u64::try_from((*at - w.ctx.now).as_millis()).unwrap_or(u64::MAX);
                         (if *why == Wait::Return { "absent" } else { "waiting" }, Some(wall_ms.saturating_add(in_ms)))
@@ -466,11 +477,7 @@ impl Centre {
         work.put(record::fate_key(number), record::encode_fate(&Fate::Waits(text.recipient)));
         let life = Duration::from_millis(text.life_ms);
         work.added.push(Added { recipient: text.recipient, number, life });
-        w.event(Event::TextAccepted {
-            text: number,
-            sender: text.sender.phone(),
-            recipient: text.recipient.to_string(),
-        });
+        w.event(Event::TextAccepted { text: number, sender: text.sender.phone(), recipient: text.recipient });
         Ok(number)
     }
 

@@ -39,7 +39,11 @@ pub(super) struct Letter {
 /// What a MESSAGE asks.
 pub(super) enum Asked {
     Send(Letter),
-    Command { command: Command, repeat: Vec<u8>, trailing: usize },
+    Command {
+        command: Command,
+        repeat: Vec<u8>,
+        trailing: usize,
+    },
     /// An IMS phone tells what became of a text.
     Said(SaidByPhone),
     /// The phone has memory again.

@@ -112,7 +112,10 @@ pub enum Cause {
     New,
     Absent,
     /// It could not be given to it: the answer's code (0: it could not be sent at all), and the cause of an RP-ERROR (0: none told).
-    Refused { code: u16, cause: u8 },
+    Refused {
+        code: u16,
+        cause: u8,
+    },
     /// The phone's memory is full; it tells when it has room (TS 23.040 §10.3).
     MemoryFull,
 }
@@ -638,12 +641,7 @@ impl<'a> Reader<'a> {
             [0] => {
                 let [coding, length] = self.array()?;
                 let has_header = flags & HEADER != 0;
-                Payload::Text(UserData {
-                    coding: Coding(coding),
-                    has_header,
-                    length,
-                    bytes: self.counted()?.to_vec(),
-                })
+                Payload::Text(UserData { coding: Coding(coding), has_header, length, bytes: self.counted()?.to_vec() })
             }
             [1] => {
                 let [reference, by_command, status] = self.array()?;
@@ -804,8 +802,10 @@ mod tests {
     fn a_text_and_its_fate_read_back_and_a_cut_one_does_not() {
         for recipient in recipients() {
             let whole = a_text(recipient);
-            let bare = Text { sender: Sender::Centre, only_at: None, life: Vec::new(), cause: Cause::New, ..whole.clone() };
-            let trunk = Text { sender: Sender::Trunk("pbx".into()), payload: report(), came_from: None, ..whole.clone() };
+            let bare =
+                Text { sender: Sender::Centre, only_at: None, life: Vec::new(), cause: Cause::New, ..whole.clone() };
+            let trunk =
+                Text { sender: Sender::Trunk("pbx".into()), payload: report(), came_from: None, ..whole.clone() };
             for text in [whole, bare, trunk] {
                 let bytes = encode(&text);
                 assert_eq!(decode(recipient, text.number, &bytes), Ok(text.clone()));

@@ -39,7 +39,10 @@ pub enum Verdict {
     /// Tried again after a pause that grows.
     Temporary(&'static str),
     /// Never tried again.
-    Permanent { why: &'static str, status: Status },
+    Permanent {
+        why: &'static str,
+        status: Status,
+    },
 }
 
 /// What a final answer says.
@@ -94,7 +97,9 @@ fn of_phone(cause: rpdu::Cause, failure: Option<Failure>) -> Verdict {
                 status: Status::INCOMPATIBLE_DESTINATION,
             };
         }
-        Some(Failure::TOOLKIT_BUSY | Failure::ERROR_IN_PHONE) => return Verdict::Temporary("the phone did not take it"),
+        Some(Failure::TOOLKIT_BUSY | Failure::ERROR_IN_PHONE) => {
+            return Verdict::Temporary("the phone did not take it");
+        }
         _ => {}
     }
     match cause {
