@@ -23,7 +23,7 @@ use super::log::Counters;
 use super::node::{Door, Told};
 use super::print::{problems_json, rfc3339};
 use crate::config::diff::{Change, diff};
-use crate::config::{Calls, Settings};
+use crate::config::{Calls, Messages, Settings};
 use crate::ident::{Imsi, Msisdn};
 use crate::seam::{Command, CommandAnswer, QueueAsk, QueueFilter, Who};
 use crate::zone::Zone;
@@ -287,6 +287,9 @@ fn what_can_change(old: &Settings, mut new: Settings) -> Settings {
         // It follows `data_dir`, which waits for the restart.
         new.calls.records.path = Calls::of(&old.data_dir).records.path;
     }
+    if new.messages.records.path == Messages::of(&new.data_dir).records.path {
+        new.messages.records.path = Messages::of(&old.data_dir).records.path;
+    }
     new.data_dir.clone_from(&old.data_dir);
     new.control.clone_from(&old.control);
     new.cluster_key.clone_from(&old.cluster_key);
@@ -326,6 +329,7 @@ mod tests {
         let (old, moved) = (settings("data_dir = \"/d\"\n"), settings("data_dir = \"/e\"\n"));
         let taken = what_can_change(&old, moved);
         assert_eq!((taken.data_dir.to_str(), taken.calls.records.path.to_str()), (Some("/d"), Some("/d/calls.csv")));
+        assert_eq!(taken.messages.records.path.to_str(), Some("/d/texts.csv"));
         let named = settings("data_dir = \"/e\"\n[calls]\nrecord_file = \"/srv/calls.csv\"\n");
         assert_eq!(what_can_change(&old, named).calls.records.path.to_str(), Some("/srv/calls.csv"));
     }
