@@ -595,9 +595,8 @@ fn a_number_may_be_chosen_that_is_nobodys_and_of_no_use_elsewhere() {
         ("20", Some(WhyNot::Digits)),
         ("+2003", Some(WhyNot::Digits)),
         ("2001", Some(WhyNot::Taken)),
-        // What is dialled is understood with and without its `+`, and as an IMSI.
+        // What is dialled is understood with and without its `+`.
         ("15550001", Some(WhyNot::Reserved)),
-        ("001010000000002", Some(WhyNot::Reserved)),
         ("10000", Some(WhyNot::Reserved)),
         ("101", Some(WhyNot::Reserved)),
         ("411", Some(WhyNot::Reserved)),
@@ -629,6 +628,10 @@ fn a_number_may_be_chosen_that_is_nobodys_and_of_no_use_elsewhere() {
         (Some(WhyNot::Taken), Some(WhyNot::Digits), Some(WhyNot::Digits))
     );
     assert_eq!((asked("1234567"), asked("1234567890")), (None, None));
+    let wide = crate::settings(&(THREE.replace("prefixes", "#") + "[messages]\nnumber_digits_max = 15\n"));
+    let imsi = |last: char| format!("00101000000000{last}");
+    let asked = |number: &str| may_have(&wide, Imsi::parse(&imsi('3')).unwrap(), Msisdn::parse(number).unwrap()).err();
+    assert_eq!((asked(&imsi('2')), asked(&imsi('4'))), (Some(WhyNot::Taken), None), "dialled, it is the IMSI's");
 }
 
 #[test]
@@ -763,6 +766,18 @@ fn the_manual_shows_every_key_and_no_other_and_the_true_defaults() {
     assert_eq!(shown.templates.default_language, default.templates.default_language);
     for word in Word::all() {
         assert_eq!(shown.templates.written[&(Language::default(), word)], word.english(), "{}", word.key());
+    }
+}
+
+#[test]
+fn the_manual_tells_all_that_a_template_may_hold() {
+    for word in Word::all() {
+        let line = format!("#{} = \"{}\"", word.key(), word.english());
+        let paragraph = MANUAL.split("\n\n").find(|paragraph| paragraph.lines().any(|one| one == line)).unwrap();
+        for hole in word.may_hold().iter().map(|name| format!("{{{name}}}")) {
+            let mut told = paragraph.lines().filter(|one| one.starts_with("# ") || *one == line);
+            assert!(told.any(|one| one.contains(&hole)), "{hole} of {}", word.key());
+        }
     }
 }
 
