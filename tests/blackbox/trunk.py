@@ -211,7 +211,7 @@ class Trunk(Wire):
         self.more: list[tuple[str, str]] = []              # headers of its final answers
         self.nonces: set[str] = set()
         self.texts: list[tuple[str, str, str]] = []        # from, to, text of each MESSAGE that it took
-        self.text_plan: list[tuple[int, str] | None] = []  # answers to the next ones, None for silence; then 200
+        self.text_plans: dict[str, list[tuple[int, str] | None]] = {}      # number -> answers to the next ones, None for silence; then 200
         self._answered_texts: dict[str, tuple[int, str] | None] = {}
         super().__init__(host, port, to=to)
 
@@ -320,7 +320,8 @@ class Trunk(Wire):
             if request.get("content-type").partition(";")[0].strip().lower() != "text/plain":
                 self._answered_texts[via] = (415, "Unsupported Media Type")
             else:
-                self._answered_texts[via] = said = self.text_plan.pop(0) if self.text_plan else (200, "OK")
+                plan = self.text_plans.get(user_host_port(request.uri)[0])
+                self._answered_texts[via] = said = plan.pop(0) if plan else (200, "OK")
                 if said and said[0] < 300:
                     self.texts.append((user_host_port(uri_in(request.get("from")))[0], user_host_port(request.uri)[0], request.body.decode()))
         if self._answered_texts[via]:
