@@ -1,8 +1,10 @@
 """Texts to and from trunks that take them: text/plain MESSAGE (RFC 3428)."""
 
+import time
 import unittest
 
 from box import free_port                                  # first: it puts the peers on the path
+from real import Baresip
 from sip import uri_in
 from talk import SideBySide, open_sims
 from texting import DELIVERED, FORWARDED, SERVICE_CENTRE, Texting, three_segments
@@ -14,6 +16,7 @@ TRUNKS = {
     "first": ("127.0.0.86", ["+33155"], True),
     "second": ("127.0.0.87", ["+3315"], True),
     "busy": ("127.0.0.88", ["+353"], True),
+    "bare": ("127.0.0.90", ["+48"], True),
     "speech": ("127.0.0.89", ["+7"], False),
 }
 
@@ -91,6 +94,17 @@ class TextTrunks(Texting, SideBySide):
         self.assertRefusedText(self.hill, ana, "+74955500001", "hello", 404)
         self.assertWords(ana, "+74955500001")
         self.assertEqual(self.speech.heard("MESSAGE"), [])
+
+    def test_baresip_texts_a_phone_and_is_texted(self):
+        ana = self.phones(1, self.hill)[0]
+        bare = Baresip(self, self.box, TRUNKS["bare"][0], self.ports["bare"], "+48123", contact=self.number(ana))
+        time.sleep(0.5)
+        bare.text("hello from afar")
+        self.assertInbox(ana, ["hello from afar"])
+        self.assertEqual(ana.inbox[0].sender, "+48123")
+        self.assertSent(self.hill, ana, "+48123", "Zażółć gęślą jaźń")
+        self.assertTrue(self.until(lambda: "Zażółć gęślą jaźń" in bare.log()), bare.log()[-1500:])
+        self.assertIn(self.number(ana), bare.log())
 
     # -- In --
 
