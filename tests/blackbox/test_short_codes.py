@@ -177,6 +177,9 @@ own_number = "Namba yako ni {{number}}."
         self.assertInbox(asha, [f"Namba yako ni {SWAHILI.numbers[0]}."])
         self.assertWords(nameless, "101")
         self.assertEqual(ana.inbox[0].sender, "412")
+        self.assertSent(self.hill, ana, SERVICE_CENTRE, "who am I")
+        self.assertWords(ana, self.number(ana), nth=1)
+        self.assertEqual(ana.inbox[1].sender, SERVICE_CENTRE)
 
     # -- A fixed answer --
 

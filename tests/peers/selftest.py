@@ -157,11 +157,11 @@ class Peers(unittest.TestCase):
         for cause in (None, 1):
             body = bytes([3, sent.rp_reference]) if cause is None else bytes([5, sent.rp_reference, 1, cause])
             self.assertEqual(self.centre.send_to(phone.port, phone.imsi, body, ("In-Reply-To", sent.call_id)).code, 200)
-        self.assertTrue(sent.reported(1))
+        self.assertTrue(phone.wait(lambda: len(sent.reports) == 2, 1))
         self.assertEqual([report.cause for report in sent.reports], [None, 1])
         self.assertEqual(phone.complaints, [])
         self.centre.send_to(phone.port, phone.imsi, bytes([3, 1]), ("In-Reply-To", "nothing"))
-        self.assertEqual(len(phone.complaints), 1)
+        self.assertTrue(phone.wait(lambda: len(phone.complaints) == 1, 1))
 
     def test_an_ims_phone_acknowledges_in_a_message_of_its_own(self):
         phone = self.made(ImsPhone(HERE, 0, "001010000000001", self.at))
