@@ -90,6 +90,21 @@ class Delivery(Texting, SideBySide):
         self.assertTrue(self.ycode.register(bob).ok)
         self.assertInbox(bob, ["you are forgotten"], 4)
 
+    # -- Those who will never take it --
+
+    def test_what_a_phone_will_never_take_ends_and_is_told(self):
+        ana, bob, carol = *self.phones(2, self.hill, self.ycode), self.soft_phone()
+        bob.refusal_cause = 96                             # invalid mandatory information: the same tomorrow (TS 24.011 8.2.5.4)
+        self.assertSent(self.hill, ana, self.number(bob), "x", report=True)
+        self.assertTrue(self.until(lambda: ana.status_reports), "no STATUS-REPORT")
+        self.assertTrue(0x40 <= ana.status_reports[0].status_report < 0x60, f"a permanent failure, not {ana.status_reports[0].status_report:#x}")
+        carol.refuses = (415, "Unsupported Media Type")
+        self.assertSent(self.hill, ana, self.number(carol), "x")
+        self.assertWords(ana, self.number(carol))
+        for phone in (bob, carol):
+            self.assertWaits(phone, 0)
+            self.assertEqual(self.record(to=self.number(phone))[0]["outcome"], "failed")
+
     # -- What more waits, and in which order --
 
     def test_five_texts_come_in_their_order_and_all_but_the_last_say_that_more_wait(self):
