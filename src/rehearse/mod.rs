@@ -35,7 +35,7 @@ pub mod trunk;
 
 use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -97,6 +97,12 @@ pub struct Talk {
     pub nobody_text: Option<String>,
     /// After so much silence of a phone that was sent a text the box must take it for absent.
     pub silence: Duration,
+    /// A number of the message centre's own that answers everybody.
+    pub status: Option<String>,
+    /// Whether a sender is told in words why his text went nowhere.
+    pub explains: bool,
+    /// How many texts may wait for one phone.
+    pub queue_max: usize,
 }
 
 /// Nothing new begins after this time.
@@ -493,6 +499,8 @@ impl Stage<'_> {
             pbx,
             patience: &self.patience,
             run: format!("{:08x}", u32::from_be_bytes(dice)),
+            references: AtomicU8::new(dice[0]),
+            text_count: AtomicU32::new(0),
         };
         report.scenes = company.play(progress);
         report.failures.extend(company.leftovers());
