@@ -68,7 +68,7 @@ const RESUME_ABSENT: Duration = Duration::from_secs(60);
 /// human who presses *send again* with the same TP-MR. A second text with the same words has another TP-MR.
 pub const REPEAT_WINDOW: Duration = Duration::from_secs(600);
 /// Texts shown to an operator.
-const LIST_MAX: usize = 2_000;
+pub const LIST_MAX: usize = 2_000;
 /// Old keys, and endings that the store had refused, per second.
 const PURGE_PER_SECOND: usize = 500;
 /// Texts of one queue whose time is over, in one turn.
