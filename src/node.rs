@@ -573,6 +573,7 @@ impl Node {
             Timer::Mark(id) => self.marks.deadline(world!(self, ctx), &mut self.replicas, id),
             Timer::Text(recipient) => self.centre.timeout(world!(self, ctx), finder!(self), recipient),
             Timer::TextNote(id) => self.centre.note_timeout(world!(self, ctx), id),
+            Timer::Operator(id) => self.centre.job_turn(world!(self, ctx), finder!(self), id),
             Timer::Call(id) => self.calls.timeout(world!(self, ctx), finder!(self), id),
             Timer::Housekeeping => self.housekeeping(ctx),
         }

@@ -55,6 +55,12 @@ pub(super) struct Attempt {
     deadline: Instant,
 }
 
+impl Attempt {
+    pub(super) fn has(&self, number: u64) -> bool {
+        self.texts.iter().any(|text| text.number == number)
+    }
+}
+
 /// An attempt that has ended without a final answer, or is under way.
 pub(super) struct Sent {
     pub(super) attempt: u64,

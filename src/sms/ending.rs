@@ -5,7 +5,7 @@
 //! Every accepted text ends once, by [`Centre::conclude`]; a store that refuses is asked again until it takes the batch.
 
 use super::record::{self, Ended, Fate, OldOf, Payload, Recipient, ReportOf, Sender, Text};
-use super::{Centre, State, Work, end, left, number_of, shift_ms};
+use super::{Centre, Work, end, left, number_of, shift_ms};
 use crate::config::words::Word;
 use crate::event::Event;
 use crate::gsm::report::Status;
@@ -137,7 +137,8 @@ impl Centre {
         w.ctx.out.send(Output::TextRecord(Box::new(record)));
     }
 
-    /// The sender's STATUS-REPORT where he asked for one; else, where his text did not arrive, words that say so.
+    /// The sender's STATUS-REPORT where he asked for one; else, where his text did not arrive, words that say so. What somebody has
+    /// removed on purpose, the operator among them, is not told in words.
     fn tell_sender(&mut self, w: &mut World<'_, '_>, work: &mut Work, text: &Text, end: &End) {
         let (Sender::Phone(sender), Payload::Text(_)) = (&text.sender, &text.payload) else { return };
         let told = if text.report_wanted {
@@ -145,7 +146,7 @@ impl Centre {
             self.add(w, work, report_text(w, *sender, report)).map(drop)
         } else {
             let arrived = matches!(end.outcome, TextOutcome::Delivered | TextOutcome::Answered);
-            let by_will = matches!(end.outcome, TextOutcome::Deleted | TextOutcome::Replaced);
+            let by_will = matches!(end.outcome, TextOutcome::Deleted | TextOutcome::Replaced | TextOutcome::Dropped);
             if arrived || by_will || !w.site.settings.messages.explain {
                 return;
             }
@@ -196,8 +197,6 @@ impl Centre {
         if let Some(ends) = queue.ends.take() {
             self.ends.remove(&(ends, recipient));
         }
-        let is_busy =
-            matches!(queue.state, State::Sending(_) | State::Locating { .. } | State::Working(_) | State::Unkept);
         let head = queue.head;
         let before_head = head.checked_sub(1).map(|number| record::text_key(recipient, number));
         let found = w
@@ -221,7 +220,7 @@ impl Centre {
             let left = left(w, &text);
             if !left.is_zero() {
                 self.note_end(now + left, recipient);
-            } else if (is_busy && number == head) || over == limit {
+            } else if self.is_under_way(recipient, number) || over == limit {
                 self.note_end(now + EXPIRE_AGAIN, recipient);
             } else {
                 self.conclude(w, &[&text], &End::expired(), Work::default(), false);

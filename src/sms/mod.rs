@@ -10,6 +10,7 @@
 //! | [`form`] | the MESSAGE of an attempt, and what is said to it, in whichever dialect |
 //! | [`verdict`] | what an answer means, and how long to wait after it (pure) |
 //! | [`ending`] | a text comes to its end: its fate, its record, its report |
+//! | [`operate`] | what an operator asks: what waits, what became of a text, away with it |
 //!
 //! Knows: one queue per recipient that somebody has written to, of which the head and the count are in memory and all else is on the
 //! disk; what each queue waits for. Does not know: where phones are ([`crate::register::locate`]), how their return is told
@@ -29,6 +30,7 @@ mod command;
 pub mod deliver;
 mod ending;
 mod form;
+mod operate;
 mod read;
 pub mod record;
 mod trunk;
@@ -47,7 +49,7 @@ use crate::event::Event;
 use crate::ident::Imsi;
 use crate::register::front::Arrival;
 use crate::register::locate::Finder;
-use crate::seam::{After, Inner, Output, TextAnswer, Timer};
+use crate::seam::{After, Inner, Output, Timer};
 use crate::site::{Site, World};
 use crate::store::{Batch, CommitId, StoreError, StoreId};
 use crate::time::{Instant, Stamp};
@@ -67,8 +69,6 @@ const RESUME_ABSENT: Duration = Duration::from_secs(60);
 /// A repeat is told from a new text for so long after the first copy: 32 s of SIP's own repeating, 40 s of the phone's (TR1M) and a
 /// human who presses *send again* with the same TP-MR. A second text with the same words has another TP-MR.
 pub const REPEAT_WINDOW: Duration = Duration::from_secs(600);
-/// Texts shown to an operator.
-pub const LIST_MAX: usize = 2_000;
 /// Old keys, and endings that the store had refused, per second.
 const PURGE_PER_SECOND: usize = 500;
 /// Texts of one queue whose time is over, in one turn.
@@ -104,6 +104,8 @@ pub struct Centre {
     numbers_end: u64,
     /// Texts that came to their end, and are still on the disk because the store refused: what is to be written, by their keys.
     unfinished: BTreeMap<Vec<u8>, Work>,
+    /// Commands of the operator that take more than one turn.
+    jobs: BTreeMap<u64, operate::Job>,
     /// This node has a store for messages.
     open: bool,
 }
@@ -397,44 +399,16 @@ impl Centre {
         Ok(keys)
     }
 
-    /// `encamp queue`: the texts that wait, by recipient and in their order, up to [`LIST_MAX`].
-    ///
-    /// Errors: the store cannot be read.
-    pub fn list(&self, w: &mut World<'_, '_>) -> Result<Vec<TextAnswer>, StoreError> {
-        let mut texts = Vec::new();
-        let wall_ms = w.wall().ms;
-        for (recipient, queue) in &self.queues {
-            let left = LIST_MAX - texts.len();
-            if left == 0 {
-                break;
-            }
-            let before_head = queue.head.checked_sub(1).map(|number| record::text_key(*recipient, number));
-            let prefix = record::queue_prefix(*recipient);
-            let page = w.store(StoreId::Messages)?.scan(&prefix, before_head.as_deref(), left)?;
-            for (key, value) in page {
-                let Some((_, number)) = record::read_text_key(&key) else { continue };
-                let Ok(text) = record::decode(*recipient, number, &value) else { continue };
-                let is_head = number == queue.head;
-                let (state, next_attempt) = match &queue.state {
-                    State::Sending(_) | State::Locating { .. } | State::Working(_) if is_head => ("sending", None),
-                    State::Waiting { at, why } => {
-                        let in_ms = u64::try_from((*at - w.ctx.now).as_millis()).unwrap_or(u64::MAX);
-                        (if *why == Wait::Return { "absent" } else { "waiting" }, Some(wall_ms.saturating_add(in_ms)))
-                    }
-                    _ => ("waiting", None),
-                };
-                texts.push(TextAnswer {
-                    id: number.to_string(),
-                    from: text.shown,
-                    to: number_of(w.site, *recipient),
-                    state,
-                    since: text.accepted_ms.saturating_add(shift_ms(w, text.accepted_ms)),
-                    next_attempt: next_attempt.filter(|_| is_head),
-                    cause: words_of(text.cause),
-                });
-            }
+    /// Whether this text may be in somebody's hands at this moment: it must not come to its end by other means then.
+    fn is_under_way(&self, recipient: Recipient, number: u64) -> bool {
+        let Some(queue) = self.queues.get(&recipient) else { return false };
+        match &queue.state {
+            State::Locating { .. } => number == queue.head,
+            // With the head go the other parts of its text.
+            State::Sending(attempt) => attempt.has(number),
+            State::Working(_) => true,
+            State::Unkept | State::InLine | State::Parked | State::Waiting { .. } => false,
         }
-        Ok(texts)
     }
 
     // --- Shared by all rooms of the centre ---

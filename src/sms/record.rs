@@ -27,6 +27,7 @@ const VERSION_BEFORE: u8 = 1;
 
 pub const NEXT_KEY: &[u8] = b"n";
 pub const TEXT_PREFIX: &[u8] = b"t";
+pub const FATE_PREFIX: &[u8] = b"i";
 pub const OLD_PREFIX: &[u8] = b"x";
 
 /// Steps of a text's life that are kept: the first ones, and the last ones.
@@ -304,7 +305,11 @@ pub fn read_text_key(key: &[u8]) -> Option<(Recipient, u64)> {
 }
 
 pub fn fate_key(number: u64) -> Vec<u8> {
-    [b"i".as_slice(), &number.to_be_bytes()].concat()
+    [FATE_PREFIX, &number.to_be_bytes()].concat()
+}
+
+pub fn read_fate_key(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(key.strip_prefix(FATE_PREFIX)?.try_into().ok()?))
 }
 
 pub fn reference_key(sender: Imsi, reference: u8) -> Vec<u8> {
