@@ -80,16 +80,9 @@ impl Centre {
         work.delete(record::text_key(text.recipient, text.number));
         let settings = &w.site.settings.messages;
         let archived = settings.archive_life.filter(|_| text.data().is_some());
-        let life = archived.map_or(settings.history_life, |archive| archive.max(settings.history_life));
-        let mut kept = text.clone();
-        if archived.is_none()
-            && let Payload::Text(data) = &mut kept.payload
-        {
-            (data.length, data.bytes) = (0, Vec::new());
-        }
-        let fate = Fate::Ended(Box::new(Ended {
-            text: kept,
-            has_words: archived.is_some(),
+        let mut ended = Ended {
+            text: text.clone(),
+            has_words: true,
             at_ms: now_ms,
             outcome: end.outcome,
             code: end.code,
@@ -97,8 +90,16 @@ impl Centre {
             status: end.status,
             taken_by: end.taken_by,
             why: end.why.clone(),
-        }));
-        work.put(record::fate_key(text.number), record::encode_fate(&fate));
+        };
+        let mut life = settings.history_life;
+        match archived {
+            None => ended.forget_words(),
+            Some(archived) if archived < life => {
+                work.old(now_ms, archived, text.number, OldOf::Words, vec![record::fate_key(text.number)]);
+            }
+            Some(archived) => life = archived,
+        }
+        work.put(record::fate_key(text.number), record::encode_fate(&Fate::Ended(Box::new(ended))));
         let mut keys = vec![record::fate_key(text.number)];
         if let Some(sender) = text.sender.phone() {
             keys.push(record::reference_key(sender, text.reference));

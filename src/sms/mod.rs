@@ -44,6 +44,7 @@ use std::time::Duration;
 use self::accept::Submission;
 use self::answer::Note;
 use self::deliver::{Attempt, Sent};
+pub use self::operate::LIST_MAX;
 use self::record::{Cause, Fate, OldOf, Recipient, Text};
 use crate::event::Event;
 use crate::ident::Imsi;
@@ -364,15 +365,16 @@ impl Centre {
                 break;
             }
         }
-        match self.old_keys(w) {
-            Ok(keys) if keys.is_empty() => {}
-            Ok(keys) => drop(write(w, keys.into_iter().fold(Batch::default(), Batch::delete))),
+        match self.too_old(w) {
+            Ok(batch) if batch.changes.is_empty() => {}
+            Ok(batch) => drop(write(w, batch)),
             Err(error) => w.event(Event::MessagesStoreRefused { why: error.to_string() }),
         }
     }
 
-    fn old_keys(&self, w: &mut World<'_, '_>) -> Result<Vec<Vec<u8>>, StoreError> {
-        let mut keys = Vec::new();
+    /// What is to go, and what stays of it.
+    fn too_old(&self, w: &mut World<'_, '_>) -> Result<Batch, StoreError> {
+        let mut batch = Batch::default();
         for (old, value) in w.store(StoreId::Messages)?.scan(record::OLD_PREFIX, None, PURGE_PER_SECOND)? {
             let (at_ms, number) = record::read_old_key(&old).unwrap_or_default();
             if !is_over(w, at_ms, Duration::ZERO) {
@@ -381,6 +383,13 @@ impl Centre {
             for key in record::decode_old(&value) {
                 // A key may have been written again since: then it is on a later list, too.
                 let bytes = w.store(StoreId::Messages)?.get(&key)?.unwrap_or_default();
+                if record::is_of_words(&old) {
+                    if let Some(Fate::Ended(mut ended)) = record::decode_fate(number, &bytes) {
+                        ended.forget_words();
+                        batch = batch.put(key, record::encode_fate(&Fate::Ended(ended)));
+                    }
+                    continue;
+                }
                 let is_old = match key.first() {
                     Some(b'i') => !matches!(record::decode_fate(number, &bytes), Some(Fate::Waits(_))),
                     Some(b'r') => record::decode_number(&bytes).is_none_or(|last| last == number),
@@ -391,12 +400,12 @@ impl Centre {
                     }
                 };
                 if is_old {
-                    keys.push(key);
+                    batch = batch.delete(key);
                 }
             }
-            keys.push(old);
+            batch = batch.delete(old);
         }
-        Ok(keys)
+        Ok(batch)
     }
 
     /// Whether this text may be in somebody's hands at this moment: it must not come to its end by other means then.

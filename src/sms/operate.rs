@@ -5,7 +5,6 @@
 //! Limits: [`JOBS_MAX`] long commands at a time, each for [`JOB_MAX`]; [`LOOKED_AT_PER_TURN`] texts are looked at, or
 //! [`ENDED_PER_TURN`] ended, between two turns of everybody else; [`LIST_MAX`] are shown.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::ending::End;
@@ -27,7 +26,7 @@ use crate::store::{Batch, StoreError, StoreId};
 use crate::time::Instant;
 
 /// Texts shown to an operator at once.
-const LIST_MAX: usize = 2_000;
+pub const LIST_MAX: usize = 2_000;
 const LOOKED_AT_PER_TURN: usize = 5_000;
 const ENDED_PER_TURN: usize = 500;
 /// Between two turns of a command others have theirs.
@@ -571,7 +570,7 @@ fn life(w: &World<'_, '_>, text: &Text) -> Vec<LifeStep> {
     let accepted = match (&text.sender, text.came_from) {
         (Sender::Centre, _) => "written by the message centre".to_owned(),
         (Sender::Trunk(name), _) => format!("accepted from {name}"),
-        (Sender::Phone(_), Some(from)) => format!("accepted from {}", place(w, from)),
+        (Sender::Phone(_), Some(from)) => format!("accepted from {}", w.site.station_name(from)),
         (Sender::Phone(_), None) => "accepted".to_owned(),
     };
     let mut life = vec![LifeStep { at: shifted(w, text.accepted_ms), what: accepted }];
@@ -581,7 +580,7 @@ fn life(w: &World<'_, '_>, text: &Text) -> Vec<LifeStep> {
 
 fn in_words(w: &World<'_, '_>, step: &Step) -> String {
     match step.what {
-        Happened::Failed(cause, Some(to)) => format!("tried at {}: {}", place(w, to), words_of(cause)),
+        Happened::Failed(cause, Some(to)) => format!("tried at {}: {}", w.site.station_name(to), words_of(cause)),
         Happened::Failed(cause, None) => format!("could not be tried: {}", words_of(cause)),
         Happened::Returned => "the phone came back".into(),
         Happened::Retried => "tried again by the operator".into(),
@@ -592,7 +591,7 @@ fn in_words(w: &World<'_, '_>, step: &Step) -> String {
 fn end_in_words(w: &World<'_, '_>, ended: &Ended) -> String {
     let mut words = ended.outcome.word().to_owned();
     if let Some(to) = ended.taken_by {
-        words += &format!(" at {}", place(w, to));
+        words += &format!(" at {}", w.site.station_name(to));
     }
     if !ended.why.is_empty() {
         words += &format!(": {}", ended.why);
@@ -602,14 +601,6 @@ fn end_in_words(w: &World<'_, '_>, ended: &Ended) -> String {
         words += &format!(" ({})", words_of(cause));
     }
     words
-}
-
-/// The name of a base station or trunk, else its address.
-fn place(w: &World<'_, '_>, address: SocketAddr) -> String {
-    match w.site.settings.trunk_at(address.ip()) {
-        Some(trunk) if !w.site.settings.is_base_station(address.ip()) => trunk.name.clone(),
-        _ => w.site.station_name(address),
-    }
 }
 
 fn coding(data: &UserData) -> String {

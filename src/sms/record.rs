@@ -178,6 +178,16 @@ pub struct Text {
     pub life: Vec<Step>,
 }
 
+impl Ended {
+    /// Nothing of what was written is kept any more.
+    pub fn forget_words(&mut self) {
+        self.has_words = false;
+        if let Payload::Text(data) = &mut self.text.payload {
+            (data.length, data.bytes) = (0, Vec::new());
+        }
+    }
+}
+
 impl Text {
     /// One that nobody has tried to deliver; its number and times are given when it is stored.
     pub fn new(recipient: Recipient, sender: Sender, shown: String, payload: Payload) -> Text {
@@ -331,6 +341,8 @@ pub enum OldOf {
     Acceptance = 0,
     /// Of a life that has ended.
     Life = 1,
+    /// Of one whose words are to go before what is known of it: its fate, which stays without them.
+    Words = 2,
 }
 
 pub fn old_key(at_ms: u64, number: u64, of: OldOf) -> Vec<u8> {
@@ -342,6 +354,11 @@ pub fn read_old_key(key: &[u8]) -> Option<(u64, u64)> {
     let (at_ms, rest) = key.strip_prefix(OLD_PREFIX)?.split_first_chunk::<8>()?;
     let (number, _) = rest.split_first_chunk::<8>()?;
     Some((u64::from_be_bytes(*at_ms), u64::from_be_bytes(*number)))
+}
+
+/// Only the words are too old.
+pub fn is_of_words(old_key: &[u8]) -> bool {
+    old_key.last() == Some(&(OldOf::Words as u8))
 }
 
 pub fn encode_number(number: u64) -> Vec<u8> {
