@@ -421,7 +421,14 @@ impl Event {
             Event::TextDelivered { .. } => "text_delivered",
             Event::TextPossibleDuplicate { .. } => "text_possible_duplicate",
             Event::PhoneAbsent { .. } => "phone_absent",
-            Event::TextAttemptFailed { .. } => "text_attempt_failed",
+            Event::TextAttemptFailed { code, .. } => match code {
+                0..100 => "text_attempt_unsent",
+                // The phone's own no, which a base station of another make hands on in a yes.
+                100..300 => "text_attempt_failed_phone",
+                300..500 => "text_attempt_failed_4xx",
+                500..600 => "text_attempt_failed_5xx",
+                _ => "text_attempt_failed_6xx",
+            },
             Event::PhoneReturned { .. } => "phone_returned",
             Event::PhoneMemoryFull { .. } => "phone_memory_full",
             Event::PhoneHasMemory { .. } => "phone_has_memory",

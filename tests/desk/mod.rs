@@ -17,7 +17,7 @@ use encamp::gsm::auc::Auth;
 use encamp::ident::{Imsi, Msisdn, Network, Suffix};
 use encamp::node::Node;
 use encamp::seam::{
-    BindingAnswer, CallRecord, Command, CommandAnswer, Ctx, Input, Local, Outbox, Output, Port, Rng, Who,
+    BindingAnswer, CallRecord, Command, CommandAnswer, Ctx, Input, Local, Outbox, Output, Port, Rng, TextRecord, Who,
 };
 use encamp::store::memory::{MemoryStore, MemoryStores};
 use encamp::store::{CommitId, StoreId};
@@ -36,6 +36,7 @@ pub struct Desk {
     pub wall: WallTime,
     pub events: Vec<Event>,
     pub records: Vec<CallRecord>,
+    pub text_records: Vec<TextRecord>,
     sent: Vec<Sent>,
     /// The disks sync nothing until this is false again.
     pub slow: bool,
@@ -82,9 +83,23 @@ impl Desk {
         let ctx = &mut Ctx { now: Instant(0), wall, rng: &mut rng, stores: &mut stores, out: &mut out };
         let node = Node::start(ctx, Arc::clone(&settings)).expect("a node starts on empty disks");
         let (events, records, sent, answers) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let (now_us, slow, count) = (0, false, 0);
-        let mut desk =
-            Desk { node, out, stores, rng, settings, now_us, wall, events, records, sent, slow, answers, count };
+        let (now_us, slow, count, text_records) = (0, false, 0, Vec::new());
+        let mut desk = Desk {
+            node,
+            out,
+            stores,
+            rng,
+            settings,
+            now_us,
+            wall,
+            events,
+            records,
+            text_records,
+            sent,
+            slow,
+            answers,
+            count,
+        };
         desk.settle();
         desk
     }
@@ -136,6 +151,7 @@ impl Desk {
                     Output::Datagram { from, to, bytes } => self.sent.push(Sent { from: from.port, to, bytes }),
                     Output::Event(event) => self.events.push(event),
                     Output::CallRecord(record) => self.records.push(*record),
+                    Output::TextRecord(record) => self.text_records.push(*record),
                     Output::Answer { answer, .. } => self.answers.push(answer),
                     _ => {}
                 }
@@ -184,9 +200,18 @@ impl Desk {
     }
 
     pub fn command(&mut self, command: Command) -> CommandAnswer {
+        self.try_command(command).expect("an answer")
+    }
+
+    /// The answer, where it comes at once.
+    pub fn try_command(&mut self, command: Command) -> Option<CommandAnswer> {
         self.answers.clear();
         self.handle(Input::Command { id: 1, command });
-        self.answers.pop().expect("an answer")
+        self.take_answer()
+    }
+
+    pub fn take_answer(&mut self) -> Option<CommandAnswer> {
+        self.answers.pop()
     }
 
     /// A base station's REGISTER of an open SIM; the code of the answer.
