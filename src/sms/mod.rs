@@ -215,13 +215,14 @@ impl Centre {
             let page = store.scan(record::TEXT_PREFIX, cursor.as_deref(), 1_000)?;
             let Some((last, _)) = page.last() else { break };
             cursor = Some(last.clone());
+            let mut fates = Batch::default();
             for (key, value) in page {
                 let broken = || StoreError::Broken("a key of the messages' store is not a text's".into());
                 let (recipient, number) = record::read_text_key(&key).ok_or_else(broken)?;
                 centre.next_number = centre.next_number.max(number + 1);
                 centre.waiting += 1;
                 // One that cannot be read is told of when its turn comes.
-                let text = record::decode(recipient, number, &value).ok();
+                let text = record::glance(recipient, number, &value);
                 match centre.queues.get_mut(&recipient) {
                     Some(queue) => {
                         queue.count += 1;
@@ -238,9 +239,16 @@ impl Centre {
                         centre.queues.insert(recipient, Queue { kept: number, marked: absent, resumed: true, ..queue });
                     }
                 }
-                if let Some(text) = text {
-                    centre.note_end(w.ctx.now + left(w, &text), recipient);
+                let Some(text) = text else { continue };
+                centre.note_end(w.ctx.now + life_left(w, text.accepted_ms, text.life_ms), recipient);
+                if text.is_old {
+                    let fate = record::encode_fate(&Fate::Waits(recipient));
+                    fates = fates.put(record::fate_key(number), fate);
                 }
+            }
+            if !fates.changes.is_empty() {
+                // Where the store refuses them, which it tells, the next start tries again.
+                let _ = write(w, fates);
             }
         }
         centre.numbers_end = centre.next_number;
@@ -735,8 +743,12 @@ fn is_over(w: &World<'_, '_>, since_ms: u64, life: Duration) -> bool {
 
 /// How long a text may still be tried: its own life, and never longer than `life_max` is today.
 fn left(w: &World<'_, '_>, text: &Text) -> Duration {
-    let life_ms = text.life_ms.min(millis(w.site.settings.messages.life_max));
-    let ends_ms = text.accepted_ms.saturating_add(shift_ms(w, text.accepted_ms)).saturating_add(life_ms);
+    life_left(w, text.accepted_ms, text.life_ms)
+}
+
+fn life_left(w: &World<'_, '_>, accepted_ms: u64, life_ms: u64) -> Duration {
+    let life_ms = life_ms.min(millis(w.site.settings.messages.life_max));
+    let ends_ms = accepted_ms.saturating_add(shift_ms(w, accepted_ms)).saturating_add(life_ms);
     Duration::from_millis(ends_ms.saturating_sub(w.wall().ms))
 }
 

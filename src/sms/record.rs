@@ -470,6 +470,30 @@ pub fn decode(recipient: Recipient, number: u64, bytes: &[u8]) -> Result<Text, S
     text.filter(|_| input.0.is_empty()).ok_or_else(wrong)
 }
 
+/// What a start needs of each text that waits, read without the rest of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Glance {
+    pub cause: Cause,
+    pub accepted_ms: u64,
+    pub life_ms: u64,
+    /// The release before this one has written it, which kept no fates.
+    pub is_old: bool,
+}
+
+/// `None`: it is damaged near its beginning, or of another release.
+pub fn glance(recipient: Recipient, number: u64, bytes: &[u8]) -> Option<Glance> {
+    if bytes.first() == Some(&VERSION_BEFORE) {
+        let Text { cause, accepted_ms, life_ms, .. } = decode(recipient, number, bytes).ok()?;
+        return Some(Glance { cause, accepted_ms, life_ms, is_old: true });
+    }
+    let mut input = Reader(bytes.strip_prefix(&[VERSION])?);
+    // Flags and attempts.
+    input.take(5)?;
+    let cause = input.cause()?;
+    let [accepted_ms, life_ms] = [input.array()?, input.array()?].map(u64::from_be_bytes);
+    Some(Glance { cause, accepted_ms, life_ms, is_old: false })
+}
+
 pub fn encode_fate(fate: &Fate) -> Vec<u8> {
     let mut out = vec![VERSION];
     match fate {
@@ -831,6 +855,10 @@ mod tests {
             for text in [whole, bare, trunk] {
                 let bytes = encode(&text);
                 assert_eq!(decode(recipient, text.number, &bytes), Ok(text.clone()));
+                let (cause, accepted_ms, life_ms) = (text.cause, text.accepted_ms, text.life_ms);
+                let seen = Some(Glance { cause, accepted_ms, life_ms, is_old: false });
+                assert_eq!(glance(recipient, text.number, &bytes), seen);
+                (0..26).for_each(|len| assert_eq!(glance(recipient, text.number, &bytes[..len]), None));
                 (0..bytes.len()).for_each(|len| assert!(decode(recipient, text.number, &bytes[..len]).is_err()));
                 for outcome in OUTCOMES {
                     let why = "it is old".into();
@@ -871,6 +899,8 @@ mod tests {
         bytes.extend_from_slice(&[1, 1]);
         let text = decode(phone(), 7, &bytes).unwrap();
         assert_eq!((text.life_ms, text.cause), (600_000, Cause::Refused { code: 400, cause: 0 }));
+        let (cause, accepted_ms, life_ms) = (text.cause, text.accepted_ms, text.life_ms);
+        assert_eq!(glance(phone(), 7, &bytes), Some(Glance { cause, accepted_ms, life_ms, is_old: true }));
         assert_eq!((text.data(), text.report_wanted, text.attempts), (Some(&data()), true, 3));
         assert_eq!((text.sender.phone(), text.dialled.as_str()), (Imsi::parse("00101000000001").ok(), "2002"));
         (0..bytes.len()).for_each(|len| assert!(decode(phone(), 7, &bytes[..len]).is_err()));
