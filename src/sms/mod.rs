@@ -30,7 +30,7 @@ mod command;
 pub mod deliver;
 mod ending;
 mod form;
-mod operate;
+pub mod operate;
 mod read;
 pub mod record;
 mod trunk;
