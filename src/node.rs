@@ -184,7 +184,8 @@ impl Node {
             Input::StoreFailed(store, why) => self.store_failed(ctx, store, why),
             Input::Settings(settings) => self.settings(ctx, settings),
             Input::Command { id, command } => self.command(ctx, id, command),
-            Input::HttpDone { .. } | Input::NumberGiven { .. } => {}
+            Input::HttpDone { id, result } => self.hook_answered(ctx, id, result),
+            Input::NumberGiven { id, result } => self.number_given(ctx, id, result),
         }
         self.settle(ctx);
     }

@@ -14,7 +14,7 @@ use super::record::{self, Cause, Happened, Recipient, Text};
 use super::trunk;
 use super::verdict::{self, Said, Verdict, verdict};
 use super::whole::Whole;
-use super::{Centre, RETURN_LEARNED, State, Wait, Work, end, left, number_of, write};
+use super::{Centre, RETURN_LEARNED, State, Taker, Wait, Work, end, left, number_of, write};
 use crate::event::{Drop, Event};
 use crate::gsm::form::TextForm;
 use crate::gsm::report::Status;
@@ -163,7 +163,7 @@ impl Centre {
         since: Stamp,
         target: Target,
     ) {
-        if !self.take_place(w, recipient, target.to.ip()) {
+        if !self.take_place(w, recipient, Taker::Station(target.to.ip())) {
             return;
         }
         let texts = match target.form {

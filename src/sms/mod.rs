@@ -11,6 +11,9 @@
 //! | [`verdict`] | what an answer means, and how long to wait after it (pure) |
 //! | [`ending`] | a text comes to its end: its fate, its record, its report |
 //! | [`operate`] | what an operator asks: what waits, what became of a text, away with it |
+//! | [`whole`] | the parts of a long text, put together where the whole is needed |
+//! | [`code`] | the numbers that the centre itself answers: `code/hook`, `code/choose`, `code/several` |
+//! | [`welcome`] | what a phone is told that comes |
 //!
 //! Knows: one queue per recipient that somebody has written to, of which the head and the count are in memory and all else is on the
 //! disk; what each queue waits for. Does not know: where phones are ([`crate::register::locate`]), how their return is told
@@ -35,6 +38,7 @@ mod read;
 pub mod record;
 mod trunk;
 pub mod verdict;
+mod welcome;
 pub mod whole;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -43,12 +47,13 @@ use std::time::Duration;
 
 use self::accept::Submission;
 use self::answer::Note;
+use self::code::Codes;
 use self::deliver::{Attempt, Sent};
 pub use self::operate::LIST_MAX;
 use self::record::{Cause, Fate, OldOf, Recipient, Text};
+use self::welcome::Welcomed;
 use crate::event::Event;
-use crate::ident::Imsi;
-use crate::register::front::Arrival;
+use crate::ident::{Imsi, Msisdn};
 use crate::register::locate::Finder;
 use crate::seam::{After, Inner, Output, Timer};
 use crate::site::{Site, World};
@@ -87,8 +92,8 @@ pub struct Centre {
     line: VecDeque<Recipient>,
     /// When a text of which queue may be over: one for each queue.
     ends: BTreeSet<(Instant, Recipient)>,
-    /// Base stations that are being given texts.
-    stations: BTreeMap<IpAddr, Station>,
+    /// Base stations that are being given texts, and programs that are being asked.
+    takers: BTreeMap<Taker, Places>,
     /// Whose attempt a response belongs to.
     attempts: BTreeMap<u64, Recipient>,
     attempt_count: u64,
@@ -107,6 +112,10 @@ pub struct Centre {
     unfinished: BTreeMap<Vec<u8>, Work>,
     /// Commands of the operator that take more than one turn.
     jobs: BTreeMap<u64, operate::Job>,
+    /// What the numbers that the centre answers are at work on.
+    codes: Codes,
+    /// Who has been welcomed.
+    welcomed: Welcomed,
     /// This node has a store for messages.
     open: bool,
 }
@@ -126,9 +135,17 @@ struct Added {
     life: Duration,
 }
 
-/// A base station that is being given texts: "one at a time" is each phone's right, and each holds a channel of the cell's few.
+/// Who takes texts from several queues, and not any number of them at a time.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Taker {
+    /// A base station: "one at a time" is each phone's right, and each holds a channel of the cell's few.
+    Station(IpAddr),
+    /// The program behind a number of the centre's own.
+    Hook(Msisdn),
+}
+
 #[derive(Default)]
-struct Station {
+struct Places {
     /// Places that are taken.
     taken: usize,
     /// Who waits for one, oldest first; who has left this state meanwhile is passed over.
@@ -158,8 +175,8 @@ struct Queue {
     last_return: Option<Instant>,
     /// The last attempt: a late answer to it is better than a second copy.
     sent: Option<Sent>,
-    /// The base station at which it has a place.
-    place: Option<IpAddr>,
+    /// With whom it has a place.
+    place: Option<Taker>,
     /// When the first of its texts may be over.
     ends: Option<Instant>,
 }
@@ -172,7 +189,7 @@ enum State {
         text: Box<Text>,
         since: Stamp,
     },
-    /// In the line of a base station.
+    /// In the line of a base station, or of a program.
     Parked,
     Sending(Box<Attempt>),
     /// A program of the operator's, or his files, are at work on it; by this number they answer.
@@ -257,7 +274,7 @@ impl Centre {
 
     /// Attempts and acceptances under way; what merely waits is not.
     pub fn under_way(&self) -> usize {
-        self.under_way + self.submissions.len()
+        self.under_way + self.submissions.len() + self.codes.under_way()
     }
 
     /// Texts that are accepted and not delivered.
@@ -302,9 +319,6 @@ impl Centre {
         }
     }
 
-    /// A phone has registered here, and was told so.
-    pub fn arrived(&mut self, _w: &mut World<'_, '_>, _finder: &mut Finder<'_>, _imsi: Imsi, _arrival: Arrival) {}
-
     /// A phone is back. `marked`: our mark told so.
     pub fn returned(&mut self, w: &mut World<'_, '_>, finder: &mut Finder<'_>, imsi: Imsi, marked: bool) {
         let recipient = Recipient::Phone(imsi);
@@ -342,12 +356,11 @@ impl Centre {
                     self.line.push_back(recipient);
                 }
                 State::Sending(_) => self.sending_timeout(w, recipient),
-                State::Waiting { .. }
-                | State::Unkept
-                | State::InLine
-                | State::Parked
-                | State::Working(_)
-                | State::Locating { .. } => {}
+                State::Working(id) => {
+                    let id = *id;
+                    self.working_timeout(w, finder, id);
+                }
+                State::Waiting { .. } | State::Unkept | State::InLine | State::Parked | State::Locating { .. } => {}
             },
         }
         self.work_off(w, finder);
@@ -435,16 +448,8 @@ impl Centre {
     /// Shape:  `text.life_ms` of 0 becomes the longest that a text may live; a longer one is cut.
     /// Errors: [`Full`]: nothing is added then, and the work is as it was.
     fn add(&mut self, w: &mut World<'_, '_>, work: &mut Work, mut text: Text) -> Result<u64, Full> {
-        let limits = &w.site.settings.messages;
-        if self.waiting + work.added.len() >= limits.count_max {
-            return Err(Full::Centre);
-        }
-        let mine = work.added.iter().filter(|added| added.recipient == text.recipient).count();
-        let queued = self.queues.get(&text.recipient).map_or(0, |queue| queue.count);
-        if queued + mine >= limits.count_per_phone_max {
-            return Err(Full::Recipient);
-        }
-        let life_max_ms = millis(limits.life_max);
+        self.room(w, work, text.recipient, 1)?;
+        let life_max_ms = millis(w.site.settings.messages.life_max);
         let now_ms = w.wall().ms;
         if self.next_number == self.numbers_end {
             self.numbers_end += NUMBERS_AT_ONCE;
@@ -475,6 +480,20 @@ impl Centre {
         work.added.push(Added { recipient: text.recipient, number, life });
         w.event(Event::TextAccepted { text: number, sender: text.sender.phone(), recipient: text.recipient });
         Ok(number)
+    }
+
+    /// Whether so many texts more for this recipient are within the limits.
+    fn room(&self, w: &World<'_, '_>, work: &Work, recipient: Recipient, count: usize) -> Result<(), Full> {
+        let limits = &w.site.settings.messages;
+        if self.waiting + work.added.len() + count > limits.count_max {
+            return Err(Full::Centre);
+        }
+        let mine = work.added.iter().filter(|added| added.recipient == recipient).count();
+        let queued = self.queues.get(&recipient).map_or(0, |queue| queue.count);
+        if queued + mine + count > limits.count_per_phone_max {
+            return Err(Full::Recipient);
+        }
+        Ok(())
     }
 
     /// Writes it, and puts its new texts into their queues, where they wait for the disk.
@@ -556,15 +575,18 @@ impl Centre {
         }
     }
 
-    /// A place at this base station for the recipient; `false`: it stands in its line from now on.
-    fn take_place(&mut self, w: &World<'_, '_>, recipient: Recipient, station: IpAddr) -> bool {
+    /// A place with this taker for the recipient; `false`: it stands in its line from now on.
+    fn take_place(&mut self, w: &World<'_, '_>, recipient: Recipient, taker: Taker) -> bool {
         let Some(queue) = self.queues.get(&recipient) else { return false };
-        if queue.place == Some(station) {
+        if queue.place == Some(taker) {
             return true;
         }
         self.leave_place(recipient);
-        let places = w.site.settings.messages.attempts_per_base_station_max;
-        let at = self.stations.entry(station).or_default();
+        let places = match taker {
+            Taker::Station(_) => w.site.settings.messages.attempts_per_base_station_max,
+            Taker::Hook(_) => code::HOOKS_PER_CODE_MAX,
+        };
+        let at = self.takers.entry(taker).or_default();
         let is_free = at.taken < places;
         if is_free {
             at.taken += 1;
@@ -573,7 +595,7 @@ impl Centre {
         }
         if let Some(queue) = self.queues.get_mut(&recipient) {
             match is_free {
-                true => queue.place = Some(station),
+                true => queue.place = Some(taker),
                 false => queue.state = State::Parked,
             }
         }
@@ -582,21 +604,21 @@ impl Centre {
 
     /// Its place goes to whoever waits for one there.
     fn leave_place(&mut self, recipient: Recipient) {
-        let Some(station) = self.queues.get_mut(&recipient).and_then(|queue| queue.place.take()) else { return };
-        let Some(at) = self.stations.get_mut(&station) else { return };
+        let Some(taker) = self.queues.get_mut(&recipient).and_then(|queue| queue.place.take()) else { return };
+        let Some(at) = self.takers.get_mut(&taker) else { return };
         at.taken -= 1;
         while let Some(next) = at.line.pop_front() {
             let Some(queue) = self.queues.get_mut(&next) else { continue };
             if matches!(queue.state, State::Parked) {
                 at.taken += 1;
-                queue.place = Some(station);
+                queue.place = Some(taker);
                 queue.state = State::InLine;
                 self.line.push_back(next);
                 break;
             }
         }
         if at.taken == 0 && at.line.is_empty() {
-            self.stations.remove(&station);
+            self.takers.remove(&taker);
         }
     }
 
@@ -609,27 +631,17 @@ impl Centre {
         if queue.head != number {
             return;
         }
-        let mut next = None;
-        let mut cursor = record::text_key(recipient, number);
-        let is_last = queue.count == 0;
-        loop {
-            if is_last {
-                break;
-            }
-            let found = w
-                .store(StoreId::Messages)
-                .and_then(|store| store.scan(&record::queue_prefix(recipient), Some(&cursor), 1));
-            match found {
-                Err(error) => return end(w, &error),
-                Ok(page) => match page.into_iter().next() {
-                    Some((key, _)) if self.unfinished.contains_key(&key) => cursor = key,
-                    found => {
-                        next = found.and_then(|(key, _)| record::read_text_key(&key)).map(|(_, number)| number);
-                        break;
-                    }
-                },
-            }
+        if let State::Working(id) = queue.state {
+            self.codes.forget(id);
         }
+        let next = match queue.count {
+            0 => None,
+            _ => match self.next_text(w, recipient, number) {
+                Ok(next) => next,
+                Err(error) => return end(w, &error),
+            },
+        };
+        let Some(queue) = self.queues.get_mut(&recipient) else { return };
         (queue.failures, queue.resumed, queue.returned) = (0, false, false);
         if queue.marked && (served || next.is_none()) {
             queue.marked = false;
@@ -650,6 +662,22 @@ impl Centre {
             queue.state = State::Unkept;
         }
         self.next_in_line(recipient);
+    }
+
+    /// The number of the text behind this one in its queue; those that came to their end and are still on the disk are passed over.
+    ///
+    /// Errors: the store cannot be read.
+    fn next_text(&self, w: &mut World<'_, '_>, recipient: Recipient, number: u64) -> Result<Option<u64>, StoreError> {
+        let prefix = record::queue_prefix(recipient);
+        let mut cursor = record::text_key(recipient, number);
+        loop {
+            let page = w.store(StoreId::Messages)?.scan(&prefix, Some(&cursor), 1)?;
+            let Some((key, _)) = page.into_iter().next() else { return Ok(None) };
+            if !self.unfinished.contains_key(&key) {
+                return Ok(record::read_text_key(&key).map(|(_, number)| number));
+            }
+            cursor = key;
+        }
     }
 
     /// No answer to the last attempt is waited for any more, not even a late one.

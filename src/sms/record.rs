@@ -8,6 +8,7 @@
 //! | `r` IMSI TP-MR | the number of the last text that this phone sent under this reference |
 //! | `d` digest | [`Seen`]: what was answered to the request or the SUBMIT of this digest |
 //! | `l` IMSI | the last timestamp that this phone was given |
+//! | `g` number | whom a text to several has reached, in the order of their IMSIs: while it is under way |
 //! | `x` time number kind | the keys that are too old at that time |
 //!
 //! Each value begins with a version byte; a release reads its own and the one before. Knows no queue and no time.
@@ -332,6 +333,21 @@ pub fn seen_key(digest: &[u8; 16]) -> Vec<u8> {
 
 pub fn last_key(recipient: Imsi) -> Vec<u8> {
     [b"l", recipient.as_str().as_bytes()].concat()
+}
+
+/// How far the text of this number has got, which goes to several.
+pub fn reached_key(number: u64) -> Vec<u8> {
+    [b"g".as_slice(), &number.to_be_bytes()].concat()
+}
+
+/// The last one whom it has reached.
+pub fn encode_reached(imsi: Imsi) -> Vec<u8> {
+    [[VERSION].as_slice(), imsi.as_str().as_bytes()].concat()
+}
+
+pub fn decode_reached(bytes: &[u8]) -> Option<Imsi> {
+    let digits = bytes.strip_prefix(&[VERSION])?;
+    Imsi::parse(std::str::from_utf8(digits).ok()?).ok()
 }
 
 /// Whose keys are listed there.
@@ -919,6 +935,7 @@ mod tests {
         assert_eq!(decode_seen(&encode_seen(&seen)), Some(seen));
         assert_eq!(decode_last(&encode_last(3, 4)), Some((3, 4)));
         assert_eq!(decode_number(&encode_number(77)), Some(77));
+        assert_eq!(decode_reached(&encode_reached(imsi("00101000000001"))), Some(imsi("00101000000001")));
         let keys = vec![seen_key(&[7; 16]), last_key(imsi("00101000000001")), fate_key(4)];
         assert_eq!(decode_old(&encode_old(&keys)), keys);
         assert_eq!(read_old_key(&old_key(77, 1, OldOf::Life)), Some((77, 1)));
