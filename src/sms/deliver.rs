@@ -390,7 +390,11 @@ impl Centre {
         let _ = write(w, batch);
         let Some(queue) = self.queues.get_mut(&recipient) else { return };
         let is_next = matches!(recipient, Recipient::Trunk(number) if trunk::has_next(w.site, number, queue.failures));
-        let mut pause = if is_next { Duration::ZERO } else { verdict::pause(cause, queue.failures, w.ctx.rng) };
+        let mut pause = match recipient {
+            _ if is_next => Duration::ZERO,
+            Recipient::Code(..) => verdict::program_pause(queue.failures, w.ctx.rng),
+            _ => verdict::pause(cause, queue.failures, w.ctx.rng),
+        };
         queue.failures = queue.failures.saturating_add(1);
         // What is kept of the head says it from now on.
         queue.resumed = false;

@@ -37,11 +37,23 @@ pub struct Desk {
     pub events: Vec<Event>,
     pub records: Vec<CallRecord>,
     pub text_records: Vec<TextRecord>,
+    /// What programs are asked, and what numbers are to be given.
+    pub posts: Vec<Post>,
+    pub given: Vec<(u64, Imsi, Msisdn)>,
     sent: Vec<Sent>,
     /// The disks sync nothing until this is false again.
     pub slow: bool,
     answers: Vec<CommandAnswer>,
     count: u64,
+}
+
+/// What a program of the operator's is asked.
+#[derive(Clone, Debug)]
+pub struct Post {
+    pub id: u64,
+    pub url: String,
+    pub body: String,
+    pub timeout: std::time::Duration,
 }
 
 /// A datagram that a node has sent.
@@ -82,23 +94,23 @@ impl Desk {
         let mut out = Outbox::default();
         let ctx = &mut Ctx { now: Instant(0), wall, rng: &mut rng, stores: &mut stores, out: &mut out };
         let node = Node::start(ctx, Arc::clone(&settings)).expect("a node starts on empty disks");
-        let (events, records, sent, answers) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let (now_us, slow, count, text_records) = (0, false, 0, Vec::new());
         let mut desk = Desk {
             node,
             out,
             stores,
             rng,
             settings,
-            now_us,
+            now_us: 0,
             wall,
-            events,
-            records,
-            text_records,
-            sent,
-            slow,
-            answers,
-            count,
+            events: Vec::new(),
+            records: Vec::new(),
+            text_records: Vec::new(),
+            posts: Vec::new(),
+            given: Vec::new(),
+            sent: Vec::new(),
+            slow: false,
+            answers: Vec::new(),
+            count: 0,
         };
         desk.settle();
         desk
@@ -117,6 +129,14 @@ impl Desk {
         };
         self.node = Node::start(ctx, Arc::clone(&self.settings)).expect("a node starts again");
         self.settle();
+    }
+
+    /// The operator has changed his files.
+    pub fn set(&mut self, change: impl FnOnce(&mut Settings)) {
+        let mut settings = (*self.settings).clone();
+        change(&mut settings);
+        self.settings = Arc::new(settings);
+        self.handle(Input::Settings(Arc::clone(&self.settings)));
     }
 
     /// Time passes, on both clocks.
@@ -152,6 +172,11 @@ impl Desk {
                     Output::Event(event) => self.events.push(event),
                     Output::CallRecord(record) => self.records.push(*record),
                     Output::TextRecord(record) => self.text_records.push(*record),
+                    Output::HttpPost { id, url, body, timeout } => {
+                        let body = String::from_utf8(body).expect("JSON is UTF-8");
+                        self.posts.push(Post { id, url, body, timeout });
+                    }
+                    Output::GiveNumber { id, imsi, number } => self.given.push((id, imsi, number)),
                     Output::Answer { answer, .. } => self.answers.push(answer),
                     _ => {}
                 }

@@ -2,7 +2,8 @@
 //!
 //! Knows: what the program is told (JSON), and what its answer means. Does not know: HTTP; the shell posts, and says what came.
 //! The program is asked once for each question, and again where it did not answer or was not able to (5xx, 408, 429), for as long as the
-//! question lives: `id` is the same then, so that it may know a repeat. What it answers goes out in the batch that ends the question.
+//! question lives: `id` is the same then, so that it may know a repeat. Any other no, or an answer that cannot be read, is the end. What it
+//! answers goes out in the batch that ends the question.
 //! Limits: [`super::HOOKS_PER_CODE_MAX`] at a time for one number, one for each sender; [`TEXTS_MAX`] in one answer.
 
 use std::time::Duration;
@@ -74,25 +75,31 @@ impl Centre {
         let failed = |status, why: &str| Event::HookFailed { code, status, why: why.into() };
         let (status, failure) = match said {
             Ok(answer) => match answer.status {
-                200..300 => {
-                    let heard = read(&answer).unwrap_or_else(|why| {
-                        w.event(failed(answer.status, why));
-                        Answer::default()
-                    });
-                    question.texts.iter_mut().for_each(|text| text.attempts = text.attempts.saturating_add(1));
-                    return self.pass_on(w, &question, answer.status, heard);
+                status @ 200..300 => match read(&answer) {
+                    Ok(heard) => {
+                        question.texts.iter_mut().for_each(|text| text.attempts = text.attempts.saturating_add(1));
+                        return self.pass_on(w, &question, status, heard);
+                    }
+                    // It has done what it does; a second time would not be better.
+                    Err(why) => {
+                        w.event(failed(status, why));
+                        (status, Some("the program behind it says what nobody understands"))
+                    }
+                },
+                status @ (0..200 | 408 | 429 | 500..) => {
+                    w.event(failed(status, "which is no answer to a text"));
+                    (status, None)
                 }
-                status @ (408 | 429 | 0..400 | 500..) => (status, None),
-                status @ 400..500 => (status, Some("the program behind it refused it")),
+                status @ 300..500 => {
+                    w.event(failed(status, "which is no answer to a text"));
+                    (status, Some("the program behind it refused it"))
+                }
             },
             Err(why) => {
                 w.event(failed(0, &why));
                 (0, None)
             }
         };
-        if status != 0 {
-            w.event(failed(status, "which is no answer to a text"));
-        }
         let Some(why) = failure else {
             let verdict = Verdict::Temporary("the program behind it did not answer");
             let said = Said { code: status, rpdu: None };
