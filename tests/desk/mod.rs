@@ -43,6 +43,8 @@ pub struct Desk {
     sent: Vec<Sent>,
     /// The disks sync nothing until this is false again.
     pub slow: bool,
+    /// They sync so many times more.
+    pub syncs_left: Option<u64>,
     answers: Vec<CommandAnswer>,
     count: u64,
 }
@@ -109,6 +111,7 @@ impl Desk {
             given: Vec::new(),
             sent: Vec::new(),
             slow: false,
+            syncs_left: None,
             answers: Vec::new(),
             count: 0,
         };
@@ -181,10 +184,11 @@ impl Desk {
                     _ => {}
                 }
             }
-            if self.slow {
+            if self.slow || self.syncs_left == Some(0) {
                 return;
             }
             let Some((store, seq)) = self.sync_one() else { return };
+            self.syncs_left = self.syncs_left.map(|left| left - 1);
             let ctx = &mut Ctx {
                 now: Instant(self.now_us),
                 wall: self.wall,
