@@ -209,7 +209,7 @@ impl Centre {
     /// Where the text of this number is.
     ///
     /// Errors: nobody knows it, in words.
-    fn find(&self, w: &mut World<'_, '_>, number: u64) -> Result<Found, CommandAnswer> {
+    fn find_text(&self, w: &mut World<'_, '_>, number: u64) -> Result<Found, CommandAnswer> {
         let get = |w: &mut World<'_, '_>, key: &[u8]| {
             w.store(StoreId::Messages).and_then(|store| store.get(key)).map_err(|why| unreadable(&why))
         };
@@ -251,7 +251,7 @@ impl Centre {
     }
 
     fn explain(&self, w: &mut World<'_, '_>, number: u64) -> Done {
-        let found = self.find(w, number)?;
+        let found = self.find_text(w, number)?;
         let (text, ended) = match &found {
             Found::Waits(text) => (&**text, None),
             Found::Ended(ended) => (&ended.text, Some(ended)),
@@ -301,7 +301,7 @@ impl Centre {
             }
         }
         match parts.into_iter().collect::<Option<Vec<Text>>>() {
-            Some(all) => whole::words(w, &all).ok(),
+            Some(all) => whole::words(w, &all.iter().collect::<Vec<_>>()).ok(),
             None => own,
         }
     }
@@ -446,7 +446,7 @@ impl Centre {
     }
 
     fn find_waiting(&self, w: &mut World<'_, '_>, number: u64) -> Result<Box<Text>, CommandAnswer> {
-        match self.find(w, number)? {
+        match self.find_text(w, number)? {
             Found::Waits(text) => Ok(text),
             Found::Ended(ended) => {
                 let (why, hint) = (end_in_words(w, &ended), format!("encamp queue explain {number}"));
