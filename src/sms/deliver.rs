@@ -14,7 +14,7 @@ use super::record::{self, Cause, Happened, Recipient, Text};
 use super::trunk;
 use super::verdict::{self, Said, Verdict, verdict};
 use super::whole::Whole;
-use super::{Centre, RETURN_LEARNED, State, Wait, Work, end, left, number_of, write};
+use super::{Centre, RETURN_LEARNED, State, Taker, Wait, Work, end, left, number_of, write};
 use crate::event::{Drop, Event};
 use crate::gsm::form::TextForm;
 use crate::gsm::report::Status;
@@ -53,6 +53,12 @@ pub(super) struct Attempt {
     /// It has been read, and what became of it will be told.
     read: bool,
     deadline: Instant,
+}
+
+impl Attempt {
+    pub(super) fn has(&self, number: u64) -> bool {
+        self.texts.iter().any(|text| text.number == number)
+    }
 }
 
 /// An attempt that has ended without a final answer, or is under way.
@@ -157,7 +163,7 @@ impl Centre {
         since: Stamp,
         target: Target,
     ) {
-        if !self.take_place(w, recipient, target.to.ip()) {
+        if !self.take_place(w, recipient, Taker::Station(target.to.ip())) {
             return;
         }
         let texts = match target.form {
@@ -384,7 +390,11 @@ impl Centre {
         let _ = write(w, batch);
         let Some(queue) = self.queues.get_mut(&recipient) else { return };
         let is_next = matches!(recipient, Recipient::Trunk(number) if trunk::has_next(w.site, number, queue.failures));
-        let mut pause = if is_next { Duration::ZERO } else { verdict::pause(cause, queue.failures, w.ctx.rng) };
+        let mut pause = match recipient {
+            _ if is_next => Duration::ZERO,
+            Recipient::Code(..) => verdict::program_pause(queue.failures, w.ctx.rng),
+            _ => verdict::pause(cause, queue.failures, w.ctx.rng),
+        };
         queue.failures = queue.failures.saturating_add(1);
         // What is kept of the head says it from now on.
         queue.resumed = false;
