@@ -45,6 +45,8 @@ const LONG_PARTS: u8 = 3;
 const SCENE_WAIT: Duration = Duration::from_secs(180);
 /// As whom the PBX calls.
 const PBX_NUMBER: &str = "5550199";
+/// Of longer words the beginning is shown.
+const SHOWN_MAX: usize = 60;
 /// What every text of a rehearsal begins with; what other texts a phone gets are somebody else's.
 const MARK: &str = "Rehearsal ";
 
@@ -843,7 +845,11 @@ impl Company<'_> {
         let found = self.station(phone).inbox_when(&phone.imsi, wait, is_words);
         let Some(words) = found.first() else { return false };
         row.took = Some(words.at - since);
-        row.saw += &format!("; told by {}: {:?}", words.from, words.text);
+        let mut shown: String = words.text.chars().take(SHOWN_MAX).collect();
+        if shown.len() < words.text.len() {
+            shown += "..";
+        }
+        row.saw += &format!("; told by {}: {shown:?}", words.from);
         true
     }
 
