@@ -609,6 +609,7 @@ fn rehearse(wrong: Wrong, phones: u32) -> Report {
             status: Some(STATUS_CODE.into()),
             explains: true,
             queue_max: 1_000,
+            welcomes: false,
         }),
         sims,
     };

@@ -56,6 +56,9 @@ use crate::ident::{Imsi, Msisdn};
 pub const CHANNEL_COUNT: usize = 4;
 /// How long the box may take until a phone that switched itself off is off; nobody waits for the answer to a detach.
 const DETACH_WAIT: Duration = Duration::from_secs(3);
+/// So long without a text, and all that were to come have come; in a large cell that may never be so.
+const SETTLE_TIME: Duration = Duration::from_secs(1);
+const SETTLE_MAX: Duration = Duration::from_secs(10);
 /// So many silences, one after the other, and the box is taken for dead; one is enough where it never said anything.
 const SILENCE_COUNT_MAX: u32 = 4;
 
@@ -103,6 +106,8 @@ pub struct Talk {
     pub explains: bool,
     /// How many texts may wait for one phone.
     pub queue_max: usize,
+    /// Whether a phone that registers for the first time is sent a text.
+    pub welcomes: bool,
 }
 
 /// Nothing new begins after this time.
@@ -195,6 +200,10 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&str)) -> Report {
     if stage.patience.heard.load(Ordering::Relaxed) {
         if let Err(error) = stations[0].restart() {
             report.failures.push(format!("no dice for a new Call-ID: {error}"));
+        }
+        // One that moves while its welcome is on the air would be away for as long as the box waits.
+        if plan.talk.as_ref().is_some_and(|talk| talk.welcomes) {
+            stage.settle();
         }
         stage.move_on(&mut parts, progress);
         stage.look_up(&mut parts, &mut report, progress);
@@ -333,6 +342,19 @@ impl Stage<'_> {
         report.attached_in = started.elapsed();
         let is_in = |part: &&Part| part.first.as_ref().is_some_and(|seen| seen.saw == Saw::Registered);
         report.attached = parts.iter().filter(is_in).count() as u32;
+    }
+
+    /// Until no text has come for a while.
+    fn settle(&self) {
+        let until = Instant::now() + SETTLE_MAX;
+        let (mut had, mut since) = (0, Instant::now());
+        while since.elapsed() < SETTLE_TIME && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(50));
+            let has = self.stations.iter().map(|station| station.inbox().len()).sum();
+            if has != had {
+                (had, since) = (has, Instant::now());
+            }
+        }
     }
 
     /// Second act: the first base station has been restarted; some move, some are switched off, thieves try.

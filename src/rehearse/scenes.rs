@@ -39,8 +39,10 @@ const ARRIVAL_WAIT: Duration = Duration::from_secs(6);
 const ROOM_AFTER: Duration = Duration::from_millis(500);
 /// The validity period of a text to one who stays away for longer.
 const VALID_FOR: Duration = Duration::from_secs(3);
-/// How many parts the longest text has, and how many texts the most that wait for one phone at a time.
+/// How many parts the longest text has.
 const LONG_PARTS: u8 = 3;
+/// Texts that may wait for one who is away: two of ours, and his welcome.
+const ABSENT_TEXTS: usize = 3;
 /// A scene that takes longer has lost its thread.
 const SCENE_WAIT: Duration = Duration::from_secs(180);
 /// As whom the PBX calls.
@@ -894,8 +896,9 @@ impl Company<'_> {
             "taken with 202; arrives once when the phone comes back",
         );
         let there = self.station(called);
+        let asked_before = there.message_count(&called.imsi);
         // It is the first to wait; those behind it must not go with it.
-        let mut brief = (is_off && self.talk.queue_max > 1).then(|| self.brief(caller, called));
+        let mut brief = (is_off && self.talk.queue_max >= ABSENT_TEXTS).then(|| self.brief(caller, called));
         let text = self.words(caller, called);
         let code = self.hand_in(&mut text_row, caller, &self.written(&called.number, &text));
         let taken_at = Instant::now();
@@ -922,7 +925,7 @@ impl Company<'_> {
                 while taken_at.elapsed() < self.talk.silence && self.patience.is_out().is_none() {
                     std::thread::sleep(Duration::from_millis(200));
                 }
-                let count = there.message_count(&called.imsi);
+                let count = there.message_count(&called.imsi) - asked_before;
                 if count > 2 {
                     text_row
                         .faults

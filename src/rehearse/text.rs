@@ -317,6 +317,7 @@ mod tests {
     fn a_message_is_byte_for_byte_what_was_seen_live() {
         let written =
             Written { number: "2101", text: "Hello self", reference: 0x2A, report_wanted: false, valid_for: None };
+        let body = rp::submits(&written).remove(0);
         let submit = Submit {
             texts: "127.0.0.1:5063".parse().unwrap(),
             own: "127.0.0.1:5062".parse().unwrap(),
@@ -325,7 +326,7 @@ mod tests {
             cseq: 131_737,
             tag: "OBTSvzgnaalnutwucdjc",
             branch: "z9hG4bKOBTSwwzwouywbrzggksh",
-            body: &rp::submits(&written)[0],
+            body: &body,
         };
         let expected = "MESSAGE sip:smsc@127.0.0.1:5063 SIP/2.0\n\
             To:  <sip:smsc@127.0.0.1>\n\

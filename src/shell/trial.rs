@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::commands::{Failure, ask_running, load, say};
 use super::files;
-use crate::config::{CodeAction, Settings, Transport, Trunk, TrunkMode};
+use crate::config::{CodeAction, Settings, Transport, Trunk, TrunkMode, Welcome};
 use crate::gsm::form::TextForm;
 use crate::ident::Msisdn;
 use crate::rehearse::{Plan, Talk, run, sims};
@@ -97,6 +97,7 @@ fn plan(settings: &Settings, phones: u32) -> Result<Plan, Failure> {
         status: status_code(settings),
         explains: settings.messages.explain,
         queue_max: settings.messages.count_per_phone_max,
+        welcomes: settings.messages.welcome != Welcome::Never,
     };
     Ok(Plan {
         phones,
