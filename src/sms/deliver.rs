@@ -55,6 +55,17 @@ pub(super) struct Attempt {
     deadline: Instant,
 }
 
+impl Attempt {
+    pub(super) fn has(&self, number: u64) -> bool {
+        self.texts.iter().any(|text| text.number == number)
+    }
+
+    /// One of its texts, whose sender thinks of something else.
+    pub(super) fn text_mut(&mut self, number: u64) -> Option<&mut Text> {
+        self.texts.iter_mut().find(|text| text.number == number)
+    }
+}
+
 /// An attempt that has ended without a final answer, or is under way.
 pub(super) struct Sent {
     pub(super) attempt: u64,
@@ -286,9 +297,12 @@ impl Centre {
             State::Sending(attempt)
                 if attempt.target.form == TextForm::Ims && (200..300).contains(&said.code) && said.rpdu.is_none() =>
             {
-                (attempt.heard, attempt.read) = (true, true);
-                attempt.deadline = w.ctx.now + REPORT_MAX;
-                w.timers.at(attempt.deadline, Timer::Text(recipient));
+                // A copy of the 200 gives no more time.
+                if !std::mem::replace(&mut attempt.read, true) {
+                    attempt.heard = true;
+                    attempt.deadline = w.ctx.now + REPORT_MAX;
+                    w.timers.at(attempt.deadline, Timer::Text(recipient));
+                }
             }
             State::Sending(attempt) if attempt.number == number => {
                 let State::Sending(attempt) = std::mem::replace(&mut queue.state, State::InLine) else { return };
@@ -310,6 +324,9 @@ impl Centre {
                 }
                 let texts = numbers.into_iter().filter_map(|number| {
                     let key = record::text_key(recipient, number);
+                    if self.unfinished.contains_key(&key) {
+                        return None;
+                    }
                     let bytes = w.store(StoreId::Messages).and_then(|store| store.get(&key)).ok()??;
                     record::decode(recipient, number, &bytes).ok()
                 });
@@ -325,7 +342,12 @@ impl Centre {
     fn delivered(&mut self, w: &mut World<'_, '_>, mut texts: Vec<Text>, to: SocketAddr, said: Said) {
         texts.iter_mut().for_each(|text| text.attempts = text.attempts.saturating_add(1));
         let code = said.code.max(200);
-        let end = End { code, taken_by: Some(to), ..End::new(TextOutcome::Delivered, Status::RECEIVED, "") };
+        // Behind a trunk nobody knows what becomes of it.
+        let status = match texts.first().map(|text| text.recipient) {
+            Some(Recipient::Trunk(_)) => Status::FORWARDED,
+            _ => Status::RECEIVED,
+        };
+        let end = End { code, taken_by: Some(to), ..End::new(TextOutcome::Delivered, status, "") };
         let all: Vec<&Text> = texts.iter().collect();
         self.conclude(w, &all, &end, Work::default(), true);
     }
@@ -384,7 +406,12 @@ impl Centre {
         let _ = write(w, batch);
         let Some(queue) = self.queues.get_mut(&recipient) else { return };
         let is_next = matches!(recipient, Recipient::Trunk(number) if trunk::has_next(w.site, number, queue.failures));
-        let mut pause = if is_next { Duration::ZERO } else { verdict::pause(cause, queue.failures, w.ctx.rng) };
+        // A round of all trunks is one failure.
+        let rounds = match recipient {
+            Recipient::Trunk(number) => queue.failures / trunk::count(w.site, number).max(1),
+            Recipient::Phone(_) | Recipient::Code(..) => queue.failures,
+        };
+        let mut pause = if is_next { Duration::ZERO } else { verdict::pause(cause, rounds, w.ctx.rng) };
         queue.failures = queue.failures.saturating_add(1);
         // What is kept of the head says it from now on.
         queue.resumed = false;

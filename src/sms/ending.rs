@@ -5,7 +5,7 @@
 //! Every accepted text ends once, by [`Centre::conclude`]; a store that refuses is asked again until it takes the batch.
 
 use super::record::{self, Ended, Fate, OldOf, Payload, Recipient, ReportOf, Sender, Text};
-use super::{Centre, State, Work, end, left, number_of, shift_ms};
+use super::{Centre, Work, end, left, number_of, shift_ms};
 use crate::config::words::Word;
 use crate::event::Event;
 use crate::gsm::report::Status;
@@ -13,7 +13,7 @@ use crate::gsm::text;
 use crate::ident::Imsi;
 use crate::seam::{After, Inner, Output, TextOutcome, TextRecord};
 use crate::site::World;
-use crate::store::StoreId;
+use crate::store::{CommitId, StoreId};
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -52,16 +52,24 @@ impl Centre {
         let recipient = first.recipient;
         for text in texts {
             self.end_one(w, &mut work, text, end);
+            told(w, text, end);
         }
         let key = record::text_key(recipient, first.number);
-        let numbers: Vec<u64> = texts.iter().map(|text| text.number).collect();
         // Those that a refusing store still shows are passed over when the next head is looked for.
         let commit = self.finish(w, &key, work);
-        if commit.is_none() {
-            for text in &texts[1..] {
-                self.unfinished.insert(record::text_key(recipient, text.number), Work::default());
-            }
-        }
+        self.leave(w, recipient, texts, commit, served);
+    }
+
+    /// These texts have left this queue. `commit`: with it the disk knows; `None`: the store has refused it so far.
+    pub(super) fn leave(
+        &mut self,
+        w: &mut World<'_, '_>,
+        recipient: Recipient,
+        texts: &[&Text],
+        commit: Option<CommitId>,
+        served: bool,
+    ) {
+        let numbers: Vec<u64> = texts.iter().map(|text| text.number).collect();
         if let (Some(commit), Some(queue)) = (commit, self.queues.get_mut(&recipient)) {
             let head = queue.head;
             if numbers.contains(&head) {
@@ -75,8 +83,10 @@ impl Centre {
         others.into_iter().chain(heads).for_each(|number| self.pass(w, recipient, number, served));
     }
 
-    fn end_one(&mut self, w: &mut World<'_, '_>, work: &mut Work, text: &Text, end: &End) {
+    /// What the store is to hold of an end, as a part of this work.
+    pub(super) fn end_one(&mut self, w: &mut World<'_, '_>, work: &mut Work, text: &Text, end: &End) {
         let now_ms = w.wall().ms;
+        work.ended.push((text.recipient, text.number));
         work.delete(record::text_key(text.recipient, text.number));
         let settings = &w.site.settings.messages;
         let archived = settings.archive_life.filter(|_| text.data().is_some());
@@ -105,36 +115,6 @@ impl Centre {
         }
         work.old(now_ms, life, text.number, OldOf::Life, keys);
         self.tell_sender(w, work, text, end);
-        let recipient = text.recipient;
-        let accepted_ms = text.accepted_ms.saturating_add(shift_ms(w, text.accepted_ms));
-        let attempts = text.attempts;
-        w.event(match end.outcome {
-            TextOutcome::Delivered => {
-                let elapsed_ms = now_ms.saturating_sub(accepted_ms);
-                Event::TextDelivered { text: text.number, recipient, elapsed_ms, attempts }
-            }
-            outcome => Event::TextEnded { text: text.number, recipient, outcome, why: end.why.clone() },
-        });
-        let site = w.site;
-        let record = TextRecord {
-            id: text.number.to_string(),
-            accepted_ms,
-            ended_ms: now_ms,
-            from: text.shown.clone(),
-            to: if text.dialled.is_empty() { number_of(site, text.recipient) } else { text.dialled.clone() },
-            from_imsi: text.sender.phone(),
-            to_imsi: text.recipient.phone(),
-            from_cell: text.came_from.map_or_else(String::new, |from| w.site.station_name(from)),
-            to_cell: end.taken_by.map_or_else(String::new, |to| w.site.station_name(to)),
-            kind: text.kind(),
-            octets: text.data().map_or(0, |data| data.bytes.len()),
-            attempts,
-            outcome: end.outcome,
-            code: end.code,
-            cause: end.cause,
-            why: end.why.clone(),
-        };
-        w.ctx.out.send(Output::TextRecord(Box::new(record)));
     }
 
     /// The sender's STATUS-REPORT where he asked for one; else, where his text did not arrive, words that say so.
@@ -196,8 +176,6 @@ impl Centre {
         if let Some(ends) = queue.ends.take() {
             self.ends.remove(&(ends, recipient));
         }
-        let is_busy =
-            matches!(queue.state, State::Sending(_) | State::Locating { .. } | State::Working(_) | State::Unkept);
         let head = queue.head;
         let before_head = head.checked_sub(1).map(|number| record::text_key(recipient, number));
         let found = w
@@ -221,7 +199,7 @@ impl Centre {
             let left = left(w, &text);
             if !left.is_zero() {
                 self.note_end(now + left, recipient);
-            } else if (is_busy && number == head) || over == limit {
+            } else if self.is_under_way(recipient, number) || over == limit {
                 self.note_end(now + EXPIRE_AGAIN, recipient);
             } else {
                 self.conclude(w, &[&text], &End::expired(), Work::default(), false);
@@ -230,6 +208,39 @@ impl Centre {
         }
         over
     }
+}
+
+/// The log and the record of an end that has come.
+pub(super) fn told(w: &mut World<'_, '_>, text: &Text, end: &End) {
+    let (recipient, attempts, now_ms) = (text.recipient, text.attempts, w.wall().ms);
+    let accepted_ms = text.accepted_ms.saturating_add(shift_ms(w, text.accepted_ms));
+    w.event(match end.outcome {
+        TextOutcome::Delivered => {
+            let elapsed_ms = now_ms.saturating_sub(accepted_ms);
+            Event::TextDelivered { text: text.number, recipient, elapsed_ms, attempts }
+        }
+        outcome => Event::TextEnded { text: text.number, recipient, outcome, why: end.why.clone() },
+    });
+    let site = w.site;
+    let record = TextRecord {
+        id: text.number.to_string(),
+        accepted_ms,
+        ended_ms: now_ms,
+        from: text.shown.clone(),
+        to: if text.dialled.is_empty() { number_of(site, recipient) } else { text.dialled.clone() },
+        from_imsi: text.sender.phone(),
+        to_imsi: recipient.phone(),
+        from_cell: text.came_from.map_or_else(String::new, |from| site.station_name(from)),
+        to_cell: end.taken_by.map_or_else(String::new, |to| site.station_name(to)),
+        kind: text.kind(),
+        octets: text.data().map_or(0, |data| data.bytes.len()),
+        attempts,
+        outcome: end.outcome,
+        code: end.code,
+        cause: end.cause,
+        why: end.why.clone(),
+    };
+    w.ctx.out.send(Output::TextRecord(Box::new(record)));
 }
 
 /// What is told of a text at this moment: TP-SCTS is the one that it was given, TP-DT is now.

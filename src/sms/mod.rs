@@ -102,6 +102,8 @@ pub struct Centre {
     numbers_end: u64,
     /// Texts that came to their end, and are still on the disk because the store refused: what is to be written, by their keys.
     unfinished: BTreeMap<Vec<u8>, Work>,
+    /// The longest life of a text, as the settings had it when it was last looked at.
+    life_max: Duration,
     /// This node has a store for messages.
     open: bool,
 }
@@ -112,20 +114,24 @@ pub(crate) struct Work {
     batch: Batch,
     /// Texts that are new with it.
     added: Vec<Added>,
+    /// Texts that end with it, which leave room for new ones.
+    ended: Vec<(Recipient, u64)>,
 }
 
 #[derive(Clone, Copy)]
 struct Added {
     recipient: Recipient,
     number: u64,
+    timestamp_s: u64,
     life: Duration,
 }
 
 /// A base station that is being given texts: "one at a time" is each phone's right, and each holds a channel of the cell's few.
 #[derive(Default)]
 struct Station {
-    /// Places that are taken.
+    /// Places that are taken, and how many there are.
     taken: usize,
+    places: usize,
     /// Who waits for one, oldest first; who has left this state meanwhile is passed over.
     line: VecDeque<Recipient>,
 }
@@ -196,7 +202,7 @@ impl Centre {
     pub fn start(w: &mut World<'_, '_>) -> Result<Centre, StoreError> {
         let mut centre = Centre { next_number: 1, ..Centre::default() };
         let Some(store) = w.ctx.stores.store(StoreId::Messages) else { return Ok(centre) };
-        centre.open = true;
+        (centre.open, centre.life_max) = (true, w.site.settings.messages.life_max);
         if let Some(bytes) = store.get(record::NEXT_KEY)? {
             // The release before wrote it without a version.
             let before = || <[u8; 8]>::try_from(&bytes[..]).ok().map(u64::from_be_bytes);
@@ -256,8 +262,7 @@ impl Centre {
             let Some(queue) = self.queues.get_mut(recipient) else { continue };
             queue.kept = queue.kept.max(*number);
             if let State::Waiting { why: Wait::Parts, .. } = queue.state {
-                queue.state = State::InLine;
-                self.line.push_back(*recipient);
+                queue.state = State::Unkept;
             }
             self.next_in_line(*recipient);
         }
@@ -322,8 +327,8 @@ impl Centre {
             None => {}
             Some(queue) => match &mut queue.state {
                 State::Waiting { at, .. } if now >= *at => {
-                    queue.state = State::InLine;
-                    self.line.push_back(recipient);
+                    queue.state = State::Unkept;
+                    self.next_in_line(recipient);
                 }
                 State::Sending(_) => self.sending_timeout(w, recipient),
                 State::Waiting { .. }
@@ -342,6 +347,12 @@ impl Centre {
         if !self.open {
             return;
         }
+        // Who is given less time now is over sooner than was noted.
+        let life_max = w.site.settings.messages.life_max;
+        if std::mem::replace(&mut self.life_max, life_max) > life_max {
+            let all: Vec<Recipient> = self.queues.keys().copied().collect();
+            all.into_iter().for_each(|recipient| self.note_end(w.ctx.now, recipient));
+        }
         let mut left = EXPIRE_PER_TURN;
         while left > 0
             && let Some((at, recipient)) = self.ends.first().copied()
@@ -350,7 +361,9 @@ impl Centre {
             left = left.saturating_sub(self.expire(w, recipient, left).max(1));
         }
         self.work_off(w, finder);
-        for key in self.unfinished.keys().take(PURGE_PER_SECOND).cloned().collect::<Vec<_>>() {
+        // Those without a batch of their own end with another one's.
+        let whole = self.unfinished.iter().filter(|(_, work)| !work.batch.changes.is_empty());
+        for key in whole.map(|(key, _)| key.clone()).take(PURGE_PER_SECOND).collect::<Vec<_>>() {
             let Some(work) = self.unfinished.remove(&key) else { continue };
             // A store that refuses is asked again in a second.
             if self.finish(w, &key, work).is_none() {
@@ -440,22 +453,18 @@ impl Centre {
     /// Errors: [`Full`]: nothing is added then, and the work is as it was.
     fn add(&mut self, w: &mut World<'_, '_>, work: &mut Work, mut text: Text) -> Result<u64, Full> {
         let limits = &w.site.settings.messages;
-        if self.waiting + work.added.len() >= limits.count_max {
+        if self.waiting + work.added.len() >= limits.count_max + work.ended.len() {
             return Err(Full::Centre);
         }
         let mine = work.added.iter().filter(|added| added.recipient == text.recipient).count();
+        let over = work.ended.iter().filter(|(recipient, _)| *recipient == text.recipient).count();
         let queued = self.queues.get(&text.recipient).map_or(0, |queue| queue.count);
-        if queued + mine >= limits.count_per_phone_max {
+        if queued + mine >= limits.count_per_phone_max + over {
             return Err(Full::Recipient);
         }
         let life_max_ms = millis(limits.life_max);
         let now_ms = w.wall().ms;
-        if self.next_number == self.numbers_end {
-            self.numbers_end += NUMBERS_AT_ONCE;
-            work.put(record::NEXT_KEY.to_vec(), record::encode_number(self.numbers_end));
-        }
-        let number = self.next_number;
-        self.next_number += 1;
+        let number = self.take_number(work);
         text.number = number;
         text.accepted_ms = now_ms;
         text.life_ms = if text.life_ms == 0 { life_max_ms } else { text.life_ms.min(life_max_ms) };
@@ -476,9 +485,20 @@ impl Centre {
         work.put(record::text_key(text.recipient, number), record::encode(&text));
         work.put(record::fate_key(number), record::encode_fate(&Fate::Waits(text.recipient)));
         let life = Duration::from_millis(text.life_ms);
-        work.added.push(Added { recipient: text.recipient, number, life });
+        work.added.push(Added { recipient: text.recipient, number, timestamp_s: text.timestamp_s, life });
         w.event(Event::TextAccepted { text: number, sender: text.sender.phone(), recipient: text.recipient });
         Ok(number)
+    }
+
+    /// A number that nothing else has; what it is given to is written with this work.
+    fn take_number(&mut self, work: &mut Work) -> u64 {
+        if self.next_number == self.numbers_end {
+            self.numbers_end += NUMBERS_AT_ONCE;
+            work.put(record::NEXT_KEY.to_vec(), record::encode_number(self.numbers_end));
+        }
+        let number = self.next_number;
+        self.next_number += 1;
+        number
     }
 
     /// Writes it, and puts its new texts into their queues, where they wait for the disk.
@@ -494,10 +514,16 @@ impl Centre {
     fn finish(&mut self, w: &mut World<'_, '_>, key: &[u8], work: Work) -> Option<CommitId> {
         match write(w, work.batch.clone()) {
             Ok(commit) => {
+                for (recipient, number) in &work.ended {
+                    self.unfinished.remove(&record::text_key(*recipient, *number));
+                }
                 self.enter(w, &work.added, commit);
                 Some(commit)
             }
             Err(_) => {
+                for (recipient, number) in &work.ended {
+                    self.unfinished.insert(record::text_key(*recipient, *number), Work::default());
+                }
                 self.unfinished.insert(key.to_vec(), work);
                 None
             }
@@ -505,7 +531,7 @@ impl Centre {
     }
 
     fn enter(&mut self, w: &mut World<'_, '_>, added: &[Added], commit: CommitId) {
-        for Added { recipient, number, life } in added {
+        for Added { recipient, number, life, .. } in added {
             self.enqueue(*recipient, *number);
             self.note_end(w.ctx.now + *life, *recipient);
         }
@@ -555,8 +581,8 @@ impl Centre {
             queue.state = State::Waiting { at, why: Wait::Pause };
             w.timers.at(at, Timer::Text(recipient));
         } else {
-            queue.state = State::InLine;
-            self.line.push_back(recipient);
+            queue.state = State::Unkept;
+            self.next_in_line(recipient);
         }
     }
 
@@ -569,6 +595,7 @@ impl Centre {
         self.leave_place(recipient);
         let places = w.site.settings.messages.attempts_per_base_station_max;
         let at = self.stations.entry(station).or_default();
+        at.places = places;
         let is_free = at.taken < places;
         if is_free {
             at.taken += 1;
@@ -589,14 +616,16 @@ impl Centre {
         let Some(station) = self.queues.get_mut(&recipient).and_then(|queue| queue.place.take()) else { return };
         let Some(at) = self.stations.get_mut(&station) else { return };
         at.taken -= 1;
-        while let Some(next) = at.line.pop_front() {
+        // One place for one; none where there are fewer now, and several where there are more.
+        while at.taken < at.places
+            && let Some(next) = at.line.pop_front()
+        {
             let Some(queue) = self.queues.get_mut(&next) else { continue };
             if matches!(queue.state, State::Parked) {
                 at.taken += 1;
                 queue.place = Some(station);
                 queue.state = State::InLine;
                 self.line.push_back(next);
-                break;
             }
         }
         if at.taken == 0 && at.line.is_empty() {
@@ -613,24 +642,41 @@ impl Centre {
         if queue.head != number {
             return;
         }
-        let mut next = None;
-        let mut cursor = record::text_key(recipient, number);
+        // Where the head ends while its phone is waited for, the others wait on: each of them would page it again.
+        let waits = match queue.state {
+            State::Waiting { at, why: why @ (Wait::Return | Wait::Memory) } if !served => Some((at, why)),
+            _ => None,
+        };
+        let (mut next, mut from_start) = (None, false);
+        let mut cursor = Some(record::text_key(recipient, number));
         while queue.count > 0 {
             let found = w
                 .store(StoreId::Messages)
-                .and_then(|store| store.scan(&record::queue_prefix(recipient), Some(&cursor), 1));
-            match found {
+                .and_then(|store| store.scan(&record::queue_prefix(recipient), cursor.as_deref(), 1));
+            let page = match found {
                 Err(error) => return end(w, &error),
-                Ok(page) => match page.into_iter().next() {
-                    Some((key, _)) if self.unfinished.contains_key(&key) => cursor = key,
-                    found => {
-                        next = found.and_then(|(key, _)| record::read_text_key(&key)).map(|(_, number)| number);
+                Ok(page) => page,
+            };
+            match page.into_iter().next() {
+                Some((key, _)) if self.unfinished.contains_key(&key) => cursor = Some(key),
+                Some((key, value)) => {
+                    let found = record::read_text_key(&key).map(|(_, number)| number);
+                    // One that could not be read was passed over before.
+                    if found.is_some_and(|found| found > number || record::decode(recipient, found, &value).is_ok()) {
+                        next = found;
                         break;
                     }
-                },
+                    cursor = Some(key);
+                }
+                // What a full store took late stands before those that it took meanwhile.
+                None if !from_start => (cursor, from_start) = (None, true),
+                None => break,
             }
         }
-        (queue.failures, queue.resumed, queue.returned) = (0, false, false);
+        if waits.is_none() {
+            queue.failures = 0;
+        }
+        (queue.resumed, queue.returned) = (false, false);
         if queue.marked && (served || next.is_none()) {
             queue.marked = false;
             if let Recipient::Phone(imsi) = recipient {
@@ -647,9 +693,21 @@ impl Centre {
         };
         if let Some(queue) = self.queues.get_mut(&recipient) {
             queue.head = next;
-            queue.state = State::Unkept;
+            queue.state = waits.map_or(State::Unkept, |(at, why)| State::Waiting { at, why });
         }
         self.next_in_line(recipient);
+    }
+
+    /// Whether this text may be in somebody's hands at this moment: it must not come to its end by other means then.
+    fn is_under_way(&self, recipient: Recipient, number: u64) -> bool {
+        let Some(queue) = self.queues.get(&recipient) else { return false };
+        match &queue.state {
+            State::Locating { .. } => number == queue.head,
+            // With the head go the other parts of its text.
+            State::Sending(attempt) => attempt.has(number),
+            State::Working(_) => true,
+            State::Unkept | State::InLine | State::Parked | State::Waiting { .. } => false,
+        }
     }
 
     /// No answer to the last attempt is waited for any more, not even a late one.
