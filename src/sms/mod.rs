@@ -116,6 +116,8 @@ pub(crate) struct Work {
     added: Vec<Added>,
     /// Texts that end with it, which leave room for new ones.
     ended: Vec<(Recipient, u64)>,
+    /// The largest number that was taken for it.
+    number: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -492,27 +494,35 @@ impl Centre {
 
     /// A number that nothing else has; what it is given to is written with this work.
     fn take_number(&mut self, work: &mut Work) -> u64 {
-        if self.next_number == self.numbers_end {
-            self.numbers_end += NUMBERS_AT_ONCE;
-            work.put(record::NEXT_KEY.to_vec(), record::encode_number(self.numbers_end));
-        }
-        let number = self.next_number;
+        work.number = self.next_number;
         self.next_number += 1;
-        number
+        work.number
+    }
+
+    /// Writes it; where it has numbers that the store does not know to be given, it knows with this batch.
+    fn write(&mut self, w: &mut World<'_, '_>, number: u64, mut batch: Batch) -> Result<CommitId, StoreError> {
+        if number < self.numbers_end {
+            return write(w, batch);
+        }
+        let end = number + NUMBERS_AT_ONCE;
+        batch.changes.push((record::NEXT_KEY.to_vec(), Some(record::encode_number(end))));
+        let commit = write(w, batch)?;
+        self.numbers_end = end;
+        Ok(commit)
     }
 
     /// Writes it, and puts its new texts into their queues, where they wait for the disk.
     ///
     /// Errors: the store refuses, which is told; nothing has happened then.
     fn commit(&mut self, w: &mut World<'_, '_>, work: Work) -> Result<CommitId, StoreError> {
-        let commit = write(w, work.batch)?;
+        let commit = self.write(w, work.number, work.batch)?;
         self.enter(w, &work.added, commit);
         Ok(commit)
     }
 
     /// The same for what must be written in the end: what a store refuses is tried again every second. `key`: the text that it ends.
     fn finish(&mut self, w: &mut World<'_, '_>, key: &[u8], work: Work) -> Option<CommitId> {
-        match write(w, work.batch.clone()) {
+        match self.write(w, work.number, work.batch.clone()) {
             Ok(commit) => {
                 for (recipient, number) in &work.ended {
                     self.unfinished.remove(&record::text_key(*recipient, *number));
