@@ -230,7 +230,7 @@ fn a_text_that_nobody_takes_is_given_up_at_the_end_of_its_life() {
     desk.cell(1, "bts", 1, 3600);
     assert_eq!(code(&write(&mut desk, 1, "a", "2002", "never")), 202, "a phone that was never here may come");
     assert_eq!(queue(&mut desk)[0].state, "absent");
-    desk.wait_s(7202);
+    desk.wait_s(7211);
     assert_eq!(only(queue(&mut desk)).to, "2001", "what is left is what its sender is told");
     assert_eq!(happened(&desk, "text_expired"), 1);
     assert!(live_marks(&desk, 2).is_empty(), "nobody waits any more");
