@@ -881,6 +881,18 @@ fn a_difference_is_told_in_words_and_says_what_waits_for_a_restart() {
         ]
     );
     assert_eq!(diff(&old, &old), []);
+    for (from, to) in [
+        ("name = \"Ana\"", "name = \"Anna\""),
+        ("barred = true", "barred = false"),
+        ("language = \"fr\"", "language = \"sw\""),
+        ("msisdn = [\"2003\"]", "msisdn = []"),
+        ("algorithm = \"milenage\"\nki = \"00", "algorithm = \"milenage\"\nki = \"ff"),
+    ] {
+        assert_eq!(SAMPLE.matches(from).count(), 1, "{from}");
+        let told: Vec<String> =
+            diff(&old, &settings(&SAMPLE.replace(from, to))).into_iter().map(|change| change.what).collect();
+        assert!(told.len() == 1 && told[0].starts_with("subscriber …0001 "), "{from}: {told:?}");
+    }
     let back: Vec<bool> = diff(&old, &settings("")).iter().map(|change| change.needs_restart).collect();
     assert!(back.contains(&true) && back.contains(&false));
 }

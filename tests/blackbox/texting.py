@@ -39,7 +39,7 @@ def records(box: Box, name: str = "texts.csv") -> list[dict]:
     return list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
 
 
-OPTIONS = {"sims": open_sims(140), "trunks": False, "more": f'[messages]\nservice_centre = "{SERVICE_CENTRE}"\n'}
+OPTIONS = {"sims": open_sims(140), "trunks": False, "more": f'[messages]\nservice_centre = "{SERVICE_CENTRE}"\n[registrar]\nclock_trusted = true\n'}
 
 
 class Texting:
