@@ -11,7 +11,7 @@ use crate::event::Event;
 use crate::gsm::report::Status;
 use crate::gsm::text;
 use crate::ident::Imsi;
-use crate::seam::{After, Inner, Output, TextOutcome, TextRecord};
+use crate::seam::{After, Inner, TextOutcome, TextRecord};
 use crate::site::World;
 use crate::store::StoreId;
 
@@ -134,7 +134,7 @@ impl Centre {
             cause: end.cause,
             why: end.why.clone(),
         };
-        w.ctx.out.send(Output::TextRecord(Box::new(record)));
+        work.records.push(record);
     }
 
     /// The sender's STATUS-REPORT where he asked for one; else, where his text did not arrive, words that say so.

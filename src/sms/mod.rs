@@ -47,7 +47,7 @@ use crate::event::Event;
 use crate::ident::Imsi;
 use crate::register::front::Arrival;
 use crate::register::locate::Finder;
-use crate::seam::{After, Inner, Output, TextAnswer, Timer};
+use crate::seam::{After, Inner, Output, TextAnswer, TextRecord, Timer};
 use crate::site::{Site, World};
 use crate::store::{Batch, CommitId, StoreError, StoreId};
 use crate::time::{Instant, Stamp};
@@ -112,6 +112,8 @@ pub(crate) struct Work {
     batch: Batch,
     /// Texts that are new with it.
     added: Vec<Added>,
+    /// A line for each that ends with it: written when the disk has the end, so that no power cut makes a second one.
+    records: Vec<TextRecord>,
 }
 
 #[derive(Clone, Copy)]
@@ -486,7 +488,7 @@ impl Centre {
     /// Errors: the store refuses, which is told; nothing has happened then.
     fn commit(&mut self, w: &mut World<'_, '_>, work: Work) -> Result<CommitId, StoreError> {
         let commit = write(w, work.batch)?;
-        self.enter(w, &work.added, commit);
+        self.enter(w, &work.added, work.records, commit);
         Ok(commit)
     }
 
@@ -494,7 +496,7 @@ impl Centre {
     fn finish(&mut self, w: &mut World<'_, '_>, key: &[u8], work: Work) -> Option<CommitId> {
         match write(w, work.batch.clone()) {
             Ok(commit) => {
-                self.enter(w, &work.added, commit);
+                self.enter(w, &work.added, work.records, commit);
                 Some(commit)
             }
             Err(_) => {
@@ -504,7 +506,10 @@ impl Centre {
         }
     }
 
-    fn enter(&mut self, w: &mut World<'_, '_>, added: &[Added], commit: CommitId) {
+    fn enter(&mut self, w: &mut World<'_, '_>, added: &[Added], records: Vec<TextRecord>, commit: CommitId) {
+        for record in records {
+            w.ctx.out.send_after(After::nothing().and(commit), Output::TextRecord(Box::new(record)));
+        }
         for Added { recipient, number, life } in added {
             self.enqueue(*recipient, *number);
             self.note_end(w.ctx.now + *life, *recipient);
