@@ -7,13 +7,17 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use encamp::config::choose::{WhyNot, may_have};
 use encamp::config::diff::diff;
 use encamp::config::keys::{ROOT, Section, Shape};
 use encamp::config::read::{Problem, Source, Sources, cluster_key_path, data_dir_path, read};
+use encamp::config::words::Word;
 use encamp::config::{
-    Calls, Emergency, Messages, Password, Place, RecordFile, Registrar, Settings, Transport, TrunkMode, Unlisted,
+    Calls, CodeAction, Emergency, Messages, Password, Place, RecordFile, Registrar, Settings, Transport, TrunkMode,
+    Unlisted, Welcome, short_codes_of_old,
 };
-use encamp::ident::Imsi;
+use encamp::gsm::form::TextForm;
+use encamp::ident::{Imsi, Language, Msisdn};
 use proptest::prelude::*;
 
 const BASE: &str = "domain = \"gsm.example\"\ndata_dir = \"/d\"\n";
@@ -158,7 +162,7 @@ fn a_file_of_subscribers_holds_nothing_else() {
     assert_eq!(
         found,
         [
-            "a.toml:1:1 unknown key `domain` (`domain` belongs in encamp.toml; a file of subscribers.d holds [[subscriber]] only)",
+            "a.toml:1:1 unknown key `domain` (`domain` belongs in encamp.toml; a file of subscribers.d holds [[subscriber]] and [[number]] only)",
             "a.toml:2:3 unknown key `subscribr` (did you mean `subscriber`?)",
         ]
     );
@@ -246,14 +250,56 @@ fn the_sample_of_the_design_means_what_it_says() {
             life_max,
             count_max: 500,
             count_per_phone_max: 20,
-            ..Messages::of(&settings.data_dir)
+            attempts_per_base_station_max: 4,
+            time_zone_quarters: -14,
+            night: Some((21 * 60 + 30, 5 * 60)),
+            welcome: Welcome::Network,
+            explain: false,
+            history_life: life_max / 4,
+            archive_life: Some(life_max * 15),
+            number_digits_min: 12,
+            // Who names one end need not know of the other.
+            number_digits_max: 12,
+            records: RecordFile { path: "/var/log/encamp/texts.csv".into(), bytes_max: 1_000_000, count: 2 },
         }
     );
+    let number = |text: &str| Msisdn::parse(text).unwrap();
+    let language = |text: &str| Language::parse(text).unwrap();
+    let codes: Vec<(String, &CodeAction)> =
+        settings.short_codes.iter().map(|code| (code.number.to_string(), &code.does)).collect();
+    let timeout = Duration::from_millis(500);
+    assert_eq!(
+        codes,
+        [
+            ("100".into(), &CodeAction::ChooseNumber),
+            (
+                "300".into(),
+                // The default language is the first, and so everybody's who has none of these.
+                &CodeAction::Answer(vec![
+                    (Some(language("sw")), "Wazi".into()),
+                    (Some(language("fr")), "Ouvert".into())
+                ])
+            ),
+            ("301".into(), &CodeAction::Hook { url: "https://[::1]:8443/sms?a=b".into(), timeout }),
+            ("302".into(), &CodeAction::Group { members: vec![number("2001"), number("2003")] }),
+            ("303".into(), &CodeAction::Broadcast),
+            ("304".into(), &CodeAction::OwnNumber),
+        ]
+    );
+    // As the subscriber has it; members may text to their group.
+    let senders: Vec<_> = settings.short_codes.iter().map(|code| code.senders.clone()).collect();
+    let members = Some(vec![number("2001"), number("2003")]);
+    assert_eq!(senders, [None, Some(vec![number("+15550001")]), None, members, Some(vec![number("2003")]), None]);
+    assert_eq!(settings.templates.default_language, language("sw"));
+    assert_eq!(settings.templates.template(None, Word::BARRED), "{number} hawezi kupata ujumbe.");
+    assert_eq!(settings.templates.written.len(), 1);
+    assert_eq!((settings.base_stations[0].texts, settings.trunks[0].texts), (Some(TextForm::Yate), true));
     assert_eq!((settings.emergency.numbers.join(" ").as_str(), settings.emergency.trunk), ("112 911 110", Some(1)));
     assert_eq!(settings.zone.apex, "map.example");
     let ana = settings.subscribers.get(&Imsi::parse("001010000000001").unwrap()).unwrap();
     assert_eq!((&*ana.name, ana.auth.algorithm(), ana.barred), ("Ana", "milenage", true));
-    assert_eq!(ana.msisdn.iter().map(|number| number.to_string()).collect::<Vec<_>>(), ["+15550001", "2001"]);
+    assert_eq!(ana.msisdn.iter().map(|number| number.to_string()).collect::<Vec<_>>(), ["+15550001", "2001", "2003"]);
+    assert_eq!(ana.language, Some(language("fr")));
     assert_eq!(
         (&*ana.file, ana.line),
         ("encamp.toml", 3 + SAMPLE[..SAMPLE.find("[[subscriber]]").unwrap()].matches('\n').count())
@@ -421,13 +467,191 @@ fn calls_that_could_not_go_out_are_noted() {
     }));
 }
 
+/// Two who may be phoned, and one who has no number.
+const THREE: &str = "[front]\nbase_stations = [\"192.0.2.0/28\"]\n[emergency]\ntrunk = \"pbx\"\n\
+    [[trunk]]\nname = \"pbx\"\naddress = \"192.0.2.20:5060\"\nprefixes = [\"+44\", \"00\", \"+1555\"]\ntexts = true\n\
+    [[subscriber]]\nimsi = \"001010000000001\"\nauth = { algorithm = \"none\" }\nmsisdn = [\"+15550001\", \"2001\"]\n\
+    [[subscriber]]\nimsi = \"001010000000002\"\nauth = { algorithm = \"none\" }\nmsisdn = [\"2002\"]\n\
+    [[subscriber]]\nimsi = \"001010000000003\"\nauth = { algorithm = \"none\" }\n";
+
+#[test]
+fn what_is_said_differently_than_meant_is_noted() {
+    let line = 3 + THREE.matches('\n').count();
+    let at = |row: usize, rest: &str| format!("{}:{rest}", line + row - 1);
+    let cases: &[(&str, &[String])] = &[
+        (
+            "[[short_code]]\nnumber = \"300\"\ndoes = \"answer\"\ntext = \"na \u{17c}ywo \u{1f600}\"\n",
+            &[at(4, "8 this text goes as UCS-2, 70 characters in one message instead of 160: the GSM alphabet lacks '\u{17c}', '\u{1f600}'")],
+        ),
+        (
+            "[[texts]]\nlanguage = \"ru\"\nbarred = \"\u{43d}\u{435}\u{43b}\u{44c}\u{437}\u{44f} {number}\"\n",
+            &[at(3, "10 this text goes as UCS-2, 70 characters in one message instead of 160: the GSM alphabet lacks '\u{435}', '\u{437}', '\u{43b}', '\u{43d}', '\u{44c}', ..")],
+        ),
+        (
+            "[messages]\nlanguage = \"sw\"\n[[subscriber]]\nimsi = \"001010000000004\"\nauth = { algorithm = \"none\" }\nlanguage = \"fr\"\n\
+             [[subscriber]]\nimsi = \"001010000000005\"\nauth = { algorithm = \"none\" }\nlanguage = \"fr\"\n\
+             [[subscriber]]\nimsi = \"001010000000006\"\nauth = { algorithm = \"none\" }\nlanguage = \"en\"\n",
+            &[
+                at(2, "12 there is no [[texts]] in \"sw\", so all is said in English (write a [[texts]] with language = \"sw\")"),
+                at(6, "12 there is no [[texts]] in \"fr\", so all is said in the `language` of [messages] (write a [[texts]] with language = \"fr\")"),
+            ],
+        ),
+        ("[messages]\nlanguage = \"sw\"\n[[texts]]\nlanguage = \"sw\"\n", &[]),
+        (
+            "[[short_code]]\nnumber = \"300\"\ndoes = \"group\"\nmembers = [\"2001\", \"2009\", \"15550001\"]\nsenders = [\"+15550009\"]\n",
+            &[
+                at(4, "20 nobody has the number 2009 (give it to a subscriber, or take it out of the list)"),
+                at(5, "12 nobody has the number +15550009 (give it to a subscriber, or take it out of the list)"),
+            ],
+        ),
+        (
+            "[[number]]\nimsi = \"001010000000009\"\nmsisdn = [\"2001\"]\n",
+            &[at(2, "8 no subscriber has this IMSI, so its numbers have no effect (provision the SIM, or remove the [[number]])")],
+        ),
+        (
+            "[messages]\nnumber_code = \"1555\"\n[[short_code]]\nnumber = \"44\"\ndoes = \"status\"\n",
+            &[
+                "10:13 texts to 44 do not go out here: it is a short code, which wins (give the short code another number if they are to go out)".into(),
+                "10:26 texts to 1555 do not go out here: it is a short code, which wins (give the short code another number if they are to go out)".into(),
+            ],
+        ),
+    ];
+    let mut all: Vec<(&str, Vec<String>, Vec<&str>)> = Vec::new();
+    for (text, expected) in cases {
+        let notes = read(&sources(&format!("{BASE}{THREE}{text}"), &[])).map(|(_, notes)| notes);
+        let found = told(&notes.unwrap_or_else(|problems| problems));
+        all.push((text, found, expected.iter().map(String::as_str).collect()));
+    }
+    check_all(all.iter().map(|(text, found, expected)| (*text, found.clone(), expected.as_slice())));
+}
+
+#[test]
+fn a_fixed_text_has_ten_parts_and_a_list_a_thousand_numbers_at_most() {
+    let long = |text: &str, count: usize| {
+        let text = text.repeat(count);
+        problems_of(&format!("{BASE}[[short_code]]\nnumber = \"300\"\ndoes = \"answer\"\ntext = \"{text}\"\n"), &[])
+    };
+    assert_eq!((long("x", 1_530).len(), long("\u{17c}", 670).len()), (0, 0));
+    assert_eq!(long("x", 1_531), ["6:8 this text would go in 11 parts of 153 characters (10 are the most)"]);
+    assert_eq!(long("\u{17c}", 671), ["6:8 this text would go in 11 parts of 67 characters (10 are the most)"]);
+    assert_eq!(
+        long("x", 100_000),
+        ["6:8 this text would go in more than 255 parts of 153 characters (10 are the most)"]
+    );
+    let group = |count: usize| {
+        let numbers: Vec<String> = (0..count).map(|number| format!("\"{}\"", 200_000 + number)).collect();
+        let text = format!("[[short_code]]\nnumber = \"300\"\ndoes = \"group\"\nmembers = [{}]\n", numbers.join(", "));
+        problems_of(&format!("{BASE}{text}"), &[])
+    };
+    assert_eq!(group(1_000), [""; 0]);
+    assert_eq!(group(1_001), ["6:1 `members` has 1001 numbers (1000 are the most)"]);
+}
+
+#[test]
+fn numbers_that_are_given_apart_are_their_subscribers_and_those_of_a_gone_sim_are_free() {
+    let sheet = "imsi,msisdn,algorithm,language\n001010000000001,2001,none,sw\n001010000000002,2002,none,\n";
+    let early = "[[number]]\nimsi = \"IMSI001010000000002\"\nmsisdn = [\"2003\", \"+15550003\"]\n";
+    let local = "[[number]]\nimsi = \"001010000000001\"\nmsisdn = [\"2004\"]\n\
+                 [[number]]\nimsi = \"001010000000009\"\nmsisdn = [\"2001\"]\n\
+                 [[number]]\nimsi = \"001010000000001\"\nmsisdn = [\"2005\"]\n";
+    let files = [("10.toml", early), ("20.csv", sheet), ("90-local.toml", local)];
+    let (settings, notes) = read(&sources(BASE, &files)).unwrap();
+    let numbers = |imsi: &str| {
+        let subscriber = settings.subscribers.get(&Imsi::parse(imsi).unwrap()).unwrap();
+        subscriber.msisdn.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(numbers("001010000000001"), "2001 2004 2005");
+    assert_eq!(numbers("001010000000002"), "2002 2003 +15550003");
+    let owner = settings.subscribers.by_number(&Msisdn::parse("2005").unwrap()).unwrap();
+    assert_eq!((owner.imsi.as_str(), owner.language), ("001010000000001", Language::parse("sw").ok()));
+    assert_eq!(
+        told(&notes)[2..],
+        [
+            "90-local.toml:5:8 no subscriber has this IMSI, so its numbers have no effect (provision the SIM, or remove the [[number]])"
+        ]
+    );
+    // Whoever has it by his own table has it first.
+    let taken = "[[number]]\nimsi = \"001010000000001\"\nmsisdn = [\"2002\"]\n";
+    assert_eq!(
+        problems_of(BASE, &[("10.toml", taken), ("20.csv", sheet)]),
+        ["10.toml:3:11 this number is given already (the first is at 20.csv:3:17)"]
+    );
+}
+
+#[test]
+fn a_number_may_be_chosen_that_is_nobodys_and_of_no_use_elsewhere() {
+    let text = format!(
+        "{THREE}[messages]\nnumber_digits_min = 3\nnumber_digits_max = 15\nservice_centre = \"+10000\"\n\
+         [[short_code]]\nnumber = \"300\"\ndoes = \"status\"\n\
+         [[short_code]]\nnumber = \"+301\"\ndoes = \"status\"\n[dialplan]\nlocal_prefixes = [\"0044\", \"+1555777\"]\n"
+    );
+    let settings = settings(&text.replace("[emergency]\n", "[emergency]\nnumbers = [\"110\"]\n"));
+    let asked = |imsi: &str, number: &str| {
+        may_have(&settings, Imsi::parse(imsi).unwrap(), Msisdn::parse(number).unwrap()).err()
+    };
+    for (number, expected) in [
+        ("2003", None),
+        ("999999999999999", None),
+        ("20", Some(WhyNot::Digits)),
+        ("+2003", Some(WhyNot::Digits)),
+        ("2001", Some(WhyNot::Taken)),
+        // What is dialled is understood with and without its `+`.
+        ("15550001", Some(WhyNot::Reserved)),
+        ("10000", Some(WhyNot::Reserved)),
+        ("101", Some(WhyNot::Reserved)),
+        ("411", Some(WhyNot::Reserved)),
+        ("300", Some(WhyNot::Reserved)),
+        ("301", Some(WhyNot::Reserved)),
+        ("112", Some(WhyNot::Reserved)),
+        ("911", Some(WhyNot::Reserved)),
+        ("110", Some(WhyNot::Reserved)),
+        // Who dials +44.. or 00.. means the world outside,
+        ("442071234", Some(WhyNot::Reserved)),
+        ("004911", Some(WhyNot::Reserved)),
+        // unless that is in `local_prefixes` and never goes out.
+        ("00447", None),
+        ("15557771", None),
+        ("15551", Some(WhyNot::Reserved)),
+    ] {
+        assert_eq!(asked("001010000000003", number), expected, "{number}");
+    }
+    // Whatever he asks for: he has one.
+    assert_eq!(asked("001010000000002", "2003"), Some(WhyNot::Held));
+    assert_eq!(asked("001010000000002", "2002"), Some(WhyNot::Held));
+    let plain = crate::settings(&THREE.replace("prefixes", "#"));
+    let asked = |number: &str| {
+        let imsi = Imsi::parse("001010000000003").unwrap();
+        may_have(&plain, imsi, Msisdn::parse(number).unwrap()).err()
+    };
+    assert_eq!(
+        (asked("15550001"), asked("123456"), asked("12345678901")),
+        (Some(WhyNot::Taken), Some(WhyNot::Digits), Some(WhyNot::Digits))
+    );
+    assert_eq!((asked("1234567"), asked("1234567890")), (None, None));
+    let wide = crate::settings(&(THREE.replace("prefixes", "#") + "[messages]\nnumber_digits_max = 15\n"));
+    let imsi = |last: char| format!("00101000000000{last}");
+    let asked = |number: &str| may_have(&wide, Imsi::parse(&imsi('3')).unwrap(), Msisdn::parse(number).unwrap()).err();
+    assert_eq!((asked(&imsi('2')), asked(&imsi('4'))), (Some(WhyNot::Taken), None), "dialled, it is the IMSI's");
+}
+
+#[test]
+fn the_password_in_a_url_is_never_repeated() {
+    for url in
+        ["http://me:hunter2@a/", "hunter2://a/", "http://hunter2 /", "http://hunter2:hunter2/", "http://@hunter2"]
+    {
+        let text = format!("{BASE}[[short_code]]\nnumber = \"300\"\ndoes = \"hook\"\nurl = \"{url}\"\n");
+        let found = problems_of(&text, &[]);
+        assert!(found.len() == 1 && !found.concat().contains("hunter2"), "{found:?}");
+    }
+}
+
 #[test]
 fn keys_of_later_issues_are_noted() {
     let text = "[front]\nbase_stations = [\"192.0.2.0/28\"]\n[mail]\ndomain = \"sms.gsm.example\"\nlisten = [\"tcp:0.0.0.0:25\"]\n\
                 [[trunk]]\nname = \"pbx\"\naddress = \"192.0.2.20:5060\"\ntexts = true\n";
     let (settings, notes) = read(&sources(&format!("{BASE}{text}"), &[])).unwrap();
     assert!(settings.trunks[0].texts);
-    assert_eq!(told(&notes), ["5:2 [mail] has no effect yet", "11:1 `texts` has no effect yet"]);
+    assert_eq!(told(&notes), ["5:2 [mail] has no effect yet"]);
     let wrong = problems_of(&format!("{BASE}[mail]\ndomian = \"x\"\nlisten = 25\n"), &[]);
     assert_eq!(
         wrong,
@@ -484,6 +708,8 @@ fn the_examples_of_subscribers_are_right_once_their_marks_are_removed() {
     for (name, text) in [("example.toml", toml), ("example.csv", csv)] {
         let (settings, _) = read(&sources(BASE, &[(name, &uncommented(text))])).unwrap();
         assert_eq!(settings.subscribers.len(), 2, "{name}");
+        let languages = settings.subscribers.iter().filter_map(|subscriber| subscriber.language);
+        assert_eq!(languages.map(|language| language.as_str().to_owned()).collect::<Vec<_>>(), ["sw"], "{name}");
     }
 }
 
@@ -513,9 +739,9 @@ fn the_manual_shows_every_key_and_no_other_and_the_true_defaults() {
     // No other: an unknown key would be a problem.
     let (shown, notes) = read(&all).unwrap_or_else(|problems| panic!("{:#?}", told(&problems)));
     // What is noted as without effect is called so in the manual, and nothing else is.
-    assert_eq!(notes.len(), 1 + 2, "{:#?}", told(&notes));
+    assert_eq!(notes.len(), 2, "{:#?}", told(&notes));
     let prose: Vec<&str> = MANUAL.lines().filter(|line| line.contains("effect yet")).collect();
-    assert_eq!(prose.len(), 2, "one comment in [[trunk]], one headline: {prose:#?}");
+    assert_eq!(prose.len(), 1, "one headline: {prose:#?}");
 
     let table: toml::Table = text.parse().unwrap();
     let mut missing = BTreeSet::new();
@@ -532,7 +758,27 @@ fn the_manual_shows_every_key_and_no_other_and_the_true_defaults() {
     assert_eq!(shown.control, shown.data_dir.join("control.sock"));
     assert_eq!(shown.trunks[0].mode, TrunkMode::Redirect);
     assert_eq!(shown.calls, Calls::of(&shown.data_dir));
-    assert_eq!((shown.messages, shown.emergency.numbers), (default.messages, default.emergency.numbers));
+    let night = shown.messages.night;
+    assert_eq!(shown.messages, Messages { night, records: shown.messages.records.clone(), ..default.messages });
+    assert_eq!(shown.messages.records, Messages::of(&shown.data_dir).records);
+    assert_eq!(shown.emergency.numbers, default.emergency.numbers);
+    assert_eq!((&shown.short_codes[..2], default.short_codes.len()), (&short_codes_of_old()[..], 2));
+    assert_eq!(shown.templates.default_language, default.templates.default_language);
+    for word in Word::all() {
+        assert_eq!(shown.templates.written[&(Language::default(), word)], word.english(), "{}", word.key());
+    }
+}
+
+#[test]
+fn the_manual_tells_all_that_a_template_may_hold() {
+    for word in Word::all() {
+        let line = format!("#{} = \"{}\"", word.key(), word.english());
+        let paragraph = MANUAL.split("\n\n").find(|paragraph| paragraph.lines().any(|one| one == line)).unwrap();
+        for hole in word.may_hold().iter().map(|name| format!("{{{name}}}")) {
+            let mut told = paragraph.lines().filter(|one| one.starts_with("# ") || *one == line);
+            assert!(told.any(|one| one.contains(&hole)), "{hole} of {}", word.key());
+        }
+    }
 }
 
 /// The keys of a section that stand in none of the tables of its kind.
@@ -577,6 +823,18 @@ fn a_difference_is_told_in_words_and_says_what_waits_for_a_restart() {
         .replace("/var/log/encamp/calls.csv", "/srv/calls.csv")
         .replace("1 MiB", "2 MB")
         .replace("+15550000", "+15550009")
+        .replace("language = \"sw\"\ntime_zone = \"-03:30\"\nnight = \"21:30-05:00\"\n", "time_zone = \"+05:45\"\n")
+        .replace("welcome = \"network\"", "welcome = \"first\"")
+        .replace("explain = false", "explain = true")
+        .replace("history_life = \"12 h\"", "history_life = \"90 min\"")
+        .replace("archive_life = \"30 days\"", "archive_life = \"0 s\"")
+        .replace("attempts_per_base_station_max = 4", "attempts_per_base_station_max = 3")
+        .replace("number_digits_min = 12", "number_digits_max = 5")
+        .replace("number_code = \"100\"\nstatus_code = \"\"", "status_code = \"102\"")
+        .replace("/var/log/encamp/texts.csv", "/srv/texts.csv")
+        .replace("record_file_max = \"1 MB\"\nrecord_file_count = 2", "record_file_max = 1000\nrecord_file_count = 3")
+        .replace("fr = \"Ouvert\"", "fr = \"Ferm\u{e9}\"")
+        .replace("hawezi", "hataki")
         .replace("numbers = [\"110\", \"112\"]\ntrunk = \"gateway\"", "trunk = \"pbx\"");
     let (old, new) = (settings(SAMPLE), settings(&changed));
     let told: Vec<String> = diff(&old, &new)
@@ -598,13 +856,43 @@ fn a_difference_is_told_in_words_and_says_what_waits_for_a_restart() {
             "`calls.record_file`: /var/log/encamp/calls.csv -> /srv/calls.csv",
             "`calls.probe_interval`: 1 min -> 90 s",
             "`calls.record_file_max`: 1048576 -> 2000000",
+            "`messages.record_file`: /var/log/encamp/texts.csv -> /srv/texts.csv",
+            "`messages.language`: sw -> en",
             "`messages.service_centre`: +15550000 -> +15550009",
+            "`messages.history_life`: 720 min -> 90 min",
+            "`messages.archive_life`: 30 days -> none",
+            "`messages.attempts_per_base_station_max`: 4 -> 3",
+            "`messages.explain`: false -> true",
+            "`messages.number_digits_min`: 12 -> 5",
+            "`messages.number_digits_max`: 12 -> 5",
+            "`messages.time_zone`: -03:30 -> +05:45",
+            "`messages.night`: 21:30-05:00 -> none",
+            "`messages.welcome`: network -> first",
+            "`messages.record_file_max`: 1000000 -> 1000",
+            "`messages.record_file_count`: 2 -> 3",
+            "short code `101` added",
+            "short code `102` added",
+            "short code `300` changed",
+            "short code `100` removed",
+            "texts `sw` changed",
             "`emergency.numbers`: 112, 911, 110 -> 112, 911",
             "`emergency.trunk`: gateway -> pbx",
             ana.as_str(),
         ]
     );
     assert_eq!(diff(&old, &old), []);
+    for (from, to) in [
+        ("name = \"Ana\"", "name = \"Anna\""),
+        ("barred = true", "barred = false"),
+        ("language = \"fr\"", "language = \"sw\""),
+        ("msisdn = [\"2003\"]", "msisdn = []"),
+        ("algorithm = \"milenage\"\nki = \"00", "algorithm = \"milenage\"\nki = \"ff"),
+    ] {
+        assert_eq!(SAMPLE.matches(from).count(), 1, "{from}");
+        let told: Vec<String> =
+            diff(&old, &settings(&SAMPLE.replace(from, to))).into_iter().map(|change| change.what).collect();
+        assert!(told.len() == 1 && told[0].starts_with("subscriber …0001 "), "{from}: {told:?}");
+    }
     let back: Vec<bool> = diff(&old, &settings("")).iter().map(|change| change.needs_restart).collect();
     assert!(back.contains(&true) && back.contains(&false));
 }
@@ -704,11 +992,13 @@ unlisted = "403"
 name = "hill"
 address = "192.0.2.11:5062"
 location_area = "valley"
+texts = "yatebts"
 
 [[trunk]]
 name = "pbx"
 address = "192.0.2.20:5060"
 mode = "recurse"
+texts = true
 prefixes = ["+1", "00"]
 username = "encamp"
 password = "a \"quoted\" secret"
@@ -778,6 +1068,50 @@ service_centre = "+15550000"
 life_max = "2 days"
 count_max = 500
 count_per_phone_max = 20
+attempts_per_base_station_max = 4
+language = "sw"
+time_zone = "-03:30"
+night = "21:30-05:00"
+welcome = "network"
+explain = false
+history_life = "12 h"
+archive_life = "30 days"
+number_code = "100"
+status_code = ""
+number_digits_min = 12
+record_file = "/var/log/encamp/texts.csv"
+record_file_max = "1 MB"
+record_file_count = 2
+
+[[short_code]]
+number = "300"
+does = "answer"
+texts = { fr = "Ouvert", sw = "Wazi" }
+senders = ["15550001"]
+
+[[short_code]]
+number = "301"
+does = "hook"
+url = "https://[::1]:8443/sms?a=b"
+timeout = "0.5 s"
+
+[[short_code]]
+number = "302"
+does = "group"
+members = ["2001", "2003", "2001"]
+
+[[short_code]]
+number = "303"
+does = "broadcast"
+senders = ["2003"]
+
+[[short_code]]
+number = "304"
+does = "own_number"
+
+[[texts]]
+language = "sw"
+barred = "{number} hawezi kupata ujumbe."
 
 [emergency]
 numbers = ["110", "112"]
@@ -788,10 +1122,15 @@ imsi = "IMSI001010000000001"
 msisdn = ["+15550001", "2001"]
 name = "Ana"
 barred = true
+language = "fr"
 [subscriber.auth]
 algorithm = "milenage"
 ki = "00112233445566778899aabbccddeeff"
 op = "ffeeddccbbaa99887766554433221100"
+
+[[number]]
+imsi = "001010000000001"
+msisdn = ["2003"]
 "#;
 
 /// Below `BASE`: the first line of each text is line 3.
@@ -826,7 +1165,7 @@ const MISTAKES: &[(&str, &[&str])] = &[
     (
         "frobnicate = 1\n",
         &[
-            "3:1 unknown key `frobnicate` (the top of the file knows domain, data_dir, control, cluster_key, disk_reserve, front, base_station, trunk, zone, shard, replica, registrar, dialplan, calls, messages, emergency, rehearsal, subscriber, mail, admin)",
+            "3:1 unknown key `frobnicate` (the top of the file knows domain, data_dir, control, cluster_key, disk_reserve, front, base_station, trunk, zone, shard, replica, registrar, dialplan, calls, messages, short_code, texts, emergency, rehearsal, subscriber, number, mail, admin)",
         ],
     ),
     ("expires-s-min = 1\n", &["3:1 unknown key `expires-s-min` (did you mean `expires_s_min` in [registrar]?)"]),
@@ -1256,6 +1595,241 @@ const MISTAKES: &[(&str, &[&str])] = &[
         &["4:18 110 is an emergency number (write a number that nobody dials)"],
     ),
     (
+        "[messages]\nlanguage = \"Swahili\"\ntime_zone = \"+3\"\nnight = \"22:00\"\nwelcome = \"always\"\nexplain = \"no\"\nhistory_life = \"2 s\"\narchive_life = \"2 h\"\nattempts_per_base_station_max = 0\n",
+        &[
+            "4:12 \"Swahili\" is no language (write two or three small letters, as in ISO 639: \"sw\")",
+            "5:13 \"+3\" is no time zone (write how far ahead of UTC it is, from \"-12:00\" to \"+14:00\" in quarters of an hour: \"+03:00\")",
+            "6:9 \"22:00\" is no stretch of the day (write when it begins and ends in local time: \"22:00-06:00\"; leave it out for none)",
+            "7:11 `welcome` cannot be \"always\" (write \"never\", \"first\", or \"network\" for every change of network as well)",
+            "8:11 `explain` is true or false, not a text (without quotes)",
+            "9:16 `history_life` cannot be \"2 s\" (write something from 1 min to 441 days)",
+            "10:16 `archive_life` cannot be \"2 h\" (write something from 1 day to 441 days, or \"0 s\" to keep nothing)",
+            "11:33 `attempts_per_base_station_max` is a whole number from 1 to 1000",
+        ],
+    ),
+    (
+        "[messages]\ntime_zone = \"+05:50\"\nnight = \"06:00-06:00\"\nlanguage = \"\"\narchive_life = \"0\"\nhistory_life = \"500 days\"\n",
+        &[
+            "4:13 \"+05:50\" is no whole quarter of an hour, which is all that a phone can be told (write how far ahead of UTC it is, from \"-12:00\" to \"+14:00\" in quarters of an hour: \"+03:00\")",
+            "5:9 \"06:00-06:00\" begins when it ends (write when it begins and ends in local time: \"22:00-06:00\"; leave it out for none)",
+            "6:12 \"\" is no language (write two or three small letters, as in ISO 639: \"sw\")",
+            "7:16 \"0\" has no unit (write a number and ms, s, min, h, days or weeks: \"2.5 s\", \"30 days\")",
+            "8:16 `history_life` cannot be \"500 days\" (write something from 1 min to 441 days)",
+        ],
+    ),
+    (
+        "[messages]\ntime_zone = \"+14:15\"\nnight = \"24:00-06:00\"\n",
+        &[
+            "4:13 \"+14:15\" is nobody's time zone (write how far ahead of UTC it is, from \"-12:00\" to \"+14:00\" in quarters of an hour: \"+03:00\")",
+            "5:9 \"24:00-06:00\" is no stretch of the day (write when it begins and ends in local time: \"22:00-06:00\"; leave it out for none)",
+        ],
+    ),
+    (
+        "[messages]\ntime_zone = \"-12:15\"\nnight = \"22:60-6:00\"\n",
+        &[
+            "4:13 \"-12:15\" is nobody's time zone (write how far ahead of UTC it is, from \"-12:00\" to \"+14:00\" in quarters of an hour: \"+03:00\")",
+            "5:9 \"22:60-6:00\" is no stretch of the day (write when it begins and ends in local time: \"22:00-06:00\"; leave it out for none)",
+        ],
+    ),
+    (
+        "[messages]\nnumber_code = \"1\"\nstatus_code = 411\nnumber_digits_min = 1\nnumber_digits_max = 16\n",
+        &[
+            "4:15 \"1\" is no number: a number has 2 to 15 digits, with a leading + where it is international (write it as it is dialled: \"2001\", or \"+15550001\" with its country code)",
+            "5:15 `status_code` is a text, not a number (write status_code = \"411\")",
+            "6:21 `number_digits_min` is a whole number from 2 to 15",
+            "7:21 `number_digits_max` is a whole number from 2 to 15",
+        ],
+    ),
+    (
+        "[messages]\nnumber_digits_min = 9\nnumber_digits_max = 8\nrecord_file_count = 0\nrecord_file_max = 1\n",
+        &[
+            "4:1 `number_digits_min` (9) is above `number_digits_max` (8) (the default of number_digits_min is 7, of number_digits_max 10)",
+            "6:21 `record_file_count` is a whole number from 1 to 999",
+            "7:19 `record_file_max` cannot be 1 bytes (write something from 1 kB to 1000 GB)",
+        ],
+    ),
+    (
+        "[messages]\nrecord_file = \"/d/calls.csv\"\n",
+        &[
+            "4:1 calls and texts cannot be recorded in one file (write another `record_file` in [calls] or in [messages])",
+        ],
+    ),
+    (
+        "[calls]\nrecord_file = \"/d/texts.csv\"\n",
+        &[
+            "4:1 calls and texts cannot be recorded in one file (write another `record_file` in [calls] or in [messages])",
+        ],
+    ),
+    (
+        "[calls]\nrecord_file = \"/x\"\n[messages]\nrecord_file = \"/x.2\"\n",
+        &[
+            "6:1 calls and texts cannot be recorded in one file (write another `record_file` in [calls] or in [messages])",
+        ],
+    ),
+    (
+        "[messages]\nnumber_code = \"411\"\n",
+        &[
+            "4:15 411 is the `status_code`, unless it is told another (write status_code = \"..\" in [messages] (\"\" switches it off), or another number here)",
+        ],
+    ),
+    (
+        "[messages]\nservice_centre = \"101\"\n",
+        &[
+            "4:18 101 is the `number_code`, unless it is told another (write number_code = \"..\" in [messages] (\"\" switches it off), or another number here)",
+        ],
+    ),
+    (
+        "[messages]\nservice_centre = \"500\"\nnumber_code = \"500\"\nstatus_code = \"500\"\n",
+        &[
+            "5:15 500 is the number of the message centre (it is given at encamp.toml:4:18: write another one here)",
+            "6:15 there is a short code 500 already (the first is at encamp.toml:5:15)",
+            "6:15 500 is the number of the message centre (it is given at encamp.toml:4:18: write another one here)",
+        ],
+    ),
+    (
+        "[emergency]\nnumbers = [\"110\", \"101\"]\n",
+        &[
+            "4:19 101 is the `number_code`, unless it is told another (write number_code = \"..\" in [messages] (\"\" switches it off), or another number here)",
+        ],
+    ),
+    (
+        "[[subscriber]]\nimsi = \"001010000000001\"\nauth = { algorithm = \"none\" }\nmsisdn = [\"2001\", \"+411\"]\n",
+        &[
+            "6:19 411 is the `status_code`, unless it is told another (write status_code = \"..\" in [messages] (\"\" switches it off), or another number here)",
+        ],
+    ),
+    (
+        "[messages]\nnumber_code = \"2001\"\n[[subscriber]]\nimsi = \"001010000000001\"\nauth = { algorithm = \"none\" }\nmsisdn = [\"2001\"]\n[[number]]\nimsi = \"001010000000001\"\nmsisdn = [\"300\"]\n[[short_code]]\nnumber = \"300\"\ndoes = \"status\"\n",
+        &[
+            "4:15 a subscriber has the number 2001 (it is given at encamp.toml:8:11: write another one here)",
+            "13:10 a subscriber has the number 300 (it is given at encamp.toml:11:11: write another one here)",
+        ],
+    ),
+    (
+        "[[short_code]]\nnumber = \"1000\"\ndoes = \"status\"\n[[short_code]]\nnumber = \"112\"\ndoes = \"own_number\"\n[[short_code]]\nnumber = \"101\"\ndoes = \"own_number\"\n[[short_code]]\nnumber = \"300\"\ndoes = \"own_number\"\n[[short_code]]\nnumber = \"+300\"\ndoes = \"status\"\n",
+        &[
+            "4:10 1000 is the number of the message centre, unless it is told another (write service_centre = \"..\" in [messages], or another number here)",
+            "7:10 112 is an emergency number (write another one)",
+            "10:10 101 is the `number_code`, unless it is told another (write number_code = \"..\" in [messages] (\"\" switches it off), or another number here)",
+            "16:10 there is a short code +300 already (the first is at encamp.toml:13:10)",
+        ],
+    ),
+    (
+        "[[short_code]]\n[[short_code]]\nnumber = \"clinic\"\ndoes = \"anser\"\n[[short_code]]\nnumber = 301\ndoes = \"shell\"\n",
+        &[
+            "3:1 `number` is missing in [[short_code]] (write number = \"300\")",
+            "3:1 `does` is missing in [[short_code]] (write does = \"answer\")",
+            "5:10 \"clinic\" is no number: a number has 2 to 15 digits, with a leading + where it is international (write it as it is dialled: \"2001\", or \"+15550001\" with its country code)",
+            "6:8 `does` cannot be \"anser\" (did you mean \"answer\"?)",
+            "8:10 `number` is a text, not a number (write number = \"300\")",
+            "9:8 `does` cannot be \"shell\" (write one of answer, own_number, status, choose_number, hook, group, broadcast)",
+        ],
+    ),
+    (
+        "[[short_code]]\nnumber = \"300\"\ndoes = \"answer\"\n[[short_code]]\nnumber = \"301\"\ndoes = \"hook\"\n[[short_code]]\nnumber = \"302\"\ndoes = \"group\"\n[[short_code]]\nnumber = \"303\"\ndoes = \"broadcast\"\n",
+        &[
+            "3:1 `text` is missing in [[short_code]] (write text = \"..\")",
+            "6:1 `url` is missing in [[short_code]] (write url = \"http://127.0.0.1:8000/sms\")",
+            "9:1 `members` is missing in [[short_code]] (write members = [\"2001\", \"2002\"])",
+            "12:1 `senders` is missing in [[short_code]] (write senders = [\"2001\"])",
+        ],
+    ),
+    (
+        "[[short_code]]\nnumber = \"300\"\ndoes = \"status\"\ntext = \"x\"\nurl = \"http://a\"\nmembers = [\"2001\"]\n[[short_code]]\nnumber = \"301\"\ndoes = \"answer\"\ntext = \"x\"\ntimeout = \"3 s\"\n",
+        &[
+            "6:1 a short code that does \"status\" has no `text` (remove it, or write does = \"answer\")",
+            "7:1 a short code that does \"status\" has no `url` (remove it, or write does = \"hook\")",
+            "8:1 a short code that does \"status\" has no `members` (remove it, or write does = \"group\")",
+            "13:1 a short code that does \"answer\" has no `timeout` (remove it, or write does = \"hook\")",
+        ],
+    ),
+    (
+        "[[short_code]]\nnumber = \"300\"\ndoes = \"answer\"\ntext = \" \"\n[[short_code]]\nnumber = \"301\"\ndoes = \"answer\"\ntexts = {}\n[[short_code]]\nnumber = \"302\"\ndoes = \"answer\"\ntexts = { english = \"x\", sw = 5, fr = \"\" }\n[[short_code]]\nnumber = \"303\"\ndoes = \"answer\"\ntexts = \"x\"\n",
+        &[
+            "6:8 this text is empty (write what is to be said, or leave the key out)",
+            "10:1 a short code that has nothing to answer (write text = \"..\")",
+            "14:11 \"english\" is no language (write two or three small letters, as in ISO 639: \"sw\")",
+            "14:31 each of `texts` is a text, not a number (write texts = { en = \"The clinic is open from 8 to 12.\" })",
+            "14:39 this text is empty (write what is to be said, or leave the key out)",
+            "18:9 `texts` is a set of languages with their texts, not a text (write texts = { en = \"The clinic is open from 8 to 12.\" })",
+        ],
+    ),
+    (
+        "[[short_code]]\nnumber = \"300\"\ndoes = \"hook\"\nurl = \"ftp://a\"\ntimeout = \"2 min\"\n[[short_code]]\nnumber = \"301\"\ndoes = \"hook\"\nurl = \"http://me:hunter2@a/\"\n[[short_code]]\nnumber = \"302\"\ndoes = \"hook\"\nurl = \"http:///sms\"\n[[short_code]]\nnumber = \"303\"\ndoes = \"hook\"\nurl = \"http://a b/\"\n[[short_code]]\nnumber = \"304\"\ndoes = \"hook\"\nurl = \"http://a:0/\"\n[[short_code]]\nnumber = \"305\"\ndoes = \"hook\"\nurl = \"http://[::g]/\"\ntimeout = \"50 ms\"\n",
+        &[
+            "6:7 this URL does not begin with http:// or https:// (write one such as \"http://127.0.0.1:8000/sms\")",
+            "7:11 `timeout` cannot be \"2 min\" (write something from 100 ms to 1 min)",
+            "11:7 a user or a password stands in this URL (write one such as \"http://127.0.0.1:8000/sms\")",
+            "15:7 this URL has no host, or no port where one should stand (write one such as \"http://127.0.0.1:8000/sms\")",
+            "19:7 this is no URL of at most 1000 characters without blanks and `#` (write one such as \"http://127.0.0.1:8000/sms\")",
+            "23:7 this URL has no host, or no port where one should stand (write one such as \"http://127.0.0.1:8000/sms\")",
+            "27:7 this URL has no host, or no port where one should stand (write one such as \"http://127.0.0.1:8000/sms\")",
+            "28:11 `timeout` cannot be \"50 ms\" (write something from 100 ms to 1 min)",
+        ],
+    ),
+    (
+        "[[short_code]]\nnumber = \"302\"\ndoes = \"group\"\nmembers = []\n[[short_code]]\nnumber = \"303\"\ndoes = \"broadcast\"\nsenders = [\"x\", 5]\n",
+        &[
+            "6:1 `members` names nobody (write at least one number)",
+            "10:12 \"x\" is no number: a number has 2 to 15 digits, with a leading + where it is international (write it as it is dialled: \"2001\", or \"+15550001\" with its country code)",
+            "10:17 each of `senders` is a text, not a number (write senders = [\"2001\"])",
+        ],
+    ),
+    (
+        "[[texts]]\nlanguage = \"sw\"\nwelcom = \"Karibu\"\nbarred = \"{nmber} x\"\nown_number = \"{cell}\"\nno_number = \"{code\"\nstatus = \"\"\n[[texts]]\nlanguage = \"sw\"\n[[texts]]\nbarred = 5\n[[texts]]\nlanguage = \"SW\"\n",
+        &[
+            "5:1 unknown key `welcom` (did you mean `welcome`?)",
+            "6:10 `barred` has nothing for {nmber} (did you mean {number}? Here may stand {number})",
+            "7:14 `own_number` has nothing for {cell} (here may stand {number}, {name}, {imsi})",
+            "8:13 a brace is opened and not closed (write {imsi}, {code})",
+            "9:10 this text is empty (write what is to be said, or leave the key out)",
+            "11:12 there is a [[texts]] in \"sw\" already (the first is at encamp.toml:4:12)",
+            "12:1 `language` is missing in [[texts]] (write language = \"sw\")",
+            "13:10 `barred` is a text, not a number (write barred = \"{number} cannot get texts: yours was not sent.\")",
+            "15:12 \"SW\" is no language (write two or three small letters, as in ISO 639: \"sw\")",
+        ],
+    ),
+    (
+        "[texts]\nlanguage = \"sw\"\n",
+        &["3:1 there may be several of `texts` (write [[texts]] with two brackets each side)"],
+    ),
+    (
+        "[[base_station]]\nname = \"hill\"\naddress = \"192.0.2.11:5062\"\ntexts = \"yate\"\n[[base_station]]\nname = \"dale\"\naddress = \"192.0.2.12:5062\"\ntexts = \"sip\"\n[[base_station]]\nname = \"lake\"\naddress = \"192.0.2.13:5062\"\ntexts = true\n",
+        &[
+            "6:9 `texts` cannot be \"yate\" (write one of openbts, yatebts, ims, plain, or leave it out: it is learned from the phones' REGISTERs)",
+            "10:9 `texts` cannot be \"sip\" (write one of openbts, yatebts, ims, plain, or leave it out: it is learned from the phones' REGISTERs)",
+            "14:9 `texts` is a text, not true or false (write texts = \"openbts\")",
+        ],
+    ),
+    (
+        "[[subscriber]]\nimsi = \"001010000000001\"\nauth = { algorithm = \"none\" }\nlanguage = \"swahili\"\n",
+        &["6:12 \"swahili\" is no language (write two or three small letters, as in ISO 639: \"sw\")"],
+    ),
+    (
+        "[[number]]\n[[number]]\nimsi = \"1\"\nmsisdn = [\"x\"]\n[[number]]\nimsi = \"001010000000001\"\nmsisdn = \"2001\"\n",
+        &[
+            "3:1 `imsi` is missing in [[number]] (write imsi = \"001010000000001\")",
+            "3:1 `msisdn` is missing in [[number]] (write msisdn = [\"2001\"])",
+            "5:8 \"1\" is no IMSI: an IMSI has 14 or 15 digits, with or without a leading IMSI (a spreadsheet drops leading zeros: give the column the format text)",
+            "6:11 \"x\" is no number: a number has 2 to 15 digits, with a leading + where it is international (write it as it is dialled: \"2001\", or \"+15550001\" with its country code)",
+            "9:10 `msisdn` is a list, not a text (write msisdn = [\"2001\"])",
+        ],
+    ),
+    (
+        "[[number]]\nimsi = \"001010000000001\"\nmsisdn = [\"2001\", \"2002\", \"2002\"]\n[[subscriber]]\nimsi = \"001010000000001\"\nauth = { algorithm = \"none\" }\nmsisdn = [\"2001\"]\n",
+        &[
+            "5:11 this number is given already (the first is at encamp.toml:9:11)",
+            "5:27 this number is given already (the first is at encamp.toml:5:19)",
+        ],
+    ),
+    (
+        "[[short_code]]\nnumber = \"300\"\ndoes = \"hook\"\nurl = \"http://a\"\nsenders = 5\nbarred = true\n",
+        &[
+            "7:11 `senders` is a list, not a number (write senders = [\"2001\"])",
+            "8:1 unknown key `barred` (`barred` belongs in [[texts]] or [[subscriber]])",
+        ],
+    ),
+    (
         "[emergency]\nnumbers = [\"+112\", \"sos\", \"1\", \"1 1 0\"]\n",
         &[
             "4:12 \"+112\" is no emergency number (write 2 to 15 digits, as they are dialled: \"110\")",
@@ -1458,13 +2032,13 @@ const SPREADSHEETS: &[(&str, &[&str])] = &[
         "imsi,msisdn,algoritm,foo\n",
         &[
             "s.csv:1:13 unknown column \"algoritm\" (did you mean `algorithm`?)",
-            "s.csv:1:22 unknown column \"foo\" (the first line names the columns: imsi,msisdn,algorithm,ki,op,opc,name,barred)",
+            "s.csv:1:22 unknown column \"foo\" (the first line names the columns: imsi,msisdn,algorithm,ki,op,opc,name,barred,language)",
         ],
     ),
     (
         "imsi,msisdn\n001010000000001,2001\n",
         &[
-            "s.csv:1:1 there is no column `algorithm` (the first line names the columns: imsi,msisdn,algorithm,ki,op,opc,name,barred)",
+            "s.csv:1:1 there is no column `algorithm` (the first line names the columns: imsi,msisdn,algorithm,ki,op,opc,name,barred,language)",
         ],
     ),
     ("imsi,imsi,algorithm\n", &["s.csv:1:6 the column `imsi` stands twice (the first is at s.csv:1:1)"]),

@@ -1,4 +1,4 @@
-//! What the files say of calls and texts: trunks, the dial plan, `[calls]`, `[messages]`, `[emergency]`.
+//! What the files say of calls: trunks, the dial plan, `[calls]`, `[emergency]`.
 //!
 //! Knows: which numbers contradict each other. Does not know: how a call is routed by them.
 //! Secrets: a trunk's password is never repeated in a problem.
@@ -11,7 +11,7 @@ use super::sims::{Roll, shown};
 use super::text::{Place, Report, Spot};
 use super::typed::View;
 use super::units::{self, Flaw};
-use super::{BaseStation, Calls, Dialplan, Emergency, Front, Messages, Password, RecordFile, Trunk, TrunkMode, keys};
+use super::{BaseStation, Calls, Dialplan, Emergency, Front, Password, RecordFile, Trunk, TrunkMode, keys};
 use crate::ident::Msisdn;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -187,7 +187,7 @@ pub(super) fn read_calls(root: &View<'_>, data_dir: &FilePath, report: &mut Repo
     calls
 }
 
-fn read_records(section: &View<'_>, into: &mut RecordFile, report: &mut Report<'_>) {
+pub(super) fn read_records(section: &View<'_>, into: &mut RecordFile, report: &mut Report<'_>) {
     if let Some(file) = section.text("record_file").and_then(|spot| path(spot, report)) {
         into.path = file;
     }
@@ -211,72 +211,6 @@ fn read_record_file_max(section: &View<'_>, into: &mut u64, report: &mut Report<
             .problem(spot.at, format!("`record_file_max` cannot be {} bytes", spot.value))
             .hint("write something from 1 kB to 1000 GB"),
     }
-}
-
-pub(super) fn read_messages(
-    root: &View<'_>,
-    data_dir: &FilePath,
-    emergency: &Emergency,
-    roll: &Roll,
-    report: &mut Report<'_>,
-) -> Messages {
-    let mut messages = Messages::of(data_dir);
-    let section = root.table("messages");
-    let written = section.as_ref().and_then(|section| section.text("service_centre"));
-    if let Some(number) = written.and_then(|spot| value(spot, service_number, report)) {
-        messages.service_centre = number.to_string();
-    }
-    let owner = Msisdn::parse(&messages.service_centre).ok().and_then(|number| roll.place_of_number(&number));
-    match (owner, written) {
-        (None, _) => {}
-        (Some(owner), Some(spot)) => {
-            let owner = report.name_of(owner);
-            report
-                .problem(spot.at, "a subscriber has the number of the `service_centre`")
-                .hint(format!("it is given at {owner}: write another one here"));
-        }
-        // His number is as good as any other; it is the default that has to give way.
-        (Some(owner), None) => {
-            let number = &messages.service_centre;
-            report
-                .problem(owner, format!("{number} is the number of the message centre, unless it is told another"))
-                .hint("write service_centre = \"..\" in [messages], or another number here");
-        }
-    }
-    if let (Some(spot), true) = (written, emergency.numbers.contains(&messages.service_centre)) {
-        report
-            .problem(spot.at, format!("{} is an emergency number", messages.service_centre))
-            .hint("write a number that nobody dials");
-    }
-    let Some(section) = section else { return messages };
-    read_duration(&section, "life_max", SECOND..=DAY * 441, &mut messages.life_max, report);
-    let count = |name: &str, into: &mut usize| {
-        if let Some(count) = section.count(name) {
-            *into = count.value as usize;
-        }
-    };
-    count("count_max", &mut messages.count_max);
-    count("count_per_phone_max", &mut messages.count_per_phone_max);
-    if !section.has("count_per_phone_max") {
-        messages.count_per_phone_max = messages.count_per_phone_max.min(messages.count_max);
-    }
-    if messages.count_per_phone_max > messages.count_max {
-        let (one, all) = (messages.count_per_phone_max, messages.count_max);
-        report
-            .problem(
-                section.place_of("count_per_phone_max"),
-                format!("`count_per_phone_max` ({one}) is above `count_max` ({all})"),
-            )
-            .hint("the default of count_per_phone_max is 1000, of count_max 100000");
-    }
-    messages
-}
-
-fn service_number(text: &str) -> Result<Msisdn, Flaw> {
-    Msisdn::parse(text).map_err(|error| Flaw {
-        what: format!("{} is no number: {error}", shown(text)),
-        hint: "write one that nobody has: \"1000\"".into(),
-    })
 }
 
 pub(super) fn read_emergency(

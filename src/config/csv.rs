@@ -1,4 +1,4 @@
-//! Subscribers from a spreadsheet: `imsi,msisdn,algorithm,ki,op,opc,name,barred`, in any order.
+//! Subscribers from a spreadsheet: `imsi,msisdn,algorithm,ki,op,opc,name,barred,language`, in any order.
 //!
 //! Knows: columns and where a field stands. What the fields mean is [`super::sims`]'s.
 //! A line that begins with `#` is a comment. Source of the format: RFC 4180.
@@ -9,7 +9,7 @@ use super::keys;
 use super::sims::{Roll, Typed, TypedAuth, shown};
 use super::text::{Place, Report, Spot};
 
-const COLUMNS: [&str; 8] = ["imsi", "msisdn", "algorithm", "ki", "op", "opc", "name", "barred"];
+const COLUMNS: [&str; 9] = ["imsi", "msisdn", "algorithm", "ki", "op", "opc", "name", "barred", "language"];
 
 /// Reads one file; its first line that is no comment names the columns.
 pub(super) fn read(file: usize, roll: &mut Roll, report: &mut Report<'_>) {
@@ -186,6 +186,7 @@ impl Columns {
                 msisdn: msisdn.unwrap_or_default(),
                 name: field("name"),
                 barred,
+                language: field("language"),
                 auth: algorithm.map(|algorithm| TypedAuth {
                     algorithm,
                     ki: field("ki"),

@@ -7,7 +7,11 @@
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Display};
 
-use super::{Calls, Listener, Place, Replica, Settings, Shard, Subscriber, Transport, map, units};
+use super::words::Word;
+use super::{
+    Calls, Listener, Messages, Place, Replica, Settings, Shard, Subscriber, Transport, Welcome, map, texting, units,
+};
+use crate::ident::Language;
 
 /// So many subscribers are named one by one; of more, only their number is told.
 const SUBSCRIBERS_NAMED_MAX: usize = 20;
@@ -35,8 +39,8 @@ pub fn diff(old: &Settings, new: &Settings) -> Vec<Change> {
     changes.value("front.base_stations", joined(&old.front.base_stations), joined(&new.front.base_stations), false);
     changes.value("front.peers", joined(&old.front.peers), joined(&new.front.peers), false);
     changes.debug("front.unlisted", &old.front.unlisted, &new.front.unlisted);
-    changes.named("base station", &old.base_stations, &new.base_stations, |station| &station.name, false);
-    changes.named("trunk", &old.trunks, &new.trunks, |trunk| &trunk.name, false);
+    changes.named("base station", &old.base_stations, &new.base_stations, |station| station.name.clone(), false);
+    changes.named("trunk", &old.trunks, &new.trunks, |trunk| trunk.name.clone(), false);
 
     changes.value("zone.apex", &old.zone.apex, &new.zone.apex, true);
     changes.value("zone.listen", listed(&old.zone.listen), listed(&new.zone.listen), true);
@@ -54,6 +58,8 @@ pub fn diff(old: &Settings, new: &Settings) -> Vec<Change> {
     );
     changes.calls(old, new);
     changes.messages(old, new);
+    changes.named("short code", &old.short_codes, &new.short_codes, |code| code.number.to_string(), false);
+    changes.templates(old, new);
     changes.value("emergency.numbers", joined(&old.emergency.numbers), joined(&new.emergency.numbers), false);
     changes.value("emergency.trunk", emergency_trunk(old), emergency_trunk(new), false);
     changes.debug("rehearsal", &old.rehearsal, &new.rehearsal);
@@ -88,10 +94,10 @@ impl Changes {
         kind: &str,
         old: &[T],
         new: &[T],
-        name: impl Fn(&T) -> &str,
+        name: impl Fn(&T) -> String,
         needs_restart: bool,
     ) {
-        let of = |all: &'_ [T], wanted: &str| all.iter().position(|one| name(one) == wanted);
+        let of = |all: &[T], wanted: String| all.iter().position(|one| name(one) == wanted);
         for one in new {
             match of(old, name(one)) {
                 None => self.push(format!("{kind} `{}` added", name(one)), needs_restart),
@@ -184,11 +190,52 @@ impl Changes {
     }
 
     fn messages(&mut self, old: &Settings, new: &Settings) {
+        // As with those of calls.
+        let by_default = |all: &Settings| all.messages.records.path == Messages::of(&all.data_dir).records.path;
+        if !by_default(old) || !by_default(new) {
+            let (old, new) = (old.messages.records.path.display(), new.messages.records.path.display());
+            self.value("messages.record_file", old, new, false);
+        }
+        let language = |all: &Settings| all.templates.default_language;
+        self.value("messages.language", language(old).as_str(), language(new).as_str(), false);
         let (old, new) = (&old.messages, &new.messages);
         self.value("messages.service_centre", &old.service_centre, &new.service_centre, false);
-        self.value("messages.life_max", units::shown(old.life_max), units::shown(new.life_max), false);
-        self.value("messages.count_max", old.count_max, new.count_max, false);
-        self.value("messages.count_per_phone_max", old.count_per_phone_max, new.count_per_phone_max, false);
+        let mut time = |key: &str, old, new| self.value(key, units::shown(old), units::shown(new), false);
+        time("messages.life_max", old.life_max, new.life_max);
+        time("messages.history_life", old.history_life, new.history_life);
+        let or_none = |life: Option<_>| life.map(units::shown).unwrap_or_default();
+        self.value("messages.archive_life", or_none(old.archive_life), or_none(new.archive_life), false);
+        macro_rules! each {
+            ($($field:ident),*) => {$(
+                self.value(concat!("messages.", stringify!($field)), old.$field, new.$field, false);
+            )*};
+        }
+        each!(count_max, count_per_phone_max, attempts_per_base_station_max, explain);
+        each!(number_digits_min, number_digits_max);
+        let zone = texting::zone_shown;
+        self.value("messages.time_zone", zone(old.time_zone_quarters), zone(new.time_zone_quarters), false);
+        let night = |night: Option<_>| night.map(texting::night_shown).unwrap_or_default();
+        self.value("messages.night", night(old.night), night(new.night), false);
+        let welcome = |welcome| match welcome {
+            Welcome::Never => "never",
+            Welcome::First => "first",
+            Welcome::Network => "network",
+        };
+        self.value("messages.welcome", welcome(old.welcome), welcome(new.welcome), false);
+        self.value("messages.record_file_max", old.records.bytes_max, new.records.bytes_max, false);
+        self.value("messages.record_file_count", old.records.count, new.records.count, false);
+    }
+
+    fn templates(&mut self, old: &Settings, new: &Settings) {
+        let by_language = |all: &Settings| {
+            let mut found: BTreeMap<Language, BTreeMap<Word, String>> = BTreeMap::new();
+            for ((language, word), template) in &all.templates.written {
+                found.entry(*language).or_default().insert(*word, template.clone());
+            }
+            found.into_iter().collect::<Vec<_>>()
+        };
+        let name = |(language, _): &(Language, _)| language.as_str().to_owned();
+        self.named("texts", &by_language(old), &by_language(new), name, false);
     }
 
     fn subscribers(&mut self, old: &Settings, new: &Settings) {
@@ -221,7 +268,8 @@ fn emergency_trunk(all: &Settings) -> &str {
 
 /// Where it stands is no property of a subscriber.
 fn is_same(old: &Subscriber, new: &Subscriber) -> bool {
-    (&old.msisdn, &old.name, &old.auth, old.barred) == (&new.msisdn, &new.name, &new.auth, new.barred)
+    let told = |one: &Subscriber| (one.barred, one.language);
+    (&old.msisdn, &old.name, &old.auth, told(old)) == (&new.msisdn, &new.name, &new.auth, told(new))
 }
 
 fn told(replica: &Replica) -> String {

@@ -3,6 +3,8 @@
 //! The manual, `config/encamp.toml`, names exactly these: a test compares the two. A key of a later issue is accepted
 //! from the first version on, so that a file written for tomorrow's release already loads today; it gets a note.
 
+use super::words::Word;
+
 /// What a value looks like.
 #[derive(Clone, Copy, Debug)]
 pub enum Shape {
@@ -25,6 +27,8 @@ pub enum Shape {
     Tables(&'static Section),
     /// PLMN = cause; the keys are the operator's.
     Causes(&'static Section),
+    /// Language = text, with an example of the text; the keys are the operator's.
+    ByLanguage(&'static str),
 }
 
 /// One set of keys that belong together.
@@ -57,7 +61,7 @@ const fn later(name: &'static str, shape: Shape) -> Key {
     Key { name, shape, has_effect: false }
 }
 
-use Shape::{Causes, Count, Duration, Flag, Listeners, Size, Table, Tables, Text, Texts};
+use Shape::{ByLanguage, Causes, Count, Duration, Flag, Listeners, Size, Table, Tables, Text, Texts};
 
 const NETWORKS: Shape = Texts("192.0.2.0/28");
 
@@ -80,17 +84,22 @@ pub static ROOT: Section = Section {
         now("dialplan", Table(&DIALPLAN)),
         now("calls", Table(&CALLS)),
         now("messages", Table(&MESSAGES)),
+        now("short_code", Tables(&SHORT_CODE)),
+        now("texts", Tables(&TEXTS)),
         now("emergency", Table(&EMERGENCY)),
         now("rehearsal", Table(&REHEARSAL)),
         now("subscriber", Tables(&SUBSCRIBER)),
+        now("number", Tables(&NUMBER)),
         later("mail", Table(&MAIL)),
         later("admin", Table(&ADMIN)),
     ],
 };
 
 /// A file of subscribers.d holds nothing else.
-pub static SUBSCRIBER_FILE: Section =
-    Section { title: "the top of the file", keys: &[now("subscriber", Tables(&SUBSCRIBER))] };
+pub static SUBSCRIBER_FILE: Section = Section {
+    title: "the top of the file",
+    keys: &[now("subscriber", Tables(&SUBSCRIBER)), now("number", Tables(&NUMBER))],
+};
 
 static FRONT: Section = Section {
     title: "[front]",
@@ -109,7 +118,12 @@ static LISTENER: Section = Section {
 
 static BASE_STATION: Section = Section {
     title: "[[base_station]]",
-    keys: &[now("name", Text("hill")), now("address", Text("192.0.2.11:5062")), now("location_area", Text("valley"))],
+    keys: &[
+        now("name", Text("hill")),
+        now("address", Text("192.0.2.11:5062")),
+        now("location_area", Text("valley")),
+        now("texts", Text("openbts")),
+    ],
 };
 
 static TRUNK: Section = Section {
@@ -118,7 +132,7 @@ static TRUNK: Section = Section {
         now("name", Text("pbx")),
         now("address", Text("192.0.2.20:5060")),
         now("mode", Text("redirect")),
-        later("texts", Flag),
+        now("texts", Flag),
         now("prefixes", Texts("+44")),
         now("username", Text("encamp")),
         now("password", Text("secret")),
@@ -189,8 +203,12 @@ static SUBSCRIBER: Section = Section {
         now("auth", Table(&AUTH)),
         now("name", Text("Ana")),
         now("barred", Flag),
+        now("language", Text("sw")),
     ],
 };
+
+static NUMBER: Section =
+    Section { title: "[[number]]", keys: &[now("imsi", Text("001010000000001")), now("msisdn", Texts("2001"))] };
 
 static AUTH: Section = Section {
     title: "auth = { .. }",
@@ -223,7 +241,51 @@ static MESSAGES: Section = Section {
         now("life_max", Duration("7 days")),
         now("count_max", Count(1, 10_000_000)),
         now("count_per_phone_max", Count(1, 1_000_000)),
+        now("attempts_per_base_station_max", Count(1, 1_000)),
+        now("language", Text("en")),
+        now("time_zone", Text("+03:00")),
+        now("night", Text("22:00-06:00")),
+        now("welcome", Text("first")),
+        now("explain", Flag),
+        now("history_life", Duration("7 days")),
+        now("archive_life", Duration("30 days")),
+        now("number_code", Text("101")),
+        now("status_code", Text("411")),
+        now("number_digits_min", Count(2, 15)),
+        now("number_digits_max", Count(2, 15)),
+        now("record_file", Text("/var/lib/encamp/texts.csv")),
+        now("record_file_max", Size("16 MB")),
+        now("record_file_count", Count(1, 999)),
     ],
+};
+
+static SHORT_CODE: Section = Section {
+    title: "[[short_code]]",
+    keys: &[
+        now("number", Text("300")),
+        now("does", Text("answer")),
+        now("text", Text("The clinic is open from 8 to 12.")),
+        now("texts", ByLanguage("The clinic is open from 8 to 12.")),
+        now("url", Text("http://127.0.0.1:8000/sms")),
+        now("timeout", Duration("5 s")),
+        now("members", Texts("2001")),
+        now("senders", Texts("2001")),
+    ],
+};
+
+static TEXTS: Section = Section { title: "[[texts]]", keys: &TEXTS_KEYS };
+
+/// `language`, and one for each occasion.
+const TEXTS_KEYS: [Key; 1 + Word::COUNT] = {
+    const LANGUAGE: Key = now("language", Text("sw"));
+    let mut keys = [LANGUAGE; 1 + Word::COUNT];
+    let mut index = 0;
+    while index < Word::COUNT {
+        let word = Word::nth(index);
+        keys[1 + index] = now(word.key(), Text(word.english()));
+        index += 1;
+    }
+    keys
 };
 
 static MAIL: Section = Section {

@@ -4,6 +4,7 @@
 //! said of a mistake, stands in [`read`] and [`subscribers`]. Nothing here touches a file: the shell hands in texts.
 
 mod calling;
+pub mod choose;
 mod csv;
 pub mod diff;
 #[cfg(feature = "box")]
@@ -14,6 +15,7 @@ pub mod read;
 mod sims;
 pub mod subscribers;
 mod text;
+mod texting;
 mod typed;
 mod units;
 pub mod words;

@@ -15,11 +15,11 @@ use toml::de::DeTable;
 use super::text::{Place, Report, Spot};
 use super::typed::{self, Entry, Item, View};
 use super::units::{self, Flaw};
-use super::words::Templates;
 use super::{
     BaseStation, ClusterKey, Front, Listener, Registrar, Rehearsal, Settings, Subscribers, Transport, Unlisted,
-    ZoneSettings, calling, csv, keys, map, sims,
+    ZoneSettings, calling, csv, keys, map, sims, texting,
 };
+use crate::gsm::form::TextForm;
 use crate::ident::Network;
 
 /// The texts of a configuration, as the shell found them.
@@ -88,6 +88,7 @@ pub fn read(sources: &Sources) -> Result<(Settings, Vec<Problem>), Vec<Problem>>
             roll.read_tables(&View::new(&table, &keys::SUBSCRIBER_FILE, file), &mut report);
         }
     }
+    roll.give_out(&mut report);
 
     // What is missing or contradicts itself in a text that broke off would only distract from where it broke.
     let settings = if is_toml { settings(&root, sources, roll, &mut report) } else { None };
@@ -164,10 +165,13 @@ fn settings(root: &View<'_>, sources: &Sources, roll: sims::Roll, report: &mut R
     let (shards, replicas) = map::read(root, &around, &mut bound, report);
     let registrar = read_registrar(root, report);
     let dialplan = calling::read_dialplan(root, report);
-    let calls = calling::read_calls(root, data_dir.as_deref().unwrap_or(Path::new("")), report);
+    let data_dir_or_none = data_dir.as_deref().unwrap_or(Path::new(""));
+    let calls = calling::read_calls(root, data_dir_or_none, report);
     let emergency = calling::read_emergency(root, &front, &trunks, &roll, report);
-    let messages =
-        calling::read_messages(root, data_dir.as_deref().unwrap_or(Path::new("")), &emergency, &roll, report);
+    let around = texting::Around { data_dir: data_dir_or_none, calls: &calls, emergency: &emergency, roll: &roll };
+    let messages = texting::read_messages(root, &around, report);
+    let templates = texting::read_templates(root, &roll, report);
+    let short_codes = texting::read_short_codes(root, &around, &messages, templates.default_language, report);
     calling::note_hidden_prefixes(root, &dialplan, report);
     let disk_reserve_bytes = read_disk_reserve(root, report);
     let rehearsal = read_rehearsal(root, &roll, report);
@@ -188,8 +192,8 @@ fn settings(root: &View<'_>, sources: &Sources, roll: sims::Roll, report: &mut R
         dialplan,
         calls,
         messages,
-        short_codes: super::short_codes_of_old(),
-        templates: Templates::default(),
+        short_codes,
+        templates,
         emergency,
         disk_reserve_bytes,
         rehearsal,
@@ -421,6 +425,7 @@ fn read_base_stations(root: &View<'_>, report: &mut Report<'_>) -> Vec<BaseStati
         let name = view.required_text("name", "hill", report);
         let address = view.required_text("address", "192.0.2.11:5062", report);
         let location_area = view.text("location_area").and_then(|spot| value(spot, named, report));
+        let texts = view.text("texts").and_then(|spot| value(spot, text_form, report));
         let name = name.and_then(|spot| Some(Spot::new(value(spot, named, report)?, spot.at)));
         let address =
             address.and_then(|spot| Some(Spot::new(value(spot, |text| units::peer(text, 5062), report)?, spot.at)));
@@ -433,10 +438,23 @@ fn read_base_stations(root: &View<'_>, report: &mut Report<'_>) -> Vec<BaseStati
             addresses.take(ip.to_string(), *at, || format!("there is a base station at {ip} already"), report);
         }
         if let (Some(name), Some(address)) = (name, address) {
-            all.push(BaseStation { name: name.value, address: address.value, location_area, texts: None });
+            all.push(BaseStation { name: name.value, address: address.value, location_area, texts });
         }
     }
     all
+}
+
+fn text_form(text: &str) -> Result<TextForm, Flaw> {
+    let names = TextForm::ALL.map(TextForm::name);
+    TextForm::ALL.into_iter().find(|form| form.name() == text).ok_or_else(|| Flaw {
+        what: format!("`texts` cannot be {}", sims::shown(text)),
+        hint: match keys::nearest(text, names) {
+            Some(near) => format!("did you mean \"{near}\"?"),
+            None => {
+                format!("write one of {}, or leave it out: it is learned from the phones' REGISTERs", names.join(", "))
+            }
+        },
+    })
 }
 
 /// A name for people that is not empty.

@@ -1,10 +1,11 @@
-//! Subscribers as they are written: TOML tables, lines of a spreadsheet, and the mistakes that both have.
+//! Subscribers as they are written: TOML tables, lines of a spreadsheet, and the mistakes that both have. Numbers that are
+//! given apart from their subscriber: `[[number]]`.
 //!
 //! Knows: which IMSI and which number is taken, and where. Does not know: who is bound where.
 //! Secrets: what is typed as a key is never repeated in a problem.
 //! Read first: wire.md section 6.1 for the traps (a number twice, a Ki with blanks or 0x).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::Subscriber;
@@ -14,7 +15,7 @@ use super::text::{Place, Report, Spot};
 use super::typed::View;
 use super::units::{self, Flaw};
 use crate::gsm::auc::{Auth, Ki, Opc};
-use crate::ident::{Imsi, Msisdn};
+use crate::ident::{Imsi, Language, Msisdn};
 
 const ALGORITHMS: [&str; 6] = ["comp128v1", "comp128v2", "comp128v3", "milenage", "xor", "none"];
 
@@ -24,6 +25,10 @@ pub(super) struct Roll {
     all: Vec<(Subscriber, Place)>,
     imsi_at: HashMap<Imsi, Place>,
     number_at: HashMap<Msisdn, Place>,
+    /// Each `[[number]]`: whose, and which.
+    given_apart: Vec<(Spot<Imsi>, Vec<Spot<Msisdn>>)>,
+    /// Where each language was asked for first.
+    language_at: BTreeMap<Language, Place>,
     /// The name of each file, once for all its subscribers.
     files: HashMap<usize, Arc<str>>,
 }
@@ -36,6 +41,7 @@ pub(super) struct Typed<'t> {
     pub msisdn: Vec<Spot<&'t str>>,
     pub name: Option<Spot<&'t str>>,
     pub barred: bool,
+    pub language: Option<Spot<&'t str>>,
     /// `None`: what there is of it has been reported.
     pub auth: Option<TypedAuth<'t>>,
 }
@@ -48,7 +54,7 @@ pub(super) struct TypedAuth<'t> {
 }
 
 impl Roll {
-    /// Every `[[subscriber]]` of a file.
+    /// Every `[[subscriber]]` and `[[number]]` of a file.
     pub fn read_tables(&mut self, root: &View<'_>, report: &mut Report<'_>) {
         for view in root.tables("subscriber") {
             let imsi = view.required_text("imsi", "001010000000001", report);
@@ -68,10 +74,58 @@ impl Roll {
                 msisdn: view.texts("msisdn").unwrap_or_default(),
                 name: view.text("name"),
                 barred: view.flag("barred").is_some_and(|barred| barred.value),
+                language: view.text("language"),
                 auth,
             };
             self.take(typed, report);
         }
+        for view in root.tables("number") {
+            let imsi = view.required_text("imsi", "001010000000001", report);
+            view.require("msisdn", "msisdn = [\"2001\"]", report);
+            let parsed = |spot: Spot<&str>, report: &mut Report<'_>| {
+                Some(Spot::new(value(spot, parse_number, report)?, spot.at))
+            };
+            let texts = view.texts("msisdn").unwrap_or_default();
+            let msisdn = texts.into_iter().filter_map(|spot| parsed(spot, report)).collect();
+            let imsi = imsi.and_then(|spot| Some(Spot::new(value(spot, parse_imsi, report)?, spot.at)));
+            self.given_apart.extend(imsi.map(|imsi| (imsi, msisdn)));
+        }
+    }
+
+    /// Gives each `[[number]]` to its subscriber, once all files have been read: he may stand in a later one. The numbers of a
+    /// SIM that is gone are free again.
+    pub fn give_out(&mut self, report: &mut Report<'_>) {
+        let given_apart = std::mem::take(&mut self.given_apart);
+        if given_apart.is_empty() {
+            return;
+        }
+        let index_of: HashMap<Imsi, usize> =
+            (self.all.iter().enumerate()).map(|(at, (one, _))| (one.imsi, at)).collect();
+        for (imsi, msisdn) in given_apart {
+            if !self.imsi_at.contains_key(&imsi.value) {
+                report
+                    .note(imsi.at, "no subscriber has this IMSI, so its numbers have no effect")
+                    .hint("provision the SIM, or remove the [[number]]");
+                continue;
+            }
+            // One that is not in the table has been refused for something else.
+            let free: Vec<Msisdn> = msisdn.into_iter().filter_map(|spot| self.take_number(spot, report)).collect();
+            if let Some((subscriber, _)) = index_of.get(&imsi.value).and_then(|at| self.all.get_mut(*at)) {
+                subscriber.msisdn.extend(free);
+                subscriber.msisdn.shrink_to_fit();
+            }
+        }
+    }
+
+    /// The number, unless somebody has it.
+    fn take_number(&mut self, spot: Spot<Msisdn>, report: &mut Report<'_>) -> Option<Msisdn> {
+        if let Some(first) = self.number_at.get(&spot.value) {
+            let first = report.name_of(*first);
+            report.problem(spot.at, "this number is given already").hint(format!("the first is at {first}"));
+            return None;
+        }
+        self.number_at.insert(spot.value, spot.at);
+        Some(spot.value)
     }
 
     /// Checks one SIM against itself and all before it.
@@ -91,17 +145,13 @@ impl Roll {
         let mut msisdn = Vec::new();
         for spot in typed.msisdn {
             let Some(number) = value(spot, parse_number, report) else { continue };
-            match self.number_at.get(&number) {
-                Some(first) => {
-                    let first = report.name_of(*first);
-                    report.problem(spot.at, "this number is given already").hint(format!("the first is at {first}"));
-                }
-                None => {
-                    self.number_at.insert(number, spot.at);
-                    msisdn.push(number);
-                }
-            }
+            msisdn.extend(self.take_number(Spot::new(number, spot.at), report));
         }
+        let language = typed.language.and_then(|spot| {
+            let language = value(spot, language, report)?;
+            self.language_at.entry(language).or_insert(spot.at);
+            Some(language)
+        });
         let name = typed.name.and_then(|spot| value(spot, units::title, report)).unwrap_or_default();
         let auth = typed.auth.and_then(|auth| parse_auth(&auth, report));
         if let (Some(imsi), Some(auth)) = (imsi, auth) {
@@ -110,7 +160,7 @@ impl Roll {
             let (name, line) = (name.into_boxed_str(), report.line_of(typed.at));
             msisdn.shrink_to_fit();
             self.all.push((
-                Subscriber { imsi, msisdn, name, auth, barred: typed.barred, language: None, file, line },
+                Subscriber { imsi, msisdn, name, auth, barred: typed.barred, language, file, line },
                 typed.imsi.at,
             ));
         }
@@ -123,6 +173,11 @@ impl Roll {
     /// Where the number was given to somebody.
     pub fn place_of_number(&self, number: &Msisdn) -> Option<Place> {
         self.number_at.get(number).copied()
+    }
+
+    /// Each language that a subscriber has, and where it stands first.
+    pub fn languages(&self) -> impl Iterator<Item = (Language, Place)> {
+        self.language_at.iter().map(|(language, at)| (*language, *at))
     }
 
     pub fn into_subscribers(self) -> impl Iterator<Item = Subscriber> {
@@ -145,7 +200,14 @@ fn parse_imsi(text: &str) -> Result<Imsi, Flaw> {
     })
 }
 
-fn parse_number(text: &str) -> Result<Msisdn, Flaw> {
+pub(super) fn language(text: &str) -> Result<Language, Flaw> {
+    Language::parse(text).map_err(|_| Flaw {
+        what: format!("{} is no language", shown(text)),
+        hint: "write two or three small letters, as in ISO 639: \"sw\"".into(),
+    })
+}
+
+pub(super) fn parse_number(text: &str) -> Result<Msisdn, Flaw> {
     Msisdn::parse(text).map_err(|error| {
         let plain: String = text.chars().filter(|char| !matches!(char, ' ' | '-' | '.' | '/' | '(' | ')')).collect();
         let hint = match Msisdn::parse(&plain) {

@@ -72,7 +72,9 @@ fn unknown_key(report: &mut Report<'_>, at: Place, name: &str, section: &'static
     let homes: Vec<&str> = keys::homes_of(name).into_iter().filter(|home| *home != section.title).collect();
     let near = near_key(name, section);
     let hint = if std::ptr::eq(section, &keys::SUBSCRIBER_FILE) && keys::ROOT.key(name).is_some() {
-        Some(format!("`{name}` belongs in encamp.toml; a file of subscribers.d holds [[subscriber]] only"))
+        Some(format!(
+            "`{name}` belongs in encamp.toml; a file of subscribers.d holds [[subscriber]] and [[number]] only"
+        ))
     } else if homes.contains(&keys::ROOT.title) {
         // TOML's oldest trap: everything after a header belongs to that header.
         Some(format!("`{name}` belongs at the top of the file, before the first [section]"))
@@ -210,6 +212,19 @@ fn check_value(report: &mut Report<'_>, file: usize, name: &str, value: &Value<'
                 .problem(at, format!("`{name}` is a set of networks with their causes, not {found}"))
                 .hint("write unknown_cause = { 26201 = 11 }");
         }
+        (Shape::ByLanguage(example), DeValue::Table(texts)) => {
+            for (_, text) in texts.iter().filter(|(_, text)| !text.get_ref().is_str()) {
+                let at = Place { file, offset: text.span().start };
+                report
+                    .problem(at, format!("each of `{name}` is a text, not {}", kind(text.get_ref())))
+                    .hint(format!("write {name} = {{ en = \"{example}\" }}"));
+            }
+        }
+        (Shape::ByLanguage(example), _) => {
+            report
+                .problem(at, format!("`{name}` is a set of languages with their texts, not {found}"))
+                .hint(format!("write {name} = {{ en = \"{example}\" }}"));
+        }
     }
 }
 
@@ -256,6 +271,11 @@ impl<'t> View<'t> {
     /// Whether the key was written as a list with nothing in it.
     pub fn is_empty_list(&self, name: &str) -> bool {
         self.value(name).and_then(|(value, _)| value.as_array()).is_some_and(|items| items.is_empty())
+    }
+
+    /// Whether the key was written as a set of keys with nothing in it.
+    pub fn is_empty_table(&self, name: &str) -> bool {
+        self.value(name).and_then(|(value, _)| value.as_table()).is_some_and(|table| table.is_empty())
     }
 
     pub fn text(&self, name: &str) -> Option<Spot<&'t str>> {
@@ -345,6 +365,18 @@ impl<'t> View<'t> {
             Some((Spot::new(key.get_ref().as_ref(), self.place(key.span().start)), entry))
         };
         value.as_table().into_iter().flat_map(|table| table.iter()).filter_map(entry).collect()
+    }
+
+    /// Every language with its text, in the order in which they were written.
+    pub fn by_language(&self, name: &str) -> Vec<(Spot<&'t str>, Spot<&'t str>)> {
+        let table = self.value(name).and_then(|(value, _)| value.as_table());
+        let spots = |(key, value): (&'t Spanned<DeString<'t>>, &'t Value<'t>)| {
+            let text = Spot::new(value.get_ref().as_str()?, self.place(value.span().start));
+            Some((Spot::new(key.get_ref().as_ref(), self.place(key.span().start)), text))
+        };
+        let mut found: Vec<_> = table.into_iter().flat_map(|table| table.iter()).filter_map(spots).collect();
+        found.sort_by_key(|(key, _)| key.at);
+        found
     }
 
     /// The section that the table of keys has below this key.

@@ -62,16 +62,23 @@ words! {
 pub const NOTHING: &str = "-";
 
 impl Word {
+    pub(super) const COUNT: usize = ENTRIES.len();
+
     pub fn all() -> impl Iterator<Item = Word> {
-        (0..ENTRIES.len()).map(Word)
+        (0..Word::COUNT).map(Word)
+    }
+
+    /// The table of keys is made of these while it is compiled, where there are no iterators.
+    pub(super) const fn nth(index: usize) -> Word {
+        Word(index)
     }
 
     /// The key in `[[texts]]`.
-    pub fn key(self) -> &'static str {
+    pub const fn key(self) -> &'static str {
         ENTRIES[self.0].key
     }
 
-    pub fn english(self) -> &'static str {
+    pub const fn english(self) -> &'static str {
         ENTRIES[self.0].english
     }
 
@@ -93,7 +100,10 @@ pub struct Templates {
 impl Templates {
     /// The template for this occasion: in this language, else in the default one, else our English.
     pub fn template(&self, language: Option<Language>, word: Word) -> &str {
-        let written = |language: Language| self.written.get(&(language, word)).map(String::as_str);
+        // English is there without being written.
+        let ours = |language: Language| (language == Language::default()).then(|| word.english());
+        let written =
+            |language: Language| self.written.get(&(language, word)).map(String::as_str).or_else(|| ours(language));
         language.and_then(written).or_else(|| written(self.default_language)).unwrap_or(word.english())
     }
 
@@ -144,6 +154,7 @@ mod tests {
         templates.written.insert((fr, Word::BARRED), "fr {number}".into());
         let say = |language| templates.say(language, Word::BARRED, &[("number", "7")]);
         assert_eq!((say(Some(fr)), say(Some(de)), say(None)), ("fr 7".into(), "sw 7".into(), "sw 7".into()));
+        assert_eq!(say(Some(Language::default())), "7 cannot get texts: yours was not sent.");
         assert_eq!(templates.template(Some(fr), Word::GROUP_EMPTY), Word::GROUP_EMPTY.english());
     }
 }

@@ -10,14 +10,15 @@ use std::time::{Duration, Instant};
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
 
-use super::control::{Answer, Request, ask, now_ms};
-use super::files::{self, DEFAULT_CONFIG, Fault};
-use super::print::{cell, problems_json, problems_text, table};
+use super::control::{Answer, Picked, Request, ask, now_ms};
+use super::files::{self, Changed, DEFAULT_CONFIG, Fault, NotChanged};
+use super::print::{cell, plain, problems_json, problems_text, table};
 use super::{init, run, trial};
 use crate::config::edit::{SubscriberFields, add_subscriber, remove_subscriber};
-use crate::config::read::{Problem, Source, control_path};
+use crate::config::read::{Problem, control_path};
 use crate::config::{Settings, Subscriber};
 use crate::ident::Imsi;
+use crate::sms::LIST_MAX;
 
 /// The registrar box beside GSM base stations.
 #[derive(Parser)]
@@ -68,6 +69,8 @@ enum What {
     },
     /// The texts that wait for their phones.
     Queue {
+        #[command(flatten)]
+        listed: Listed,
         #[command(subcommand)]
         verb: Option<QueueVerb>,
     },
@@ -132,7 +135,46 @@ enum CallsVerb {
 
 #[derive(Subcommand)]
 enum QueueVerb {
-    List,
+    List(Listed),
+    /// All that is known of one that waits, its words too.
+    Show {
+        id: String,
+    },
+    /// What became of one, step by step, also after its end.
+    Explain {
+        id: String,
+    },
+    /// Try them again now.
+    Retry(Texts),
+    /// Remove them; a sender who asked for a report gets one.
+    Drop(Texts),
+    /// End them as if their time were over.
+    Expire(Texts),
+}
+
+/// Which of those that wait.
+#[derive(Args, Default, PartialEq, Eq, Debug)]
+struct Listed {
+    /// Those for this phone, and those from it.
+    #[arg(long, value_name = "NUMBER or IMSI")]
+    phone: Option<String>,
+    /// Those whose cause has this word: absent, memory, 400.
+    #[arg(long, value_name = "WORD")]
+    cause: Option<String>,
+    /// At most so many.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+}
+
+/// One text, or all of a phone.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct Texts {
+    /// As `encamp queue` shows it.
+    id: Option<String>,
+    /// All that wait for this phone.
+    #[arg(long, value_name = "NUMBER or IMSI")]
+    phone: Option<String>,
 }
 
 #[derive(Subcommand)]
@@ -183,7 +225,14 @@ pub fn main() -> u8 {
             CallsVerb::List => calls(&config, line.json),
             CallsVerb::End { id } => call_end(&config, line.json, &id),
         },
-        What::Queue { verb: None | Some(QueueVerb::List) } => queue(&config, line.json),
+        What::Queue { listed, verb } => queue_verb(listed, verb).and_then(|verb| match verb {
+            QueueVerb::List(listed) => queue(&config, line.json, listed),
+            QueueVerb::Show { id } => queue_show(&config, line.json, id),
+            QueueVerb::Explain { id } => queue_explain(&config, line.json, id),
+            QueueVerb::Retry(texts) => queue_change(&config, line.json, "queue_retry", texts),
+            QueueVerb::Drop(texts) => queue_change(&config, line.json, "queue_drop", texts),
+            QueueVerb::Expire(texts) => queue_change(&config, line.json, "queue_expire", texts),
+        }),
         What::Zone { verb: None | Some(ZoneVerb::Dump) } => zone(&config, line.json),
         What::Subscriber { verb } => match verb.unwrap_or(SubscriberVerb::List) {
             SubscriberVerb::List => list(&config, line.json, None),
@@ -328,6 +377,9 @@ fn status(config: &Path, as_json: bool, wait: Option<u64>) -> Result<u8, Failure
     if let Some(error) = value["configuration"]["error"].as_str() {
         text += &format!("  REFUSED since, the old one is in force: {error}\n");
     }
+    if let Some(waiting) = value["node"]["texts_waiting"].as_u64() {
+        text += &format!("texts that wait: {waiting}\n");
+    }
     for alarm in value["node"]["alarms"].as_array().into_iter().flatten() {
         text += &format!("ALARM: {}\n", cell(alarm));
     }
@@ -399,19 +451,143 @@ fn call_end(config: &Path, as_json: bool, id: &str) -> Result<u8, Failure> {
     Ok(answer.exit)
 }
 
-fn queue(config: &Path, as_json: bool) -> Result<u8, Failure> {
-    let answer = answered(ask_running(&control(config)?, "queue", "")?)?;
+// --- Texts ---
+
+/// What is asked of the queue. What stands before a verb would be the list's, and clap cannot tell it from `--json`, which may stand
+/// there: nobody's `--phone 2001 drop 7` may be taken for something that he did not mean.
+fn queue_verb(listed: Listed, verb: Option<QueueVerb>) -> Result<QueueVerb, Failure> {
+    match verb {
+        None => Ok(QueueVerb::List(listed)),
+        Some(verb) if listed == Listed::default() => Ok(verb),
+        Some(_) => Err(Failure::new(
+            2,
+            "cannot tell what is meant",
+            "--phone, --cause and --limit stand behind the verb",
+            "encamp queue drop --phone 2001",
+        )),
+    }
+}
+
+fn ask_queue(config: &Path, command: &str, picked: &Picked) -> Result<Answer, Failure> {
+    answered(ask_running(&control(config)?, command, &json!(picked).to_string())?)
+}
+
+fn queue(config: &Path, as_json: bool, listed: Listed) -> Result<u8, Failure> {
+    let Listed { phone, cause, limit } = listed;
+    let limit = limit.and_then(|limit| usize::try_from(limit).ok());
+    // One more than is shown tells whether there are more.
+    let asked = limit.filter(|limit| *limit < LIST_MAX).map(|limit| limit + 1);
+    let mut answer = ask_queue(config, "queue", &Picked { phone, cause, limit: asked, ..Picked::default() })?;
+    let note = cut(&mut answer.answer, asked);
+    let head = ["id", "from", "to", "state", "since", "next attempt", "cause"];
+    say(as_json, &answer.answer, &table(&head, &queue_rows(&answer.answer)));
+    if let Some(note) = note {
+        eprintln!("encamp: {note}");
+    }
+    Ok(answer.exit)
+}
+
+/// Takes away what was asked for only to know that it is there; says so.
+fn cut(texts: &mut Value, asked: Option<usize>) -> Option<String> {
+    let texts = texts.as_array_mut()?;
+    match asked {
+        Some(asked) if texts.len() >= asked => texts.truncate(asked - 1),
+        None if texts.len() >= LIST_MAX => {
+            return Some(format!("only the first {} are shown: there may be more", texts.len()));
+        }
+        _ => return None,
+    }
+    Some(format!("only the first {} are shown: there are more", texts.len()))
+}
+
+fn queue_rows(texts: &Value) -> Vec<Vec<String>> {
     let columns = ["id", "from", "to", "state", "since", "next_attempt", "cause"];
     let row = |text: &Value| columns.iter().map(|name| cell(&text[*name])).collect();
-    let rows: Vec<Vec<String>> = answer.answer.as_array().into_iter().flatten().map(row).collect();
-    say(as_json, &answer.answer, &table(&["id", "from", "to", "state", "since", "next attempt", "cause"], &rows));
+    texts.as_array().into_iter().flatten().map(row).collect()
+}
+
+fn queue_show(config: &Path, as_json: bool, id: String) -> Result<u8, Failure> {
+    let answer = ask_queue(config, "queue_show", &Picked { id: Some(id), ..Picked::default() })?;
+    say(as_json, &answer.answer, &text_shown(&answer.answer));
     Ok(answer.exit)
+}
+
+fn queue_explain(config: &Path, as_json: bool, id: String) -> Result<u8, Failure> {
+    let answer = ask_queue(config, "queue_explain", &Picked { id: Some(id), ..Picked::default() })?;
+    say(as_json, &answer.answer, &life_shown(&answer.answer));
+    Ok(answer.exit)
+}
+
+/// A text that waits, for people.
+fn text_shown(text: &Value) -> String {
+    let mut told = head_of(text);
+    let told_as = [
+        ("since", "accepted"),
+        ("ends", "ends"),
+        ("next_attempt", "next attempt"),
+        ("attempts", "attempts"),
+        ("cause", "cause"),
+        ("kind", "kind"),
+        ("coding", "coding"),
+        ("octets", "octets"),
+    ];
+    for (name, shown) in told_as {
+        told += &format!("  {shown:<13} {}\n", cell(&text[name]));
+    }
+    let flags =
+        [("report_wanted", "its sender wants a report"), ("possible_duplicate", "the phone may have it already")];
+    for (_, shown) in flags.into_iter().filter(|(name, _)| text[*name] == json!(true)) {
+        told += &format!("  {shown}\n");
+    }
+    told + &words_of(text) + &steps_of(text)
+}
+
+/// The life of a text, for people.
+fn life_shown(life: &Value) -> String {
+    head_of(life) + &words_of(life) + &steps_of(life)
+}
+
+fn head_of(text: &Value) -> String {
+    let [id, from, to, state] = ["id", "from", "to", "state"].map(|name| cell(&text[name]));
+    format!("text {id} from {from} to {to}: {state}\n")
+}
+
+/// Each line of it behind a mark, so that it cannot be taken for ours.
+fn words_of(text: &Value) -> String {
+    let words = text["words"].as_str().unwrap_or_default();
+    words.lines().map(|line| format!("  | {}\n", plain(line))).collect()
+}
+
+fn steps_of(text: &Value) -> String {
+    let step = |step: &Value| vec![cell(&step["at"]), cell(&step["what"])];
+    let steps: Vec<_> = text["life"].as_array().into_iter().flatten().map(step).collect();
+    if steps.is_empty() { String::new() } else { format!("\n{}", table(&["when", "what"], &steps)) }
+}
+
+fn queue_change(config: &Path, as_json: bool, command: &str, texts: Texts) -> Result<u8, Failure> {
+    let Texts { id, phone } = texts;
+    let answer = ask_queue(config, command, &Picked { id, phone, ..Picked::default() })?;
+    say(as_json, &answer.answer, &changed(command, answer.answer["texts"].as_u64().unwrap_or_default()));
+    Ok(answer.exit)
+}
+
+fn changed(command: &str, texts: u64) -> String {
+    let done = match command {
+        "queue_retry" => "tried again now",
+        "queue_drop" => "dropped",
+        _ => "ended",
+    };
+    match texts {
+        0 => "no text waits there\n".to_owned(),
+        1 => format!("1 text is {done}\n"),
+        many => format!("{many} texts are {done}\n"),
+    }
 }
 
 /// The zone as the running process answers it; without one, as the files make it, every replica healthy.
 fn zone(config: &Path, as_json: bool) -> Result<u8, Failure> {
     let (records, text) = match ask_running(&control(config)?, "zone", "") {
-        Ok(answer) => (answer.answer["records"].clone(), cell(&answer.answer["text"])),
+        Ok(answer) => (answer.answer["records"].clone(), answer.answer["text"].as_str().unwrap_or_default().to_owned()),
         Err(failure) if failure.exit == 1 => {
             let zone = run::first_zone(&std::sync::Arc::new(load(config)?));
             (json!(zone.dump()), zone.dump_text())
@@ -507,34 +683,28 @@ fn subscriber_remove(config: &Path, as_json: bool, imsi: &str) -> Result<u8, Fai
     change_local(config, as_json, |text| remove_subscriber(text, imsi), "removed")
 }
 
-/// Changes 90-local.toml: the new text is read and checked with all the rest before anything is written, then it is applied.
+/// Changes 90-local.toml, and applies it.
 fn change_local(
     config: &Path,
     as_json: bool,
     change: impl FnOnce(&str) -> Result<Option<String>, Problem>,
     done: &str,
 ) -> Result<u8, Failure> {
-    let refused = |problems: &[Problem]| failure(&Fault::Wrong(problems.to_vec()));
-    let mut sources = files::sources(config).map_err(|fault| failure(&fault))?;
-    let path = files::local_file(&sources.main.text)
-        .ok_or_else(|| Failure::new(2, "no data_dir", "the configuration names none", "encamp check"))?;
+    let refused = |problems: Vec<Problem>| Failure { exit: 1, ..failure(&Fault::Wrong(problems)) };
+    let changed = files::change_local(config, |_, old| match change(old) {
+        Ok(None) => Err(Failure::new(1, "not there", "90-local.toml does not name it", "")),
+        new => new.map_err(|problem| refused(vec![problem])),
+    });
+    let Changed { path, settings } = changed.map_err(|error| match error {
+        NotChanged::Refused(failure) => failure,
+        NotChanged::Wrong(Fault::Wrong(problems)) => refused(problems),
+        NotChanged::Wrong(fault) => failure(&fault),
+        NotChanged::NoDataDir => Failure::new(2, "no data_dir", "the configuration names none", "encamp check"),
+        NotChanged::Unwritable(path, error) => {
+            Failure::new(2, format!("cannot write {}", path.display()), error.to_string(), "")
+        }
+    })?;
     let name = path.display().to_string();
-    let at = sources.subscribers.iter().position(|source| source.name == name);
-    let old = at.map(|at| sources.subscribers[at].text.clone()).unwrap_or_default();
-    let new = change(&old).map_err(|problem| Failure { exit: 1, ..refused(&[problem]) })?;
-    let Some(new) = new else { return Err(Failure::new(1, "not there", format!("{name} does not name it"), "")) };
-    let source = Source { name: name.clone(), text: new.clone() };
-    match at {
-        Some(at) => sources.subscribers[at] = source,
-        None => sources.subscribers.push(source),
-    }
-    let settings = match files::complete(&sources) {
-        Ok((settings, _)) => settings,
-        Err(Fault::Wrong(problems)) => return Err(Failure { exit: 1, ..refused(&problems) }),
-        Err(fault) => return Err(failure(&fault)),
-    };
-    files::write_durably(&path, &new)
-        .map_err(|error| Failure::new(2, format!("cannot write {name}"), error.to_string(), ""))?;
     let applied = match ask_running(&settings.control, "apply", "") {
         Ok(answer) => answer.exit == 0,
         Err(failure) if failure.exit == 1 => false,
@@ -563,9 +733,97 @@ mod tests {
         assert!(
             matches!(parsed(&["calls", "end", "a1"]).command, What::Calls { verb: Some(CallsVerb::End { id }) } if id == "a1")
         );
-        assert!(matches!(parsed(&["--json", "queue"]).command, What::Queue { verb: None }));
-        assert!(matches!(parsed(&["queue", "list"]).command, What::Queue { verb: Some(QueueVerb::List) }));
+        assert!(matches!(parsed(&["--json", "queue"]).command, What::Queue { verb: None, .. }));
+        assert!(matches!(parsed(&["queue", "list"]).command, What::Queue { verb: Some(QueueVerb::List(_)), .. }));
         assert!(Line::try_parse_from(["encamp", "calls", "end"]).is_err());
+    }
+
+    #[test]
+    fn the_queue_is_asked_by_phone_by_cause_and_for_so_many() {
+        for arguments in [&["queue"][..], &["queue", "list"]] {
+            let more = ["--phone", "2001", "--cause", "absent", "--limit", "5", "--json", "--config", "x"];
+            let Line { json: true, config: Some(_), command: What::Queue { listed, verb }, .. } =
+                parsed(&[arguments, &more].concat())
+            else {
+                panic!("{arguments:?} is something else")
+            };
+            let Ok(QueueVerb::List(listed)) = queue_verb(listed, verb) else { panic!("{arguments:?} is no list") };
+            let told = (listed.phone.as_deref(), listed.cause.as_deref(), listed.limit);
+            assert_eq!(told, (Some("2001"), Some("absent"), Some(5)));
+        }
+        assert!(Line::try_parse_from(["encamp", "queue", "--limit", "0"]).is_err());
+        let What::Queue { listed, verb } = parsed(&["queue", "--phone", "2001", "drop", "7"]).command else { panic!() };
+        assert_eq!(queue_verb(listed, verb).err().map(|failure| failure.exit), Some(2));
+    }
+
+    #[test]
+    fn a_text_or_a_phone_is_retried_dropped_or_ended_and_never_neither_or_both() {
+        for (verb, id, phone) in [("retry", Some("7"), None), ("drop", None, Some("2001")), ("expire", Some("7"), None)]
+        {
+            let pick = id.map(|id| vec![id]).unwrap_or_else(|| vec!["--phone", phone.unwrap()]);
+            let What::Queue { listed, verb: found } = parsed(&[&["queue", "--json", verb], &pick[..]].concat()).command
+            else {
+                panic!("{verb} is something else")
+            };
+            let texts = match (verb, queue_verb(listed, found)) {
+                ("retry", Ok(QueueVerb::Retry(texts))) => texts,
+                ("drop", Ok(QueueVerb::Drop(texts))) => texts,
+                ("expire", Ok(QueueVerb::Expire(texts))) => texts,
+                _ => panic!("{verb} is something else"),
+            };
+            assert_eq!((texts.id.as_deref(), texts.phone.as_deref()), (id, phone));
+            assert!(Line::try_parse_from(["encamp", "queue", verb]).is_err(), "{verb} of nothing");
+            assert!(Line::try_parse_from(["encamp", "queue", verb, "7", "--phone", "2001"]).is_err(), "{verb} of both");
+        }
+        assert!(matches!(
+            parsed(&["queue", "explain", "7", "--json"]).command,
+            What::Queue { verb: Some(QueueVerb::Explain { id }), .. } if id == "7"
+        ));
+        assert!(Line::try_parse_from(["encamp", "queue", "show"]).is_err());
+        assert_eq!(changed("queue_drop", 1), "1 text is dropped\n");
+        assert_eq!(changed("queue_expire", 12), "12 texts are ended\n");
+        assert_eq!(changed("queue_retry", 0), "no text waits there\n");
+    }
+
+    #[test]
+    fn a_list_that_was_cut_says_so() {
+        let texts = |count| json!(vec![json!({ "id": "1" }); count]);
+        let shown = |count, asked| {
+            let mut texts = texts(count);
+            let note = cut(&mut texts, asked);
+            (queue_rows(&texts).len(), note.is_some())
+        };
+        // Three are wanted, so four are asked for.
+        assert_eq!(shown(2, Some(4)), (2, false));
+        assert_eq!(shown(3, Some(4)), (3, false));
+        assert_eq!(shown(4, Some(4)), (3, true));
+        assert_eq!(shown(LIST_MAX - 1, None), (LIST_MAX - 1, false));
+        assert_eq!(shown(LIST_MAX, None), (LIST_MAX, true));
+    }
+
+    #[test]
+    fn words_of_strangers_cannot_speak_to_a_terminal() {
+        let text = json!({
+            "id": "7", "from": "+15550001", "to": "2002", "state": "absent", "since": "2026-11-21T12:00:00Z",
+            "ends": "2026-11-28T12:00:00Z", "next_attempt": null, "attempts": 2, "cause": "absent", "kind": "text",
+            "coding": "UCS-2", "octets": "0041", "report_wanted": true, "possible_duplicate": false,
+            "words": "wipe\u{1b}[2J\ntext 8 from 2003 to 2001: absent\u{9b}",
+            "life": [{ "at": "2026-11-21T12:00:00Z", "what": "accepted" }],
+        });
+        let shown = text_shown(&text);
+        assert_eq!(
+            shown,
+            "text 7 from +15550001 to 2002: absent\n  accepted      2026-11-21T12:00:00Z\n  ends          2026-11-28T12:00:00Z\n  \
+             next attempt  -\n  attempts      2\n  cause         absent\n  kind          text\n  coding        UCS-2\n  \
+             octets        0041\n  its sender wants a report\n  | wipe?[2J\n  | text 8 from 2003 to 2001: absent?\n\n\
+             when                  what\n--------------------  --------\n2026-11-21T12:00:00Z  accepted\n"
+        );
+        assert_eq!(
+            life_shown(
+                &json!({ "id": "7", "from": "a", "to": "b\r", "state": "delivered", "words": null, "life": [] })
+            ),
+            "text 7 from a to b?: delivered\n"
+        );
     }
 
     #[test]

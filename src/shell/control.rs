@@ -1,14 +1,14 @@
 //! How commands reach the running process: one line of JSON each way over a Unix socket that only its owner may use.
 //!
-//! A request is `{"command": "lookup", "argument": "2001"}`, an answer `{"exit": 0, "answer": ..}` or
-//! `{"exit": 2, "answer": {"error": .., "cause": .., "hint": ..}}`. Limits: a line of [`LINE_BYTES_MAX`], [`CLIENTS_MAX`] at a time, 5 s
-//! for a request.
+//! A request is `{"command": "lookup", "argument": "2001"}`; the argument of the commands that begin with `queue` is [`Picked`], as JSON. An
+//! answer is `{"exit": 0, "answer": ..}` or `{"exit": 2, "answer": {"error": .., "cause": .., "hint": ..}}`. Limits: a line of
+//! [`LINE_BYTES_MAX`], [`CLIENTS_MAX`] at a time, 5 s for a request.
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -23,9 +23,9 @@ use super::log::Counters;
 use super::node::{Door, Told};
 use super::print::{problems_json, rfc3339};
 use crate::config::diff::{Change, diff};
-use crate::config::{Calls, Settings};
+use crate::config::{Calls, Messages, Settings};
 use crate::ident::{Imsi, Msisdn};
-use crate::seam::{Command, CommandAnswer, QueueAsk, QueueFilter, Who};
+use crate::seam::{Command, CommandAnswer, QueueAsk, QueueFilter, QueuePick, Who};
 use crate::zone::Zone;
 
 const LINE_BYTES_MAX: u64 = 64 * 1024;
@@ -37,6 +37,16 @@ pub struct Request {
     pub command: String,
     #[serde(default)]
     pub argument: String,
+}
+
+/// Which texts a command is about: one, or those of a phone; and for the list, which of them and how many.
+#[derive(Serialize, Deserialize, Default, PartialEq, Eq, Debug)]
+#[serde(default)]
+pub struct Picked {
+    pub id: Option<String>,
+    pub phone: Option<String>,
+    pub cause: Option<String>,
+    pub limit: Option<usize>,
 }
 
 /// `exit` is the exit code of the command: 0 yes or done, 1 no, 2 could not.
@@ -80,8 +90,10 @@ pub struct Desk {
     /// When the settings in force were read, and what was wrong with those that were refused since.
     pub loaded: Mutex<(u64, Option<String>)>,
     pub roles: Vec<&'static str>,
-    /// Beside the node's: of the zone and of the call records.
+    /// Beside the node's: of the zone, of the records and of the hooks.
     pub more_counts: Box<dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync>,
+    /// Held from the reading of the files until the node is told: of two who apply, the later one has read later.
+    pub applying: Mutex<()>,
 }
 
 /// Listens; a socket that a dead process left is replaced.
@@ -162,8 +174,11 @@ impl Desk {
             }
             "calls" => self.node(Command::Calls).await,
             "call_end" => self.node(Command::CallEnd(request.argument.clone())).await,
-            "queue" => self.node(Command::Queue(QueueAsk::List(QueueFilter::default()))).await,
             "apply" => self.apply(),
+            queue if queue.starts_with("queue") => match asked_of_queue(queue, &request.argument) {
+                Ok(asked) => self.node(Command::Queue(asked)).await,
+                Err(answer) => answer,
+            },
             other => Answer::could_not("unknown command", other, "is the command of the same release?"),
         }
     }
@@ -175,11 +190,13 @@ impl Desk {
                 let exit = match &answer {
                     CommandAnswer::Lookup(lookup) => u8::from(lookup.bindings.is_empty()),
                     CommandAnswer::Error(error)
-                        if matches!(error.error.as_str(), "not provisioned" | "no such call") =>
+                        if matches!(error.error.as_str(), "not provisioned" | "no such call" | "no such text") =>
                     {
                         1
                     }
                     CommandAnswer::Error(_) => 2,
+                    // Nothing was there to be retried, dropped or ended.
+                    CommandAnswer::Texts { texts: 0 } => 1,
                     CommandAnswer::Replicas(_)
                     | CommandAnswer::Status(_)
                     | CommandAnswer::Calls(_)
@@ -218,6 +235,7 @@ impl Desk {
 
     /// Reads the files anew; a bad one leaves the old settings in force and shows in `status`.
     pub fn apply(&self) -> Answer {
+        let _applying = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
         match files::load_to_run(&self.config) {
             Err(fault) => {
                 let (first, all) = match &fault {
@@ -262,22 +280,77 @@ impl Desk {
     }
 }
 
+/// What is asked of the message centre, or what is wrong with it.
+fn asked_of_queue(command: &str, argument: &str) -> Result<QueueAsk, Answer> {
+    let could_not = |error: &str, cause: &str, hint: &str| Err(Answer::could_not(error, cause, hint));
+    let picked = if argument.is_empty() { Ok(Picked::default()) } else { serde_json::from_str::<Picked>(argument) };
+    let Picked { id, phone, cause, limit } = match picked {
+        Ok(picked) => picked,
+        Err(error) => {
+            return could_not("cannot read the request", &error.to_string(), "is the command of the same release?");
+        }
+    };
+    let phone = match phone.as_deref().map(|phone| (phone, who(phone))) {
+        Some((phone, None)) => {
+            let cause = format!("{phone:?} is neither an IMSI nor a number");
+            return could_not("cannot look for its texts", &cause, "encamp queue --phone 2001");
+        }
+        Some((_, found)) => found,
+        None => None,
+    };
+    if command == "queue" {
+        return Ok(QueueAsk::List(QueueFilter { phone, cause, limit }));
+    }
+    let text = match id.as_deref().map(|id| (id, id.parse::<u64>())) {
+        // One that is no number is the id of no text.
+        Some((id, Err(_))) => {
+            let no =
+                Answer::could_not("no such text", &format!("{id:?} is no id of a text"), "encamp queue shows them");
+            return Err(Answer { exit: 1, ..no });
+        }
+        Some((_, Ok(text))) => Some(text),
+        None => None,
+    };
+    let pick = text.map(QueuePick::Text).or(phone.map(QueuePick::Phone));
+    Ok(match (command, text, pick) {
+        ("queue_show", Some(text), _) => QueueAsk::Show(text),
+        ("queue_explain", Some(text), _) => QueueAsk::Explain(text),
+        ("queue_retry", _, Some(pick)) => QueueAsk::Retry(pick),
+        ("queue_drop", _, Some(pick)) => QueueAsk::Drop(pick),
+        ("queue_expire", _, Some(pick)) => QueueAsk::Expire(pick),
+        _ => return could_not("unknown command", command, "is the command of the same release?"),
+    })
+}
+
 /// An answer of the node as JSON; its milliseconds since 1970 become RFC 3339.
 fn with_times(answer: &CommandAnswer) -> Value {
     let mut value = serde_json::to_value(answer).unwrap_or_default();
-    let rows = match answer {
-        CommandAnswer::Lookup(_) => value.get_mut("bindings").and_then(Value::as_array_mut),
-        CommandAnswer::Calls(_) | CommandAnswer::Queue(_) => value.as_array_mut(),
-        _ => None,
-    };
-    for row in rows.into_iter().flatten() {
-        for name in ["since", "next_attempt"] {
-            if let Some(time) = row.get_mut(name) {
-                *time = time.as_u64().map(rfc3339).into();
-            }
+    match answer {
+        CommandAnswer::Lookup(_) => each(&mut value["bindings"], put_times),
+        CommandAnswer::Calls(_) | CommandAnswer::Queue(_) => each(&mut value, put_times),
+        CommandAnswer::Text(_) | CommandAnswer::TextLife(_) => {
+            put_times(&mut value);
+            each(&mut value["life"], put_times);
         }
+        CommandAnswer::Replicas(_)
+        | CommandAnswer::Status(_)
+        | CommandAnswer::Texts { .. }
+        | CommandAnswer::Done
+        | CommandAnswer::Error(_) => {}
     }
     value
+}
+
+fn each(rows: &mut Value, put: fn(&mut Value)) {
+    rows.as_array_mut().into_iter().flatten().for_each(put);
+}
+
+fn put_times(row: &mut Value) {
+    for name in ["since", "next_attempt", "ends", "at"] {
+        if let Some(time) = row.get_mut(name) {
+            *time = time.as_u64().map(rfc3339).into();
+        }
+    }
 }
 
 /// The new settings, but with what only a restart changes as it is: sockets, stores, the map.
@@ -286,6 +359,9 @@ fn what_can_change(old: &Settings, mut new: Settings) -> Settings {
     if new.calls.records.path == Calls::of(&new.data_dir).records.path {
         // It follows `data_dir`, which waits for the restart.
         new.calls.records.path = Calls::of(&old.data_dir).records.path;
+    }
+    if new.messages.records.path == Messages::of(&new.data_dir).records.path {
+        new.messages.records.path = Messages::of(&old.data_dir).records.path;
     }
     new.data_dir.clone_from(&old.data_dir);
     new.control.clone_from(&old.control);
@@ -314,7 +390,7 @@ pub fn now_ms() -> u64 {
 mod tests {
     use super::*;
     use crate::config::read::{Source, Sources, read};
-    use crate::seam::{CallAnswer, TextAnswer};
+    use crate::seam::{CallAnswer, LifeStep, TextAnswer, TextLife, TextShown};
 
     fn settings(text: &str) -> Settings {
         let main = Source { name: "encamp.toml".into(), text: format!("domain = \"gsm.example\"\n{text}") };
@@ -326,6 +402,7 @@ mod tests {
         let (old, moved) = (settings("data_dir = \"/d\"\n"), settings("data_dir = \"/e\"\n"));
         let taken = what_can_change(&old, moved);
         assert_eq!((taken.data_dir.to_str(), taken.calls.records.path.to_str()), (Some("/d"), Some("/d/calls.csv")));
+        assert_eq!(taken.messages.records.path.to_str(), Some("/d/texts.csv"));
         let named = settings("data_dir = \"/e\"\n[calls]\nrecord_file = \"/srv/calls.csv\"\n");
         assert_eq!(what_can_change(&old, named).calls.records.path.to_str(), Some("/srv/calls.csv"));
     }
@@ -360,5 +437,74 @@ mod tests {
         let told = with_times(&CommandAnswer::Queue(vec![text(None), text(Some(1_795_262_401_000))]));
         assert_eq!((&told[0]["since"], &told[0]["next_attempt"]), (&json!("2026-11-21T12:00:00.25Z"), &Value::Null));
         assert_eq!(told[1]["next_attempt"], json!("2026-11-21T12:00:01Z"));
+    }
+
+    #[test]
+    fn a_text_is_shown_with_every_time_in_rfc_3339() {
+        let text = TextAnswer {
+            id: "7".into(),
+            from: "2001".into(),
+            to: "2002".into(),
+            state: "absent",
+            since: 1_795_262_400_000,
+            next_attempt: None,
+            cause: "absent".into(),
+        };
+        let life = vec![LifeStep { at: 1_795_262_400_000, what: "accepted".into() }];
+        let shown = TextShown {
+            text,
+            kind: "text",
+            words: Some("hi".into()),
+            octets: "e834".into(),
+            coding: "GSM".into(),
+            attempts: 1,
+            possible_duplicate: false,
+            ends: 1_795_262_401_000,
+            report_wanted: true,
+            life: life.clone(),
+        };
+        assert_eq!(
+            with_times(&CommandAnswer::Text(Box::new(shown))),
+            json!({
+                "id": "7", "from": "2001", "to": "2002", "state": "absent", "since": "2026-11-21T12:00:00Z",
+                "next_attempt": null, "cause": "absent", "kind": "text", "words": "hi", "octets": "e834", "coding": "GSM",
+                "attempts": 1, "possible_duplicate": false, "ends": "2026-11-21T12:00:01Z", "report_wanted": true,
+                "life": [{ "at": "2026-11-21T12:00:00Z", "what": "accepted" }],
+            })
+        );
+        let (id, from, to) = ("7".into(), "2001".into(), "2002".into());
+        let ended = TextLife { id, from, to, state: "delivered", life, words: None };
+        let told = with_times(&CommandAnswer::TextLife(Box::new(ended)));
+        assert_eq!((&told["life"][0]["at"], &told["words"]), (&json!("2026-11-21T12:00:00Z"), &Value::Null));
+    }
+
+    #[test]
+    fn what_is_asked_of_the_queue_is_told_as_json() {
+        let asked = |command: &str, picked: &Picked| {
+            asked_of_queue(command, &json!(picked).to_string()).map(|asked| format!("{asked:?}")).map_err(|no| no.exit)
+        };
+        let one = |id: &str| Picked { id: Some(id.into()), ..Picked::default() };
+        let phone = |phone: &str| Picked { phone: Some(phone.into()), ..Picked::default() };
+        let shown = |ask: QueueAsk| Ok(format!("{ask:?}"));
+        let who = who("2001").unwrap();
+        assert!(matches!(
+            asked_of_queue("queue", ""),
+            Ok(QueueAsk::List(QueueFilter { phone: None, cause: None, limit: None }))
+        ));
+        let all = Picked { cause: Some("memory".into()), limit: Some(5), ..phone("2001") };
+        let filter = QueueFilter { phone: Some(who), cause: Some("memory".into()), limit: Some(5) };
+        assert_eq!(asked("queue", &all), shown(QueueAsk::List(filter)));
+        assert_eq!(asked("queue_show", &one("7")), shown(QueueAsk::Show(7)));
+        assert_eq!(asked("queue_explain", &one("7")), shown(QueueAsk::Explain(7)));
+        assert_eq!(asked("queue_retry", &one("7")), shown(QueueAsk::Retry(QueuePick::Text(7))));
+        assert_eq!(asked("queue_drop", &phone("2001")), shown(QueueAsk::Drop(QueuePick::Phone(who))));
+        assert_eq!(asked("queue_expire", &phone("2001")), shown(QueueAsk::Expire(QueuePick::Phone(who))));
+        // No such text; nothing that could be one, or too little to be about anything.
+        assert_eq!(asked("queue_show", &one("none")), Err(1));
+        assert_eq!(asked("queue_drop", &phone("Ana")), Err(2));
+        assert_eq!(asked("queue_drop", &Picked::default()), Err(2));
+        assert_eq!(asked("queue_show", &phone("2001")), Err(2));
+        assert_eq!(asked("queue_other", &one("7")), Err(2));
+        assert!(asked_of_queue("queue", "{").is_err());
     }
 }

@@ -3,11 +3,12 @@
 //! "Files are the truth of what is provisioned" (DESIGN section 6). Writing is done aside, synced and renamed.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::config::read::{Problem, Source, Sources, cluster_key_path, data_dir_path, read};
 use crate::config::{Listener, Place, Settings, Subscriber, Subscribers};
@@ -151,18 +152,120 @@ fn own_addresses() -> Vec<IpAddr> {
     found.into_iter().collect()
 }
 
+// --- 90-local.toml ---
+
+/// Who changes 90-local.toml waits so long for another who does.
+const TURN_WITHIN: Duration = Duration::from_secs(5);
+
+/// 90-local.toml as it is now, and what all files mean with it.
+pub struct Changed {
+    pub path: PathBuf,
+    pub settings: Settings,
+}
+
+/// Why 90-local.toml is as it was.
+#[derive(Debug)]
+pub enum NotChanged<E> {
+    /// The files cannot be read, or would be wrong with the change.
+    Wrong(Fault),
+    NoDataDir,
+    /// Who wanted the change says no.
+    Refused(E),
+    Unwritable(PathBuf, io::Error),
+}
+
+/// Changes 90-local.toml: one at a time on this machine, and the new text is read and checked with all the rest before anything is
+/// written. `change` is told all files as they are at this moment, and the text of this one; `None`: it stays as it is.
+pub fn change_local<E>(
+    config: &Path,
+    change: impl FnOnce(&Sources, &str) -> Result<Option<String>, E>,
+) -> Result<Changed, NotChanged<E>> {
+    let main = source(config).map_err(NotChanged::Wrong)?;
+    let path = local_file(&main.text).ok_or(NotChanged::NoDataDir)?;
+    let _turn = match path.parent().map(take_turn) {
+        Some(Err(error)) => return Err(NotChanged::Unwritable(path, error)),
+        turn => turn,
+    };
+    let mut sources = sources(config).map_err(NotChanged::Wrong)?;
+    let name = path.display().to_string();
+    let at = sources.subscribers.iter().position(|source| source.name == name);
+    let old = at.map(|at| sources.subscribers[at].text.clone()).unwrap_or_default();
+    let new = change(&sources, &old).map_err(NotChanged::Refused)?;
+    if let Some(new) = &new {
+        let source = Source { name, text: new.clone() };
+        match at {
+            Some(at) => sources.subscribers[at] = source,
+            None => sources.subscribers.push(source),
+        }
+    }
+    let (settings, _) = complete(&sources).map_err(NotChanged::Wrong)?;
+    match new.map(|new| write_durably(&path, &new)) {
+        Some(Err(error)) => Err(NotChanged::Unwritable(path, error)),
+        _ => Ok(Changed { path, settings }),
+    }
+}
+
+/// Commands and the running process change the file, each after it has read it: what another wrote meanwhile would be lost. The turn
+/// ends with what is returned, also where the process is killed.
+fn take_turn(folder: &Path) -> io::Result<File> {
+    make_folder(folder)?;
+    let (turn, until) = (File::open(folder)?, Instant::now() + TURN_WITHIN);
+    loop {
+        match turn.try_lock() {
+            Ok(()) => return Ok(turn),
+            Err(TryLockError::Error(error)) => return Err(error),
+            Err(TryLockError::WouldBlock) if Instant::now() >= until => {
+                return Err(io::Error::new(io::ErrorKind::ResourceBusy, "another command is changing it"));
+            }
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}
+
 /// Writes a file so that after a power cut either the old or the new one is there: aside, synced, renamed, the folder synced.
 pub fn write_durably(path: &Path, text: &str) -> io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
+    make_folder(folder)?;
     let aside = path.with_extension("new");
+    // One that a power cut left is not written into: root would follow it wherever it leads.
+    match fs::remove_file(&aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     // It holds keys: nobody else reads it.
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
+    give_to_owner_of(folder, &aside)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&aside, path)?;
     File::open(folder)?.sync_all()
+}
+
+fn make_folder(folder: &Path) -> io::Result<()> {
+    if folder.as_os_str().is_empty() || folder.exists() {
+        return Ok(());
+    }
+    let parent = folder.parent().unwrap_or(Path::new("."));
+    make_folder(parent)?;
+    match fs::create_dir(folder) {
+        // By somebody else, a moment ago.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.and_then(|()| give_to_owner_of(parent, folder)),
+    }
+}
+
+/// What root makes in `data_dir` belongs to the user whose directory it is: a command run with sudo must not leave a file there that the
+/// running process cannot read, or a directory where it cannot write.
+fn give_to_owner_of(folder: &Path, made: &Path) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    // SAFETY: the call takes nothing and changes nothing.
+    if unsafe { libc::geteuid() } != 0 {
+        return Ok(());
+    }
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let owner = fs::metadata(folder)?;
+    std::os::unix::fs::lchown(made, Some(owner.uid()), Some(owner.gid()))
 }
 
 // --- The rehearsal's SIMs ---
@@ -208,4 +311,42 @@ fn add_rehearsal(settings: &mut Settings, secret: &[u8; 32]) {
     });
     let all = settings.subscribers.iter().cloned().chain(sims);
     settings.subscribers = Arc::new(Subscribers::new(all));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
+    use super::*;
+
+    /// Run by root, as with sudo, this is about another user's directory; else about our own.
+    #[test]
+    fn what_is_written_belongs_to_the_user_whose_directory_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let _ = std::os::unix::fs::chown(folder.path(), Some(12_345), Some(12_346));
+        let owner = fs::metadata(folder.path()).unwrap();
+        let path = folder.path().join("subscribers.d/90-local.toml");
+        for text in ["one", "two"] {
+            write_durably(&path, text).unwrap();
+            for made in [path.as_path(), path.parent().unwrap()] {
+                let made = fs::metadata(made).unwrap();
+                assert_eq!((made.uid(), made.gid()), (owner.uid(), owner.gid()));
+            }
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn what_stands_aside_is_replaced_and_not_written_through() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("90-local.toml"), folder.path().join("other"));
+        fs::write(&other, "his").unwrap();
+        std::os::unix::fs::symlink(&other, path.with_extension("new")).unwrap();
+        write_durably(&path, "ours").unwrap();
+        assert_eq!(
+            (fs::read_to_string(&path).unwrap(), fs::read_to_string(&other).unwrap()),
+            ("ours".into(), "his".into())
+        );
+    }
 }

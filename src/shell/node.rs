@@ -11,17 +11,21 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::time::{Instant as SystemInstant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant as SystemInstant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
+use super::errands::Errands;
 use super::log::{self, Counters, Gathering};
 use super::records::Records;
 use super::sockets::{BATCH, Inbox, Outgoing, Udp};
 use crate::config::{Place, Settings, Transport};
 use crate::node::Node;
-use crate::seam::{Command, CommandAnswer, ConnId, Ctx, Input, Local, Outbox, Output, Port, Rng, StreamEvent};
+use crate::seam::{
+    CallRecord, Command, CommandAnswer, ConnId, Ctx, HttpAnswer, HttpFailure, Input, Local, NotGiven, Outbox, Output,
+    Port, Rng, StreamEvent, TextRecord,
+};
 use crate::store::rocks::{RocksStore, Shared, SyncReport};
 use crate::store::{Store, StoreId, Stores};
 use crate::time::{Instant, WallTime};
@@ -29,6 +33,8 @@ use crate::zone::Zone;
 
 pub const QUEUE_MAX: usize = 4096;
 const BATCHES_PER_TURN: usize = 2;
+/// A task that finds the queue full tries again after this.
+const QUEUE_PAUSE: Duration = Duration::from_millis(10);
 /// Whether the kernel calls its clock synchronised is asked this often.
 const CLOCK_CHECK_S: u64 = 5;
 
@@ -40,6 +46,8 @@ pub enum Told {
     Closed { conn: ConnId },
     Settings(Arc<Settings>),
     Command { command: Command, answer: oneshot::Sender<(CommandAnswer, Counters)> },
+    HttpDone { id: u64, result: Result<HttpAnswer, HttpFailure> },
+    NumberGiven { id: u64, result: Result<(), NotGiven> },
     Stop,
 }
 
@@ -69,6 +77,22 @@ impl Door {
         }
     }
 
+    /// Waits where the queue is full, but holds no thread meanwhile; for tasks whose words must not be lost.
+    pub async fn tell_patiently(&self, told: Told) {
+        let mut left = Some(told);
+        while let Some(told) = left.take() {
+            match self.queue.try_send(told) {
+                Ok(()) => self.ring(),
+                Err(TrySendError::Full(told)) => {
+                    left = Some(told);
+                    tokio::time::sleep(QUEUE_PAUSE).await;
+                }
+                // The node has ended.
+                Err(TrySendError::Disconnected(_)) => {}
+            }
+        }
+    }
+
     /// Waits for the answer to a command.
     ///
     /// Errors: in words; the node has too much to do, or has stopped.
@@ -89,6 +113,14 @@ impl Door {
 pub struct Ear {
     queue: Receiver<Told>,
     bell: Arc<OwnedFd>,
+}
+
+#[cfg(test)]
+impl Ear {
+    /// What is told next, within ten seconds.
+    pub fn next(&self) -> Option<Told> {
+        self.queue.recv_timeout(Duration::from_secs(10)).ok()
+    }
 }
 
 pub fn door() -> io::Result<(Door, Ear)> {
@@ -176,7 +208,9 @@ pub struct Thread {
     pub sockets: Vec<(Port, Udp)>,
     pub stores: OpenStores,
     pub zone: Arc<ArcSwap<Zone>>,
-    pub records: Records,
+    pub call_records: Records<CallRecord>,
+    pub text_records: Records<TextRecord>,
+    pub errands: Errands,
     pub seed: [u8; 32],
     pub clock_trusted: bool,
 }
@@ -205,14 +239,16 @@ struct Running {
     counters: Counters,
     zone: Arc<ArcSwap<Zone>>,
     /// Dropped with the rest at the end: then the last records are written.
-    records: Records,
+    call_records: Records<CallRecord>,
+    text_records: Records<TextRecord>,
+    errands: Errands,
     end: Option<End>,
 }
 
 impl Thread {
     /// Runs until it is told to stop, or its own store fails. `ready` is called once the node has started.
     pub fn run(self, settings: Arc<Settings>, ready: impl FnOnce()) -> End {
-        let Thread { ear, sockets, mut stores, zone, records, seed, clock_trusted } = self;
+        let Thread { ear, sockets, mut stores, zone, call_records, text_records, errands, seed, clock_trusted } = self;
         let lines = log::gather();
         let mut rng = Rng::from_seed(seed);
         let mut out = Outbox::default();
@@ -239,7 +275,9 @@ impl Thread {
             command_count: 0,
             counters: Counters::default(),
             zone,
-            records,
+            call_records,
+            text_records,
+            errands,
             end: None,
         };
         running.deliver();
@@ -356,7 +394,9 @@ impl Running {
                 for store in self.stores.0.values() {
                     store.set_disk_reserve(settings.disk_reserve_bytes);
                 }
-                self.records.follow(&settings.calls);
+                self.call_records.follow(&settings.calls.records);
+                self.text_records.follow(&settings.messages.records);
+                self.errands.follow();
                 self.input(Input::Settings(settings));
             }
             Told::Command { command, answer } => {
@@ -364,6 +404,8 @@ impl Running {
                 self.commands.insert(self.command_count, answer);
                 self.input(Input::Command { id: self.command_count, command });
             }
+            Told::HttpDone { id, result } => self.input(Input::HttpDone { id, result }),
+            Told::NumberGiven { id, result } => self.input(Input::NumberGiven { id, result }),
             Told::Stop => self.end = Some(End::Stopped),
         }
     }
@@ -402,8 +444,10 @@ impl Running {
                     }
                 }
                 Output::Event(event) => self.counters.tell(&event),
-                Output::CallRecord(record) => self.records.keep(&record),
-                Output::TextRecord(_) | Output::HttpPost { .. } | Output::GiveNumber { .. } => {}
+                Output::CallRecord(record) => self.call_records.keep(&record),
+                Output::TextRecord(record) => self.text_records.keep(&record),
+                Output::HttpPost { id, url, body, timeout } => self.errands.post(id, url, body, timeout),
+                Output::GiveNumber { id, imsi, number } => self.errands.give(id, imsi, number),
                 Output::End(why) => self.end = Some(End::Failed(why)),
             }
         }

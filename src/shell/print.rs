@@ -65,12 +65,17 @@ pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
+/// What strangers dialled or wrote, without what a terminal would obey.
+pub fn plain(text: &str) -> String {
+    text.chars().map(|char| if char.is_control() { '?' } else { char }).collect()
+}
+
 /// A JSON value as a cell of a table.
 pub fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".into(),
         Value::String(text) if text.is_empty() => "-".into(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => plain(text),
         Value::Array(all) if all.is_empty() => "-".into(),
         Value::Array(all) => all.iter().map(cell).collect::<Vec<_>>().join(" "),
         other => other.to_string(),

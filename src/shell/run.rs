@@ -6,14 +6,16 @@
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 use super::control::{self, Desk, now_ms};
+use super::errands::{self, Errands};
 use super::files::{self, Fault};
+use super::hooks::Hooks;
 use super::node::{self, End, OpenStores, Thread, Told, door};
 use super::print::problems_text;
 use super::{dns, log, records, streams};
@@ -22,7 +24,7 @@ use crate::zone::{Map, Zone};
 
 /// How long a clean end may take before it is given up.
 const END_WITHIN: Duration = Duration::from_secs(2);
-/// How long the last call records may take after that.
+/// How long the last records may take after that.
 const RECORDS_WITHIN: Duration = Duration::from_secs(1);
 
 /// Runs until it is told to end.
@@ -97,9 +99,14 @@ async fn serve(config: &Path, settings: Arc<Settings>) -> Result<(), String> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|error| format!("the system gives no random numbers: {error}"))?;
     let clock_trusted = settings.registrar.clock_trusted;
-    let (records, writer) = records::start(&settings.calls)
-        .map_err(|error| format!("cannot start the thread of the call records: {error}"))?;
-    let thread = Thread { ear, sockets, stores, zone: Arc::clone(&zone), records, seed, clock_trusted };
+    let unstarted = |error| format!("cannot start the thread of the records: {error}");
+    let (call_records, calls_writer) = records::start(&settings.calls.records).map_err(unstarted)?;
+    let (text_records, texts_writer) = records::start(&settings.messages.records).map_err(unstarted)?;
+    let hooks = Arc::<Hooks>::default();
+    let (errands, wishes) = Errands::new(door.clone(), Arc::clone(&hooks));
+    let for_thread = Arc::clone(&zone);
+    let thread =
+        Thread { ear, sockets, stores, zone: for_thread, call_records, text_records, errands, seed, clock_trusted };
     let (ready, is_ready) = oneshot::channel();
     let (ended, mut has_ended) = oneshot::channel();
     let for_node = Arc::clone(&settings);
@@ -123,7 +130,12 @@ async fn serve(config: &Path, settings: Arc<Settings>) -> Result<(), String> {
     for (port, listener) in listeners {
         tokio::spawn(streams::serve(port, listener, door.clone(), Arc::clone(&count)));
     }
-    let (counts, tally) = (Arc::clone(&dns), Arc::clone(&writer.tally));
+    let counts = Arc::clone(&dns);
+    let tallies = [&calls_writer, &texts_writer].map(|writer| Arc::clone(&writer.tally));
+    let more_counts = move || {
+        let records = tallies.iter().flat_map(|tally| tally.counts());
+        counts.counts().all().into_iter().chain(records).chain(hooks.tally.counts()).collect()
+    };
     let desk = Arc::new(Desk {
         config: config.to_owned(),
         door: door.clone(),
@@ -132,9 +144,11 @@ async fn serve(config: &Path, settings: Arc<Settings>) -> Result<(), String> {
         since_ms: now_ms(),
         loaded: Mutex::new((now_ms(), None)),
         roles: roles(&settings),
-        more_counts: Box::new(move || [&counts.counts().all()[..], &tally.counts()].concat()),
+        more_counts: Box::new(more_counts),
+        applying: Mutex::new(()),
     });
     tokio::spawn(control::serve(control, Arc::clone(&desk)));
+    tokio::spawn(errands::give_numbers(wishes, Arc::clone(&desk)));
     let mut signals = Signals::new().map_err(|error| error.to_string())?;
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -150,8 +164,12 @@ async fn serve(config: &Path, settings: Arc<Settings>) -> Result<(), String> {
     };
     let _ = std::fs::remove_file(&settings.control);
     // The node has ended, or hangs: it hands over no more.
-    if !writer.wait(RECORDS_WITHIN) {
-        tracing::error!("the last call records could not be written in time");
+    let until = Instant::now() + RECORDS_WITHIN;
+    for writer in [calls_writer, texts_writer] {
+        let tally = Arc::clone(&writer.tally);
+        if !writer.wait(until.saturating_duration_since(Instant::now())) {
+            tracing::error!("the last {} could not be written in time", tally.name());
+        }
     }
     match end {
         End::Stopped => {

@@ -178,14 +178,7 @@ impl Centre {
         }
         let read = read.map_err(|no| (reply.clone(), no))?;
         let trailing = match &read.asked {
-            Asked::Memory => {
-                // It makes nothing but one attempt, so where the phone is need not be asked.
-                answer::accept(self, w, request, &reply, 0, After::nothing());
-                w.event(Event::PhoneHasMemory { imsi: sender });
-                self.returned(w, finder, sender, false);
-                return Ok(None);
-            }
-            Asked::Said(_) => 0,
+            Asked::Said(_) | Asked::Memory => 0,
             Asked::Send(letter) => letter.trailing,
             Asked::Command { trailing, .. } => *trailing,
         };
@@ -224,7 +217,13 @@ impl Centre {
                     self.command(w, &request, &reply, sender, &command, &digests);
                 }
             }
-            Asked::Said(_) | Asked::Memory => {}
+            Asked::Memory => {
+                let now_s = w.wall().ms / 1000;
+                answer::accept(self, w, &request, &reply, now_s, After::nothing());
+                w.event(Event::PhoneHasMemory { imsi: sender });
+                self.returned(w, finder, sender, false);
+            }
+            Asked::Said(_) => {}
         }
         self.work_off(w, finder);
     }

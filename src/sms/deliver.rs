@@ -14,7 +14,7 @@ use super::record::{self, Cause, Happened, Recipient, Text};
 use super::trunk;
 use super::verdict::{self, Said, Verdict, verdict};
 use super::whole::Whole;
-use super::{Centre, State, Wait, Work, end, left, number_of, write};
+use super::{Centre, RETURN_LEARNED, State, Wait, Work, end, left, number_of, write};
 use crate::event::{Drop, Event};
 use crate::gsm::form::TextForm;
 use crate::gsm::report::Status;
@@ -407,7 +407,8 @@ impl Centre {
             queue.marked = true;
             w.ctx.out.after(After::nothing(), Inner::Mark { imsi, since: Some(since) });
         }
-        if std::mem::take(&mut queue.returned) {
+        let is_new_there = queue.last_return.take().is_some_and(|at| w.ctx.now - at < RETURN_LEARNED) && code == 404;
+        if std::mem::take(&mut queue.returned) || is_new_there {
             queue.failures = 0;
             return self.again_soon(w, recipient);
         }

@@ -155,7 +155,7 @@ pub(super) fn octets_of(message: &Message<'_>) -> Result<Vec<u8>, &'static str> 
                 .map_err(|_| "a body that is not the base64 it says it is")
         }
         "" | "binary" | "8bit" | "hex" => match body.first() {
-            Some(first) if !first.is_ascii_hexdigit() && coding != "hex" => Ok(body.to_vec()),
+            Some(first) if *first < 8 && coding != "hex" => Ok(body.to_vec()),
             _ => from_hex(body).map_err(|bad| bad.words()),
         },
         _ => Err("a Content-Transfer-Encoding that is not known"),

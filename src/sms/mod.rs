@@ -58,6 +58,8 @@ pub const ATTEMPTS_MAX: usize = 1_000;
 const ATTEMPT_PAUSE_MIN: Duration = Duration::from_secs(2);
 /// A phone that comes back this soon after an attempt began is the one that it finds, and no reason for another.
 const RETURN_NOTICED: Duration = Duration::from_secs(3);
+/// A base station that does not know a phone this soon after it came back has not read our 200 to its REGISTER yet.
+const RETURN_LEARNED: Duration = Duration::from_secs(5);
 /// After a start the queues go on within this time, not all of them in one burst; those whose phone was absent take longer, because each
 /// is paged for 10 s.
 const RESUME: Duration = Duration::from_secs(3);
@@ -66,7 +68,7 @@ const RESUME_ABSENT: Duration = Duration::from_secs(60);
 /// human who presses *send again* with the same TP-MR. A second text with the same words has another TP-MR.
 pub const REPEAT_WINDOW: Duration = Duration::from_secs(600);
 /// Texts shown to an operator.
-const LIST_MAX: usize = 2_000;
+pub const LIST_MAX: usize = 2_000;
 /// Old keys, and endings that the store had refused, per second.
 const PURGE_PER_SECOND: usize = 500;
 /// Texts of one queue whose time is over, in one turn.
@@ -151,6 +153,8 @@ struct Queue {
     /// The last run may have sent the head.
     resumed: bool,
     last_start: Option<Instant>,
+    /// It came back then, and has not been tried twice since.
+    last_return: Option<Instant>,
     /// The last attempt: a late answer to it is better than a second copy.
     sent: Option<Sent>,
     /// The base station at which it has a place.
@@ -303,6 +307,7 @@ impl Centre {
             return;
         };
         queue.marked |= marked;
+        queue.last_return = Some(w.ctx.now);
         let since_start = queue.last_start.map(|start| w.ctx.now - start);
         match queue.state {
             State::Waiting { .. } => {
@@ -620,7 +625,11 @@ impl Centre {
         }
         let mut next = None;
         let mut cursor = record::text_key(recipient, number);
-        while queue.count > 0 {
+        let is_last = queue.count == 0;
+        loop {
+            if is_last {
+                break;
+            }
             let found = w
                 .store(StoreId::Messages)
                 .and_then(|store| store.scan(&record::queue_prefix(recipient), Some(&cursor), 1));
@@ -712,6 +721,7 @@ impl Queue {
             returned: false,
             resumed: false,
             last_start: None,
+            last_return: None,
             sent: None,
             place: None,
             ends: None,

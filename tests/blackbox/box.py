@@ -35,6 +35,7 @@ sys.path.insert(0, str(HERE.parent / "peers"))
 
 import obts                                                # noqa: E402  (found through the line above)
 import peers                                               # noqa: E402
+import yate                                                # noqa: E402
 from power_cut import Disk                                 # noqa: E402
 from sip import Message, letters, uri_in                   # noqa: E402
 
@@ -94,6 +95,7 @@ class Sim:
     numbers: list[str] = field(default_factory=list)
     name: str = ""
     barred: bool = False
+    language: str = ""
 
     def key(self, which: str) -> str:
         return hashlib.sha256(f"{which} of {self.imsi}".encode()).hexdigest()[:32]
@@ -107,7 +109,8 @@ class Sim:
             auth.append(f'{variant} = "{self.key(variant)}"')
         numbers = ", ".join(f'"{number}"' for number in self.numbers)
         return (f'[[subscriber]]\nimsi = "{self.imsi}"\nmsisdn = [{numbers}]\nauth = {{ {", ".join(auth)} }}\n'
-                + (f'name = "{self.name}"\n' if self.name else "") + ("barred = true\n" if self.barred else "") + "\n")
+                + (f'name = "{self.name}"\n' if self.name else "") + ("barred = true\n" if self.barred else "")
+                + (f'language = "{self.language}"\n' if self.language else "") + "\n")
 
     def phone(self) -> obts.Phone:
         algorithm, _, variant = self.algorithm.partition("-")
@@ -169,12 +172,13 @@ class Box:
     def __init__(self, test=None, *, host: str = BOX, shards: list[Shard] | None = None, sims: list[Sim] | None = None,
                  remote: dict[str, tuple[str, int]] | None = None, listening: tuple[str, ...] | None = None, cluster_key: str = "",
                  disk: bool = False, top_more: str = "", front_more: str = "", more: str = "", trunks: bool = True,
-                 trunk_mode: str = "redirect", sites: dict[str, str] | None = None):
+                 trunk_mode: str = "redirect", sites: dict[str, str] | None = None, station_more: dict[str, str] | None = None):
         self.test, self.host, self.shards = test, host, shards or two_shards()
         self.sims = sims_for_tests() if sims is None else sims
         self._unused = {algorithm: iter([s for s in self.sims if s.algorithm == algorithm and not s.barred]) for algorithm in ALGORITHMS}
         self.remote, self.cluster_key, self.trunks, self.trunk_mode = remote or {}, cluster_key, trunks, trunk_mode
         self.top_more, self.front_more, self.more = top_more, front_more, more     # more lines: at the top, in [front], at the end
+        self.station_more = station_more or {}             # name -> more lines in its table
         self.directory = Path(tempfile.mkdtemp(prefix="encamp-box-"))
         self.data_dir = self.directory / "data"
         self.data_dir.mkdir(mode=0o700)
@@ -219,7 +223,8 @@ class Box:
         text.append(f"\n[front]\nlisten = {listeners(self.calls, self.texts, self.registration)}\n"
                     f'base_stations = ["127.0.0.72/29"]\npeers = ["{PEER}", "{SIPSAK}"]\n{self.front_more}\n')
         for name, address in self.addresses.items():
-            text.append(f'[[base_station]]\nname = "{name}"\naddress = "{address}:{self.station_ports[name]}"\nlocation_area = "{self.areas[name]}"\n\n')
+            text.append(f'[[base_station]]\nname = "{name}"\naddress = "{address}:{self.station_ports[name]}"\nlocation_area = "{self.areas[name]}"\n'
+                        f'{self.station_more.get(name, "")}\n')
         if self.trunks:
             text.append(f'[[trunk]]\nname = "pbx"\naddress = "{PBX}:{self.pbx_port}"\nmode = "{self.trunk_mode}"\n\n')
         text.append(f'[zone]\napex = "{DOMAIN}"\nlisten = {listeners(self.dns)}\n\n')
@@ -410,6 +415,14 @@ class Station(obts.BaseStation):
                 if first != datagram:
                     found.append(f"two answers to one request:\n{first.decode()}\n{datagram.decode()}")
         return found
+
+
+class YateStation(Station, yate.YateBts):
+    """The simulated YateBTS, told of its box."""
+
+    def __init__(self, box: Box, host: str, port: int, **more):
+        box.used("yate.py")
+        super().__init__(box, host, port, **more)
 
 
 class Talker:

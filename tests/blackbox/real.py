@@ -53,9 +53,9 @@ class Program:
 
 
 class Baresip(Program):
-    """A softphone with a GSM codec: says what it hears, answers by itself, dials when told."""
+    """A softphone with a GSM codec: says what it hears, answers by itself, dials when told, and texts to its one `contact`."""
 
-    def __init__(self, test, box: Box, host: str, port: int, number: str):
+    def __init__(self, test, box: Box, host: str, port: int, number: str, contact: str = ""):
         super().__init__(test, "baresip", box.directory / f"baresip-{port}")
         self.host, self.port, self.control = host, port, free_port(host)
         modules = unpacked("usr", "lib", "baresip", "modules", "gsm.so").parent
@@ -71,10 +71,11 @@ module gsm.so
 module_tmp account.so
 module_app menu.so
 module_app ctrl_tcp.so
+module_app contact.so
 ctrl_tcp_listen {host}:{self.control}
 """)
         (self.directory / "accounts").write_text(f'<sip:{number}@{host}:{port}>;regint=0;answermode=auto;audio_codecs=gsm;outbound="sip:{box.host}:{box.calls}"\n')
-        (self.directory / "contacts").write_text("")
+        (self.directory / "contacts").write_text(f'"contact" <sip:{contact}@{box.host}:{box.calls}>;access=allow\n' if contact else "")
         self.run("-4", "-s", "-f", str(self.directory))
         until = time.monotonic() + 10
         while True:
@@ -102,6 +103,10 @@ ctrl_tcp_listen {host}:{self.control}
     def command(self, name: str, parameters: str = ""):
         text = json.dumps({"command": name, "params": parameters, "token": "test"})
         self.stream.sendall(f"{len(text)}:{text},".encode())  # a netstring
+
+    def text(self, text: str):
+        """A MESSAGE to its contact."""
+        self.command("message", text)
 
     def dial(self, number: str, box: Box):
         self.command("dial", f"sip:{number}@{box.host}:{box.calls}")

@@ -32,8 +32,8 @@ import talk                                                # noqa: E402
 
 EXPECTED = HERE / "expected_peers.json"
 #: These run a second time with every datagram sent twice; not those that only wait.
-TWICE = ("test_register", "test_calls.Calls", "test_texts.Texts")
-NOT_TWICE = ("seconds", "while_he_is_paged")
+TWICE = ("test_register", "test_calls.Calls", "test_texts.Texts", "test_text_kinds.Kinds")
+NOT_TWICE = ("seconds", "while_he_is_paged", "lost_before")
 
 
 class Result(unittest.TestResult):

@@ -210,6 +210,9 @@ class Trunk(Wire):
         self.rtp_port = 0
         self.more: list[tuple[str, str]] = []              # headers of its final answers
         self.nonces: set[str] = set()
+        self.texts: list[tuple[str, str, str]] = []        # from, to, text of each MESSAGE that it took
+        self.text_plans: dict[str, list[tuple[int, str] | None]] = {}      # number -> answers to the next ones, None for silence; then 200
+        self._answered_texts: dict[str, tuple[int, str] | None] = {}
         super().__init__(host, port, to=to)
 
     # -- Calls that it makes --
@@ -303,8 +306,43 @@ class Trunk(Wire):
                     self.complaints.append(f"a BYE that is not for our Contact: {message.uri}")
                 if known.state == "up":
                     known.state, known.ended_by = "ended", "them"
+        elif message.method == "MESSAGE":
+            self._on_text(message)
         else:
             self.answer(message, 405, "Method Not Allowed", tag=letters(8))
+
+    # -- Texts --
+
+    def _on_text(self, request: Message):
+        """text/plain and nothing else; a copy, known by its branch, gets the same answer and is no second text."""
+        via = request.vias()[0]
+        if via not in self._answered_texts:
+            if request.get("content-type").partition(";")[0].strip().lower() != "text/plain":
+                self._answered_texts[via] = (415, "Unsupported Media Type")
+            else:
+                plan = self.text_plans.get(user_host_port(request.uri)[0])
+                self._answered_texts[via] = said = plan.pop(0) if plan else (200, "OK")
+                if said and said[0] < 300:
+                    self.texts.append((user_host_port(uri_in(request.get("from")))[0], user_host_port(request.uri)[0], request.body.decode()))
+        if self._answered_texts[via]:
+            self.answer(request, *self._answered_texts[via], tag=letters(8))
+
+    def text(self, user: str, text: str, *, caller: str = "+442012345", kind: str = "text/plain;charset=UTF-8", timeout: float = 6, more: tuple = ()) -> Message | None:
+        """A text to this number, and the final answer."""
+        uri = f"sip:{user}@{self.to[0]}:{self.to[1]}"
+        body = text.encode()
+        request = Message(f"MESSAGE {uri} SIP/2.0", [
+            ("Via", f"SIP/2.0/UDP {self.host}:{self.port};branch=z9hG4bK{letters(12)}"), ("Max-Forwards", "70"),
+            ("From", f"<sip:{caller}@{self.host}:{self.port}>;tag={letters(8)}"), ("To", f"<{uri}>"), ("Call-ID", f"{secrets.token_hex(8)}@{self.host}"),
+            ("CSeq", "1 MESSAGE"), *more, ("Content-Type", kind), ("Content-Length", str(len(body)))], body)
+
+        def final():
+            return next((answer for answer in self.heard("SIP/2.0", request.call_id) if answer.code >= 200), None)
+
+        for at in (0, 0.5, 1.5, 3.5):
+            self.after(at, lambda: final() is None and self.send(request))
+        self.wait(lambda: final() is not None, timeout)
+        return final()
 
     def _known(self, request: Message) -> TrunkCall | None:
         """Its call; INVITE, ACK and CANCEL belong to an INVITE of the same number (one with a password has another)."""

@@ -438,7 +438,7 @@ impl World {
         all.into_iter()
             .filter_map(|(key, value)| {
                 let (imsi, number) = record::read_text_key(&key)?;
-                text::decode(&record::decode(imsi, number, &value).ok()?.data).ok()
+                text::decode(record::decode(imsi, number, &value).ok()?.data()?).ok()
             })
             .collect()
     }
