@@ -105,7 +105,9 @@ impl Centre {
         };
         if let Meant::Waits(text) = &meant {
             if is_deleted {
-                self.end_one(w, &mut work, text, &end_deleted());
+                // One report tells it: the command's, else the one that the text had asked for.
+                let text = Text { report_wanted: text.report_wanted && !report_wanted, ..(**text).clone() };
+                self.end_one(w, &mut work, &text, &end_deleted());
             } else if let Some(report_wanted) = wishes {
                 let changed = Text { report_wanted, ..(**text).clone() };
                 work.put(record::text_key(text.recipient, text.number), record::encode(&changed));

@@ -11,7 +11,7 @@ use crate::event::Event;
 use crate::gsm::report::Status;
 use crate::gsm::text;
 use crate::ident::Imsi;
-use crate::seam::{After, Inner, Output, TextOutcome, TextRecord};
+use crate::seam::{After, Inner, TextOutcome, TextRecord};
 use crate::site::World;
 use crate::store::{CommitId, StoreId};
 
@@ -115,6 +115,28 @@ impl Centre {
         }
         work.old(now_ms, life, text.number, OldOf::Life, keys);
         self.tell_sender(w, work, text, end);
+        let accepted_ms = text.accepted_ms.saturating_add(shift_ms(w, text.accepted_ms));
+        let attempts = text.attempts;
+        let site = w.site;
+        let record = TextRecord {
+            id: text.number.to_string(),
+            accepted_ms,
+            ended_ms: now_ms,
+            from: text.shown.clone(),
+            to: if text.dialled.is_empty() { number_of(site, text.recipient) } else { text.dialled.clone() },
+            from_imsi: text.sender.phone(),
+            to_imsi: text.recipient.phone(),
+            from_cell: text.came_from.map_or_else(String::new, |from| w.site.station_name(from)),
+            to_cell: end.taken_by.map_or_else(String::new, |to| w.site.station_name(to)),
+            kind: text.kind(),
+            octets: text.data().map_or(0, |data| data.bytes.len()),
+            attempts,
+            outcome: end.outcome,
+            code: end.code,
+            cause: end.cause,
+            why: end.why.clone(),
+        };
+        work.records.push(record);
     }
 
     /// The sender's STATUS-REPORT where he asked for one; else, where his text did not arrive, words that say so.
@@ -210,37 +232,17 @@ impl Centre {
     }
 }
 
-/// The log and the record of an end that has come.
+/// The log of an end that has come.
 pub(super) fn told(w: &mut World<'_, '_>, text: &Text, end: &End) {
-    let (recipient, attempts, now_ms) = (text.recipient, text.attempts, w.wall().ms);
+    let (recipient, attempts) = (text.recipient, text.attempts);
     let accepted_ms = text.accepted_ms.saturating_add(shift_ms(w, text.accepted_ms));
     w.event(match end.outcome {
         TextOutcome::Delivered => {
-            let elapsed_ms = now_ms.saturating_sub(accepted_ms);
+            let elapsed_ms = w.wall().ms.saturating_sub(accepted_ms);
             Event::TextDelivered { text: text.number, recipient, elapsed_ms, attempts }
         }
         outcome => Event::TextEnded { text: text.number, recipient, outcome, why: end.why.clone() },
     });
-    let site = w.site;
-    let record = TextRecord {
-        id: text.number.to_string(),
-        accepted_ms,
-        ended_ms: now_ms,
-        from: text.shown.clone(),
-        to: if text.dialled.is_empty() { number_of(site, recipient) } else { text.dialled.clone() },
-        from_imsi: text.sender.phone(),
-        to_imsi: recipient.phone(),
-        from_cell: text.came_from.map_or_else(String::new, |from| site.station_name(from)),
-        to_cell: end.taken_by.map_or_else(String::new, |to| site.station_name(to)),
-        kind: text.kind(),
-        octets: text.data().map_or(0, |data| data.bytes.len()),
-        attempts,
-        outcome: end.outcome,
-        code: end.code,
-        cause: end.cause,
-        why: end.why.clone(),
-    };
-    w.ctx.out.send(Output::TextRecord(Box::new(record)));
 }
 
 /// What is told of a text at this moment: TP-SCTS is the one that it was given, TP-DT is now.

@@ -47,7 +47,7 @@ use crate::event::Event;
 use crate::ident::Imsi;
 use crate::register::front::Arrival;
 use crate::register::locate::Finder;
-use crate::seam::{After, Inner, Output, TextAnswer, Timer};
+use crate::seam::{After, Inner, Output, TextAnswer, TextRecord, Timer};
 use crate::site::{Site, World};
 use crate::store::{Batch, CommitId, StoreError, StoreId};
 use crate::time::{Instant, Stamp};
@@ -118,8 +118,10 @@ pub(crate) struct Work {
     added: Vec<Added>,
     /// Texts that end with it, which leave room for new ones.
     ended: Vec<(Recipient, u64)>,
-    /// The largest number that was taken for it.
-    number: u64,
+    /// Below this number numbers are given with it, and the store is to know that.
+    numbers_end: Option<u64>,
+    /// A line for each that ends with it: written when the disk has the end, so that no power cut makes a second one.
+    records: Vec<TextRecord>,
 }
 
 #[derive(Clone, Copy)]
@@ -499,40 +501,32 @@ impl Centre {
 
     /// A number that nothing else has; what it is given to is written with this work.
     fn take_number(&mut self, work: &mut Work) -> u64 {
-        work.number = self.next_number;
-        self.next_number += 1;
-        work.number
-    }
-
-    /// Writes it; where it has numbers that the store does not know to be given, it knows with this batch.
-    fn write(&mut self, w: &mut World<'_, '_>, number: u64, mut batch: Batch) -> Result<CommitId, StoreError> {
-        if number < self.numbers_end {
-            return write(w, batch);
+        // The store knows of a stretch once it has taken the batch, and a batch may be refused.
+        if self.next_number >= self.numbers_end.max(work.numbers_end.unwrap_or_default()) {
+            work.numbers_end = Some(self.next_number + NUMBERS_AT_ONCE);
         }
-        let end = number + NUMBERS_AT_ONCE;
-        batch.changes.push((record::NEXT_KEY.to_vec(), Some(record::encode_number(end))));
-        let commit = write(w, batch)?;
-        self.numbers_end = end;
-        Ok(commit)
+        let number = self.next_number;
+        self.next_number += 1;
+        number
     }
 
     /// Writes it, and puts its new texts into their queues, where they wait for the disk.
     ///
     /// Errors: the store refuses, which is told; nothing has happened then.
     fn commit(&mut self, w: &mut World<'_, '_>, work: Work) -> Result<CommitId, StoreError> {
-        let commit = self.write(w, work.number, work.batch)?;
-        self.enter(w, &work.added, commit);
+        let commit = write(w, self.whole_batch(&work))?;
+        self.enter(w, work, commit);
         Ok(commit)
     }
 
     /// The same for what must be written in the end: what a store refuses is tried again every second. `key`: the text that it ends.
     fn finish(&mut self, w: &mut World<'_, '_>, key: &[u8], work: Work) -> Option<CommitId> {
-        match self.write(w, work.number, work.batch.clone()) {
+        match write(w, self.whole_batch(&work)) {
             Ok(commit) => {
                 for (recipient, number) in &work.ended {
                     self.unfinished.remove(&record::text_key(*recipient, *number));
                 }
-                self.enter(w, &work.added, commit);
+                self.enter(w, work, commit);
                 Some(commit)
             }
             Err(_) => {
@@ -545,8 +539,21 @@ impl Centre {
         }
     }
 
-    fn enter(&mut self, w: &mut World<'_, '_>, added: &[Added], commit: CommitId) {
-        for Added { recipient, number, life, .. } in added {
+    /// What is to be written of it. One that was refused before others were written must not take their numbers back.
+    fn whole_batch(&self, work: &Work) -> Batch {
+        match work.numbers_end {
+            Some(end) => work.batch.clone().put(record::NEXT_KEY, record::encode_number(end.max(self.numbers_end))),
+            None => work.batch.clone(),
+        }
+    }
+
+    fn enter(&mut self, w: &mut World<'_, '_>, work: Work, commit: CommitId) {
+        let Work { added, records, numbers_end, .. } = work;
+        self.numbers_end = self.numbers_end.max(numbers_end.unwrap_or_default());
+        for record in records {
+            w.ctx.out.send_after(After::nothing().and(commit), Output::TextRecord(Box::new(record)));
+        }
+        for Added { recipient, number, life, .. } in &added {
             self.enqueue(*recipient, *number);
             self.note_end(w.ctx.now + *life, *recipient);
         }
