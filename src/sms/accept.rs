@@ -295,7 +295,7 @@ impl Centre {
         let mut work = Work::default();
         // First, so that they leave room.
         let (replaced, end) = (self.replaced(w, recipient, &sender, letter)?, command::end_replaced());
-        replaced.iter().for_each(|text| self.end_one(w, &mut work, text, &end));
+        replaced.iter().for_each(|text| self.end_one(w, &mut work, text, &end, false));
         let mut first = None;
         for data in &letter.data {
             let (life_ms, single_shot) = life(w, letter.validity);
@@ -372,6 +372,7 @@ impl Centre {
         }
         let now_ms = w.wall().ms;
         let (code, _, cause, why) = no.answer();
+        w.event(Event::TextRefused { from: request.from, code, why });
         let from = request.message.from().ok().and_then(|from| from.uri().ok()).and_then(|uri| uri.user);
         let record = TextRecord {
             id: String::new(),

@@ -107,7 +107,7 @@ impl Centre {
             if is_deleted {
                 // One report tells it: the command's, else the one that the text had asked for.
                 let text = Text { report_wanted: text.report_wanted && !report_wanted, ..(**text).clone() };
-                self.end_one(w, &mut work, &text, &end_deleted());
+                self.end_one(w, &mut work, &text, &end_deleted(), false);
             } else if let Some(report_wanted) = wishes {
                 let changed = Text { report_wanted, ..(**text).clone() };
                 work.put(record::text_key(text.recipient, text.number), record::encode(&changed));

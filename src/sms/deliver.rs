@@ -14,7 +14,7 @@ use super::record::{self, Cause, Happened, Recipient, Text};
 use super::trunk;
 use super::verdict::{self, Said, Verdict, verdict};
 use super::whole::Whole;
-use super::{Centre, RETURN_LEARNED, State, Wait, Work, end, left, number_of, write};
+use super::{Centre, RETURN_LEARNED, State, Taker, Wait, Work, end, left, number_of, write};
 use crate::event::{Drop, Event};
 use crate::gsm::form::TextForm;
 use crate::gsm::report::Status;
@@ -168,7 +168,7 @@ impl Centre {
         since: Stamp,
         target: Target,
     ) {
-        if !self.take_place(w, recipient, target.to.ip()) {
+        if !self.take_place(w, recipient, Taker::Station(target.to.ip())) {
             return;
         }
         let texts = match target.form {
@@ -407,11 +407,15 @@ impl Centre {
         let Some(queue) = self.queues.get_mut(&recipient) else { return };
         let is_next = matches!(recipient, Recipient::Trunk(number) if trunk::has_next(w.site, number, queue.failures));
         // A round of all trunks is one failure.
-        let rounds = match recipient {
-            Recipient::Trunk(number) => queue.failures / trunk::count(w.site, number).max(1),
-            Recipient::Phone(_) | Recipient::Code(..) => queue.failures,
+        let mut pause = match recipient {
+            _ if is_next => Duration::ZERO,
+            Recipient::Code(..) => verdict::program_pause(queue.failures, w.ctx.rng),
+            Recipient::Trunk(number) => {
+                let rounds = queue.failures / trunk::count(w.site, number).max(1);
+                verdict::pause(cause, rounds, w.ctx.rng)
+            }
+            Recipient::Phone(_) => verdict::pause(cause, queue.failures, w.ctx.rng),
         };
-        let mut pause = if is_next { Duration::ZERO } else { verdict::pause(cause, rounds, w.ctx.rng) };
         queue.failures = queue.failures.saturating_add(1);
         // What is kept of the head says it from now on.
         queue.resumed = false;
