@@ -69,7 +69,8 @@ fn an_rpdu_is_read_however_it_is_written() {
     let hex = |octets: &[u8]| to_hex(octets).into_bytes();
     let upper = |octets: &[u8]| to_hex(octets).to_uppercase().into_bytes();
     let folded = |octets: &[u8]| [&base64(octets)[..8], b"\r\n", &base64(octets)[8..]].concat();
-    let forms: [(&str, &dyn Fn(&[u8]) -> Vec<u8>); 7] = [
+    type Write<'a> = &'a dyn Fn(&[u8]) -> Vec<u8>;
+    let forms: [(&str, Write<'_>); 7] = [
         ("", &hex),
         ("", &upper),
         ("", &|octets| octets.to_vec()),
@@ -131,7 +132,7 @@ fn each_no_is_an_rp_error_with_its_cause_where_the_phone_can_show_it() {
     let mut desk = desk_of(all);
     yate(&mut desk, HILL, 1);
     let text = |to: &str, n: u8| octets(&submit(to, "hello", n));
-    let mut says = |desk: &mut Desk, id: &str, user: &str, from: &str, body: &[u8]| {
+    let says = |desk: &mut Desk, id: &str, user: &str, from: &str, body: &[u8]| {
         let (answer, _) = ask(desk, from, &request(from, user, "smsc", id, YATE_SAYS, body));
         assert_eq!(answer.code(), 200, "{id}: {}", answer.head);
         let (reference, cause, report) = answer.verdict();
