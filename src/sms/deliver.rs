@@ -172,8 +172,12 @@ impl Centre {
             return;
         }
         let texts = match target.form {
-            TextForm::Plain => match self.whole(w, text) {
-                Ok(Whole::Ready(texts)) => texts,
+            TextForm::Plain => match self.whole(w, text.clone()) {
+                Ok(Whole::Ready(mut texts)) => {
+                    // Read anew, they do not know what is known of the head beside the disk.
+                    texts.iter_mut().for_each(|part| part.possible_duplicate |= text.possible_duplicate);
+                    texts
+                }
                 Ok(Whole::Missing { wait }) => return self.wait_for_parts(w, recipient, wait),
                 Err(error) => return end(w, &error),
             },
@@ -307,7 +311,9 @@ impl Centre {
             State::Sending(attempt) if attempt.number == number => {
                 let State::Sending(attempt) = std::mem::replace(&mut queue.state, State::InLine) else { return };
                 self.under_way -= 1;
-                let Attempt { texts, since, target, .. } = *attempt;
+                let Attempt { mut texts, since, target, copied, .. } = *attempt;
+                // What is said to the second copy may say nothing of the first one, which the phone may have got.
+                texts.iter_mut().for_each(|text| text.possible_duplicate |= copied);
                 match verdict(target.form, said) {
                     Verdict::Delivered => self.delivered(w, texts, target.to, said),
                     failure => self.failed(w, texts, since, Some(target.to), failure, said),
@@ -403,7 +409,7 @@ impl Centre {
         let batch = all.iter().fold(Batch::default(), |batch, text| {
             batch.put(record::text_key(recipient, text.number), record::encode(text))
         });
-        let _ = write(w, batch);
+        let is_known = write(w, batch).is_ok() || !texts.iter().any(|text| text.possible_duplicate);
         let Some(queue) = self.queues.get_mut(&recipient) else { return };
         let is_next = matches!(recipient, Recipient::Trunk(number) if trunk::has_next(w.site, number, queue.failures));
         // A round of all trunks is one failure.
@@ -418,7 +424,7 @@ impl Centre {
         };
         queue.failures = queue.failures.saturating_add(1);
         // What is kept of the head says it from now on.
-        queue.resumed = false;
+        queue.resumed = !is_known;
         let absent = cause == Cause::Absent;
         let waits_for_phone = absent || cause == Cause::MemoryFull;
         if absent && w.wall().trusted {
