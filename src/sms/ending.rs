@@ -84,15 +84,17 @@ impl Centre {
         served: bool,
     ) {
         let numbers: Vec<u64> = texts.iter().map(|text| text.number).collect();
-        if let (Some(commit), Some(queue)) = (commit, self.queues.get_mut(&recipient)) {
-            let head = queue.head;
-            if numbers.contains(&head) {
-                queue.removing = Some(head);
-                w.ctx.out.after(After::nothing().and(commit), Inner::TextRemoved { recipient, text: head });
+        let head = self.queues.get(&recipient).map(|queue| queue.head);
+        let removing = head.filter(|head| numbers.contains(head));
+        // Also where the store refuses: the next one is sent when the disk knows of this end. Else a crash would find two that may have
+        // been under way.
+        if let (Some(text), Some(queue)) = (removing, self.queues.get_mut(&recipient)) {
+            queue.removing = removing;
+            if let Some(commit) = commit {
+                w.ctx.out.after(After::nothing().and(commit), Inner::TextRemoved { recipient, text });
             }
         }
         // The head last: then the others are no heads on the way.
-        let head = self.queues.get(&recipient).map(|queue| queue.head);
         let (heads, others): (Vec<u64>, Vec<u64>) = numbers.into_iter().partition(|number| Some(*number) == head);
         others.into_iter().chain(heads).for_each(|number| self.pass(w, recipient, number, served));
     }

@@ -108,6 +108,8 @@ pub struct Centre {
     next_number: u64,
     /// Below it numbers may be given: the store knows.
     numbers_end: u64,
+    /// The last timestamps given, while a later text may be given the same: the batch of an earlier one may have been refused.
+    timestamps: BTreeMap<Imsi, u64>,
     /// Texts that came to their end, and are still on the disk because the store refused: what is to be written, by their keys.
     unfinished: BTreeMap<Vec<u8>, Work>,
     /// The longest life of a text, as the settings had it when it was last looked at.
@@ -142,6 +144,7 @@ struct Added {
     number: u64,
     timestamp_s: u64,
     life: Duration,
+    sender: Option<Imsi>,
 }
 
 /// Who takes texts from several queues, and not any number of them at a time.
@@ -178,7 +181,7 @@ struct Queue {
     marked: bool,
     /// The phone came back while it was being sent to.
     returned: bool,
-    /// The last run may have sent the head.
+    /// The head may have been sent, which the disk does not say: by the last run, or while the store refused.
     resumed: bool,
     last_start: Option<Instant>,
     /// It came back then, and has not been tried twice since.
@@ -386,6 +389,8 @@ impl Centre {
             let all: Vec<Recipient> = self.queues.keys().copied().collect();
             all.into_iter().for_each(|recipient| self.note_end(w.ctx.now, recipient));
         }
+        let now_s = w.wall().ms / 1000;
+        self.timestamps.retain(|_, timestamp_s| *timestamp_s >= now_s);
         let mut left = EXPIRE_PER_TURN;
         while left > 0
             && let Some((at, recipient)) = self.ends.first().copied()
@@ -399,8 +404,10 @@ impl Centre {
         for key in whole.map(|(key, _)| key.clone()).take(PURGE_PER_SECOND).collect::<Vec<_>>() {
             let Some(work) = self.unfinished.remove(&key) else { continue };
             // A store that refuses is asked again in a second.
-            if self.finish(w, &key, work).is_none() {
-                break;
+            let ended = work.ended.clone();
+            let Some(commit) = self.finish(w, &key, work) else { break };
+            for (recipient, text) in ended {
+                w.ctx.out.after(After::nothing().and(commit), Inner::TextRemoved { recipient, text });
             }
         }
         match self.too_old(w) {
@@ -482,15 +489,22 @@ impl Centre {
             };
             // "(TP-OA, SCTS)" tells a phone two texts apart: no two to one phone have the same second, also after a restart.
             let last_s = last.and_then(|bytes| record::decode_last(&bytes)).map_or(0, |(_, timestamp_s)| timestamp_s);
+            let last_s = last_s.max(self.timestamps.get(&imsi).copied().unwrap_or_default());
             text.timestamp_s = text.timestamp_s.max(last_s + 1);
+            self.timestamps.insert(imsi, text.timestamp_s);
             work.put(key.clone(), record::encode_last(now_ms, text.timestamp_s));
             work.old(now_ms, REPEAT_WINDOW, number, OldOf::Acceptance, vec![key]);
         }
         work.put(record::text_key(text.recipient, number), record::encode(&text));
         work.put(record::fate_key(number), record::encode_fate(&Fate::Waits(text.recipient)));
         let life = Duration::from_millis(text.life_ms);
-        work.added.push(Added { recipient: text.recipient, number, timestamp_s: text.timestamp_s, life });
-        w.event(Event::TextAccepted { text: number, sender: text.sender.phone(), recipient: text.recipient });
+        work.added.push(Added {
+            recipient: text.recipient,
+            number,
+            timestamp_s: text.timestamp_s,
+            life,
+            sender: text.sender.phone(),
+        });
         Ok(number)
     }
 
@@ -564,7 +578,8 @@ impl Centre {
         for record in records {
             w.ctx.out.send_after(After::nothing().and(commit), Output::TextRecord(Box::new(record)));
         }
-        for Added { recipient, number, life, .. } in &added {
+        for Added { recipient, number, life, sender, .. } in &added {
+            w.event(Event::TextAccepted { text: *number, sender: *sender, recipient: *recipient });
             self.enqueue(*recipient, *number);
             self.note_end(w.ctx.now + *life, *recipient);
         }
@@ -579,7 +594,14 @@ impl Centre {
         self.waiting += 1;
         match self.queues.get_mut(&recipient) {
             Some(queue) => queue.count += 1,
-            None => drop(self.queues.insert(recipient, Queue::new(number, State::Unkept))),
+            None => {
+                // One of an earlier queue may have ended without the disk's knowing of it yet.
+                let before =
+                    self.unfinished.range(record::queue_prefix(recipient)..=record::text_key(recipient, number));
+                let removing =
+                    before.filter_map(|(key, _)| record::read_text_key(key)).map(|(_, number)| number).last();
+                self.queues.insert(recipient, Queue { removing, ..Queue::new(number, State::Unkept) });
+            }
         }
     }
 
