@@ -52,16 +52,18 @@ pub(super) struct Note {
     from: Local,
     to: SocketAddr,
     bytes: Vec<u8>,
+    /// What the first copy waits for, and so the others.
+    after: After,
     copies: u32,
 }
 
-/// A yes: once it is safe.
+/// A yes: once it is safe. `timestamp_s`: when the text or command was taken, of which a SUBMIT-REPORT tells; an RP-SMMA has none.
 pub(super) fn accept(
     centre: &mut Centre,
     w: &mut World<'_, '_>,
     request: &Request<'_>,
     reply: &Reply,
-    timestamp_s: u64,
+    timestamp_s: Option<u64>,
     after: After,
 ) {
     match reply {
@@ -72,9 +74,12 @@ pub(super) fn accept(
         }
         Reply::Message { rp_reference, .. } => {
             let zone = w.site.settings.messages.time_zone_quarters;
-            let timestamp = Scts::new(timestamp_s, zone);
-            let tpdu = SubmitReport { failure: None, timestamp, extra: Extra::default() }.encode();
-            let rpdu = Rpdu::Ack { direction: Direction::ToPhone, reference: *rp_reference, tpdu: Some(&tpdu) };
+            let tpdu = timestamp_s.map(|timestamp_s| {
+                let timestamp = Scts::new(timestamp_s, zone);
+                SubmitReport { failure: None, timestamp, extra: Extra::default() }.encode()
+            });
+            let (direction, reference) = (Direction::ToPhone, *rp_reference);
+            let rpdu = Rpdu::Ack { direction, reference, tpdu: tpdu.as_deref() };
             answer(w, request, (202, "Accepted"), None, after);
             centre.note(w, request, reply, rpdu.encode().unwrap_or_default(), after);
         }
@@ -171,7 +176,7 @@ impl Centre {
             .body(RPDU_TYPE, &rpdu)
             .finish_within(DATAGRAM_BYTES_MAX);
         let Some(bytes) = bytes else { return };
-        self.notes.insert(id, Note { branch, from, to, bytes: bytes.clone(), copies: 1 });
+        self.notes.insert(id, Note { branch, from, to, bytes: bytes.clone(), after, copies: 1 });
         w.ctx.out.send_after(after, Output::Datagram { from, to, bytes });
         w.timers.at(w.ctx.now + NOTE_FIRST_PAUSE, Timer::TextNote(id));
     }
@@ -185,8 +190,8 @@ impl Centre {
         }
         let pause = NOTE_FIRST_PAUSE * 2u32.pow(note.copies);
         note.copies += 1;
-        let (from, to, bytes) = (note.from, note.to, note.bytes.clone());
-        w.ctx.out.send(Output::Datagram { from, to, bytes });
+        let (from, to, bytes, after) = (note.from, note.to, note.bytes.clone(), note.after);
+        w.ctx.out.send_after(after, Output::Datagram { from, to, bytes });
         w.timers.at(w.ctx.now + pause, Timer::TextNote(id));
     }
 
