@@ -112,12 +112,11 @@ fn main() {
 /// What a start finds waiting.
 fn backlogs(other: &Client) {
     println!(
-        "\n{:<26} {:>9} {:>9} {:>10} {:>10} {:>6} {:>6} {:>6} {:>8} {:>6}",
-        "a start with texts", "serves", "first", "100 000th", "CPU", "MB", "MB", "MB", "list", "load"
+        "\na start with texts on the disk: when it serves, the first and the 100 000th are there, in s of wall and of CPU"
     );
     println!(
-        "{:<26} {:>9} {:>9} {:>10} {:>10} {:>6} {:>6} {:>6} {:>8} {:>6}",
-        "that wait on the disk", "after s", "after s", "after s", "s", "empty", "full", "then", "s", ""
+        "{:<30} {:>13} {:>13} {:>6} {:>14} {:>6} {:>6} {:>6} {:>6} {:>6}",
+        "", "no texts", "serves", "first", "100 000th", "list", "MB", "MB", "MB", "load"
     );
     backlog(other, 100_000, 1);
     backlog(other, 10_000, 100);
@@ -131,35 +130,39 @@ fn backlog(station: &Client, phones: usize, each: usize) {
     register_at(station, OTHER_STATION, 0, phones);
     drop(before);
     // Once more: what it takes with all that, and no texts.
-    let empty_kb = start_encamp(folder.path()).resident_kb();
+    let started = Instant::now();
+    let empty = start_encamp(folder.path());
+    let (empty_serves, empty_cpu, empty_kb) = (started.elapsed(), empty.cpu(), empty.resident_kb());
+    drop(empty);
     let imsis: Vec<Imsi> = (0..phones).map(|n| Imsi::parse(&imsi(n)).expect("an IMSI")).collect();
     let words = |_, _| "Hello, are you there? It is half past nine, and we are waiting.".to_owned();
     prepared::fill(&folder.path().join("data/messages"), imsis[0], "100000", &imsis, each, words);
     station.drain();
     let started = Instant::now();
-    let (first, all, (encamp, serves, full_kb, list)) = std::thread::scope(|scope| {
+    let (first, all, (encamp, serves, serves_cpu, full_kb, list)) = std::thread::scope(|scope| {
         let taking = scope.spawn(|| take_texts(station, started, TAKEN));
         let encamp = start_encamp(folder.path());
-        let (serves, full_kb) = (started.elapsed(), encamp.resident_kb());
+        let (serves, serves_cpu, full_kb) = (started.elapsed(), encamp.cpu(), encamp.resident_kb());
         let list = Instant::now();
         let _ = ask(folder.path(), &["queue", "list"]);
         let list = list.elapsed();
         let (first, all) = taking.join().expect("the base station");
-        (first, all, (encamp, serves, full_kb, list))
+        (first, all, (encamp, serves, serves_cpu, full_kb, list))
     });
     let cpu = encamp.cpu();
     let then_kb = encamp.resident_kb();
+    let pair = |wall: Duration, cpu: Duration| format!("{:.2}, {:.2}", wall.as_secs_f64(), cpu.as_secs_f64());
     println!(
-        "{:<26} {:>9.2} {:>9.2} {:>10.2} {:>10.2} {:>6} {:>6} {:>6} {:>8.2} {:>6}",
+        "{:<30} {:>13} {:>13} {:>6.2} {:>14} {:>6.2} {:>6} {:>6} {:>6} {:>6}",
         format!("{} for {phones} phones", phones * each),
-        serves.as_secs_f64(),
+        pair(empty_serves, empty_cpu),
+        pair(serves, serves_cpu),
         first.as_secs_f64(),
-        all.as_secs_f64(),
-        cpu.as_secs_f64(),
+        pair(all, cpu),
+        list.as_secs_f64(),
         empty_kb / 1024,
         full_kb / 1024,
         then_kb / 1024,
-        list.as_secs_f64(),
         load_average()
     );
 }
