@@ -470,6 +470,11 @@ fn a_text_from_a_trunk_goes_to_a_phone_and_nowhere_else() {
     assert_eq!(tell(&mut desk, TRUNKS[0], &from_trunk("b", "+15550001", "2999", "?")).0, 404);
     assert_eq!(tell(&mut desk, TRUNKS[0], &from_trunk("c", "+15550001", "+15550002", "?")).0, 404, "not to a trunk");
     assert_eq!(tell(&mut desk, TRUNKS[0], &from_trunk("d", "", "2001", "?")).0, 400, "from nobody");
+    // What a From may not hold as it is.
+    let (code, requests) = tell(&mut desk, TRUNKS[0], &from_trunk("f", "a,b;c", "2001", "odd"));
+    assert_eq!((code, requests[0].deliver().originator.number().as_str()), (202, "a,b;c"));
+    assert!(requests[0].header("From").starts_with("<sip:a%2Cb%3Bc@"), "{}", requests[0].head);
+    reply(&mut desk, &requests[0], "200 OK", &[]);
     let other = request(TRUNKS[1], "+15550001", "2001", "e", PLAIN, b"?");
     assert_eq!(tell(&mut desk, TRUNKS[1], &other).0, 403, "this one takes and gives none");
     assert!(queue(&mut desk).is_empty() && came(&mut desk).is_empty());
@@ -496,6 +501,129 @@ fn a_trunk_that_fails_leaves_its_turn_to_the_next_and_the_last_one_to_a_pause() 
     assert_eq!(third[0].to.to_string(), TRUNKS[0], "from the beginning");
     reply(&mut desk, &third[0], "200 OK", &[]);
     assert!(queue(&mut desk).is_empty() && desk.is_at_rest());
+}
+
+#[test]
+fn what_one_trunk_does_not_know_the_next_one_is_asked_for_and_the_last_one_is_believed() {
+    for status in ["404 Not Found", "403 Forbidden", "405 Method Not Allowed"] {
+        let mut desk = valley_with(with_trunks(), |_| ());
+        let (_, first) = tell(&mut desk, HILL, sms(1, HILL, "a", &submit("+15550001", "out", 1)).as_bytes());
+        let second = reply(&mut desk, &first[0], status, &[]);
+        desk.wait_ms(10);
+        let second = second.into_iter().chain(came(&mut desk)).next().unwrap();
+        assert_eq!((second.to.to_string().as_str(), second.words().as_str()), (TRUNKS[1], "out"), "{status}");
+        let told = reply(&mut desk, &second, status, &[]);
+        assert_eq!((told.len(), happened(&desk, "text_failed")), (1, 1), "{status}");
+        assert!(told[0].words().contains("to +15550001 could not be delivered"), "{}", told[0].words());
+    }
+}
+
+/// What RFC 7616 §3.4.1 has as the response, without `qop`.
+fn digest_response(hash: fn(&str) -> String, uri: &str, password: &str) -> String {
+    hash(&format!("{}:n1:{}", hash(&format!("box:pbx:{password}")), hash(&format!("MESSAGE:{uri}"))))
+}
+
+fn md5_hex(text: &str) -> String {
+    use md5::Digest as _;
+    encamp::sip::write::hex(&md5::Md5::digest(text))
+}
+
+fn sha256_hex(text: &str) -> String {
+    use sha2::Digest as _;
+    encamp::sip::write::hex(&sha2::Sha256::digest(text))
+}
+
+#[test]
+fn a_trunk_that_asks_for_a_login_gets_that_of_its_table() {
+    type Hash = fn(&str) -> String;
+    let hashes: [(&str, Hash); 2] = [("MD5", md5_hex), ("SHA-256", sha256_hex)];
+    for (algorithm, hash) in hashes {
+        for (code, asks, answers) in [
+            ("401 Unauthorized", "WWW-Authenticate", "Authorization"),
+            ("407 Proxy Authentication Required", "Proxy-Authenticate", "Proxy-Authorization"),
+        ] {
+            let mut all = with_trunks();
+            all.trunks.truncate(1);
+            all.trunks[0].username = Some("box".into());
+            all.trunks[0].password = Some(encamp::config::Password("secret".into()));
+            let mut desk = valley_with(all, |_| ());
+            let (_, first) = tell(&mut desk, HILL, sms(1, HILL, "a", &submit("+15550001", "out", 1)).as_bytes());
+            let status = format!("{code}\r\n{asks}: Digest realm=\"pbx\", nonce=\"n1\", algorithm={algorithm}");
+            let again = reply(&mut desk, &first[0], &status, &[]);
+            assert_eq!(again.len(), 1, "{algorithm} {code}");
+            let again = &again[0];
+            for same in ["Call-ID", "From", "To", "Content-Type"] {
+                assert_eq!(again.header(same), first[0].header(same));
+            }
+            assert_eq!((again.header("CSeq"), again.words().as_str()), ("2 MESSAGE", "out"));
+            assert_ne!(again.header("Via"), first[0].header("Via"));
+            let expected = digest_response(hash, again.uri(), "secret");
+            let value = again.header(answers);
+            assert!(value.contains(&format!("response=\"{expected}\"")), "{value}");
+            // A copy of the challenge is none to the second one.
+            assert!(reply(&mut desk, &first[0], &status, &[]).is_empty());
+            // Silence, then a copy of the second one.
+            desk.wait_s(13);
+            assert_eq!(only_one(came(&mut desk)).header("CSeq"), "2 MESSAGE");
+            assert!(reply(&mut desk, again, "202 Accepted", &[]).is_empty());
+            assert!(queue(&mut desk).is_empty() && happened(&desk, "text_delivered") == 1 && desk.is_at_rest());
+        }
+    }
+}
+
+fn only_one(mut all: Vec<Came>) -> Came {
+    assert_eq!(all.len(), 1, "{all:?}");
+    all.remove(0)
+}
+
+#[test]
+fn a_login_that_is_wrong_or_not_there_is_no_end() {
+    for login in [Some("wrong"), None] {
+        let mut all = with_trunks();
+        all.trunks[0].username = login.map(|_| "box".into());
+        all.trunks[0].password = login.map(|word| encamp::config::Password(word.into()));
+        let mut desk = valley_with(all, |_| ());
+        let (_, mut open) = tell(&mut desk, HILL, sms(1, HILL, "a", &submit("+15550001", "out", 1)).as_bytes());
+        let status = "401 Unauthorized\r\nWWW-Authenticate: Digest realm=\"pbx\", nonce=\"n1\", qop=\"auth\"";
+        let mut asked = 0;
+        while open[0].to.to_string() == TRUNKS[0] {
+            asked += 1;
+            let challenged = open.remove(0);
+            open = reply(&mut desk, &challenged, status, &[]);
+            desk.wait_ms(10);
+            open.extend(came(&mut desk));
+            assert!(asked < 5 && open.len() == 1);
+        }
+        assert_eq!(asked, if login.is_some() { 2 } else { 1 });
+        let log: String = desk.events.iter().map(ToString::to_string).collect();
+        assert!(log.contains("it takes texts with a login only") && !log.contains("wrong"), "{log}");
+        reply(&mut desk, &open[0], "200 OK", &[]);
+        assert!(queue(&mut desk).is_empty() && desk.is_at_rest());
+    }
+}
+
+#[test]
+fn a_single_shot_that_was_never_fired_is_not_over() {
+    let mut desk = valley_with(with_trunks(), |_| ());
+    let validity = Some(encamp::gsm::tpdu::Validity::Enhanced([0b0100_0000, 0, 0, 0, 0, 0, 0]));
+    desk.slow = true;
+    let text = sms(1, HILL, "a", &Submit { validity, ..submit("+15550001", "out", 1) });
+    desk.send_bytes(HILL, desk::texts::FRONT, text.as_bytes());
+    desk.set(|settings| settings.trunks.iter_mut().for_each(|trunk| trunk.texts = false));
+    desk.slow = false;
+    desk.wait_s(1);
+    assert!(came(&mut desk).iter().all(|came| came.code() == 202));
+    assert_eq!((happened(&desk, "text_expired"), queue(&mut desk).len()), (0, 1));
+    desk.set(|settings| settings.trunks.iter_mut().for_each(|trunk| trunk.texts = true));
+    let mut shot = Vec::new();
+    while shot.is_empty() {
+        desk.wait_s(1);
+        shot = came(&mut desk);
+    }
+    let shot = shot.remove(0);
+    assert_eq!(shot.words(), "out");
+    reply(&mut desk, &shot, "503 Service Unavailable", &[]);
+    assert_eq!(happened(&desk, "text_expired"), 1, "once");
 }
 
 #[test]

@@ -435,9 +435,17 @@ impl Centre {
             Some(super::verdict::SaidByPhone::Error { cause, .. }) => cause.0,
             _ => 0,
         };
+        let failures = self.queues.get(&recipient).map_or(0, |queue| queue.failures);
+        let is_next = matches!(recipient, Recipient::Trunk(number) if trunk::has_next(w.site, number, failures));
+        let is_single = texts.iter().any(|text| text.single_shot);
+        // Where nothing left because of ourselves, the one shot has not been fired.
+        let is_tried =
+            to.is_some() || matches!(verdict, Verdict::Absent(_)) || matches!(recipient, Recipient::Code(..));
         // Behind a trunk is nobody whose return could be noticed.
         let verdict = match (verdict, recipient) {
             (Verdict::Absent(why), Recipient::Trunk(_) | Recipient::Code(..)) => Verdict::Temporary(why),
+            // What one trunk does not know or take another one may.
+            (Verdict::Permanent { why, .. }, _) if is_next && code > 0 && !is_single => Verdict::Temporary(why),
             (verdict, _) => verdict,
         };
         let (cause, why) = match verdict {
@@ -456,9 +464,7 @@ impl Centre {
         let all: Vec<&Text> = texts.iter().collect();
         let last = match verdict {
             Verdict::Permanent { status, .. } => Some((TextOutcome::Failed, status)),
-            _ if texts.iter().any(|text| text.single_shot) => {
-                Some((TextOutcome::Expired, verdict::still_trying(cause).given_up()))
-            }
+            _ if is_single && is_tried => Some((TextOutcome::Expired, verdict::still_trying(cause).given_up())),
             _ => None,
         };
         if let Some((outcome, status)) = last {
@@ -471,7 +477,6 @@ impl Centre {
         });
         let is_known = write(w, batch).is_ok() || !texts.iter().any(|text| text.possible_duplicate);
         let Some(queue) = self.queues.get_mut(&recipient) else { return };
-        let is_next = matches!(recipient, Recipient::Trunk(number) if trunk::has_next(w.site, number, queue.failures));
         // A round of all trunks is one failure.
         let mut pause = match recipient {
             _ if is_next => Duration::ZERO,
