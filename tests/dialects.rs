@@ -224,6 +224,86 @@ fn what_an_ims_phone_is_told_is_what_its_report_says() {
     assert!(queue(&mut desk).is_empty());
 }
 
+#[test]
+fn a_copy_after_a_crash_is_answered_in_the_dialect_of_its_phone() {
+    let mut desk = today();
+    ims(&mut desk, 1);
+    yate(&mut desk, HILL, 3);
+    came(&mut desk);
+    let user = format!("IMSI{}", imsi(1));
+    let of_ims = request(SOFT, &user, "smsc", "i", RPDU_IN, &octets(&submit("2002", "hello", 0x42)));
+    let of_yate = request(HILL, "2003", "smsc", "y", RPDU_IN, &octets(&submit("2002", "hello", 0x43)));
+    for restarted in [false, true] {
+        let (answer, requests) = ask(&mut desk, SOFT, &of_ims);
+        assert_eq!((answer.code(), requests.len()), (202, 1), "{restarted}");
+        assert_eq!((requests[0].header("In-Reply-To"), requests[0].verdict().0), ("i", 0x42));
+        reply(&mut desk, &requests[0], "200 OK", &[]);
+        let (answer, _) = ask(&mut desk, HILL, &of_yate);
+        assert_eq!((answer.code(), answer.verdict()), (200, (0x43, 0, None)), "{restarted}");
+        desk.restart();
+    }
+    assert_eq!((queue(&mut desk).len(), happened(&desk, "text_duplicate")), (2, 2));
+}
+
+#[test]
+fn an_ims_phone_behind_a_connection_is_told_where_it_is_bound() {
+    let mut desk = today();
+    ims(&mut desk, 1);
+    came(&mut desk);
+    let user = format!("IMSI{}", imsi(1));
+    let far_end = "192.0.2.13:49152";
+    let bytes = request(far_end, &user, "smsc", "tcp", RPDU_IN, &octets(&submit("2002", "hello", 0x42)));
+    desk.stream(far_end, &bytes);
+    let note = came(&mut desk).remove(0);
+    assert_eq!((note.to.to_string().as_str(), note.header("In-Reply-To")), (SOFT, "tcp"));
+}
+
+#[test]
+fn what_cannot_be_read_is_told_in_the_dialect_of_its_phone() {
+    // A SUBMIT that ends in the middle, with an RP-Message-Reference that can be read.
+    let cut = |reference: u8| {
+        let tpdu = submit("2002", "hello", reference).encode();
+        let destination = encamp::gsm::tpdu::Address::parse("0000").ok();
+        Rpdu::DataFromPhone { reference, originator: None, destination, tpdu: &tpdu[..4] }.encode().unwrap()
+    };
+    let mut desk = today();
+    openbts(&mut desk, HILL, 1);
+    yate(&mut desk, DALE, 2);
+    ims(&mut desk, 3);
+    came(&mut desk);
+    let from_openbts = request(HILL, &format!("IMSI{}", imsi(1)), "smsc", "o", RPDU_IN, to_hex(&cut(1)).as_bytes());
+    let (code, told) = tell(&mut desk, HILL, &from_openbts);
+    assert_eq!((code, told.len()), (400, 1));
+    assert!(told[0].words().starts_with("Your text to - was not sent: "), "{}", told[0].words());
+    assert_eq!(tell(&mut desk, HILL, &from_openbts).0, 400);
+    reply(&mut desk, &told[0], "200 OK", &[]);
+    let (answer, told) = ask(&mut desk, DALE, &request(DALE, "2002", "smsc", "y", RPDU_IN, &cut(2)));
+    assert_eq!((answer.code(), answer.verdict(), told.len()), (200, (2, 111, None), 0));
+    let user = format!("IMSI{}", imsi(3));
+    let (answer, told) = ask(&mut desk, SOFT, &request(SOFT, &user, "smsc", "i", RPDU_IN, &cut(3)));
+    assert_eq!((answer.code(), told.len(), told[0].verdict()), (202, 1, (3, 111, None)));
+    // Who is elsewhere is told nothing in words.
+    let elsewhere = request(MOOR, &format!("IMSI{}", imsi(1)), "smsc", "e", RPDU_IN, to_hex(&cut(1)).as_bytes());
+    assert_eq!(tell(&mut desk, MOOR, &elsewhere), (403, Vec::new()));
+    assert!(queue(&mut desk).is_empty());
+}
+
+#[test]
+fn a_text_that_found_no_room_is_taken_when_it_is_sent_again() {
+    let mut all = settings();
+    all.messages.count_per_phone_max = 1;
+    let mut desk = valley_with(all, |desk| openbts(desk, DALE, 2));
+    let first = writes(&mut desk, "a", "in the way");
+    let again = submit("2002", "hello", 9);
+    let (code, told) = tell(&mut desk, HILL, sms(1, HILL, "b", &again).as_bytes());
+    assert_eq!((code, told.len()), (503, 1));
+    reply(&mut desk, &told[0], "200 OK", &[]);
+    assert!(reply(&mut desk, &first, "200 OK", &[]).is_empty());
+    let (code, requests) = tell(&mut desk, HILL, sms(1, HILL, "c", &again).as_bytes());
+    assert_eq!((code, requests.len()), (202, 1));
+    assert_eq!(requests[0].words(), "hello");
+}
+
 /// The headers of an IMS phone's answer to this MESSAGE.
 fn answers(to: &Came) -> String {
     format!("{RPDU_IN}In-Reply-To: {}\r\n", to.header("Call-ID"))
@@ -284,6 +364,7 @@ fn an_ims_phone_says_200_first_and_then_what_became_of_it() {
     assert_eq!(says(&mut desk, DALE, "wrong", &mt, &ack()).0, 200);
     let stranger = format!("{RPDU_IN}In-Reply-To: m99-0@192.0.2.1\r\n");
     assert_eq!(tell(&mut desk, SOFT, &request(SOFT, &user, "smsc", "unknown", &stranger, &ack())).0, 200);
+    assert_eq!(happened(&desk, "drop_response_unknown"), 2, "answered, and counted");
     assert_eq!(queue(&mut desk)[0].state, "sending");
     assert_eq!(says(&mut desk, SOFT, "right", &mt, &ack()).0, 200);
     assert!(queue(&mut desk).is_empty() && desk.is_at_rest());
@@ -337,6 +418,7 @@ fn a_phone_with_memory_again_is_tried_at_once_in_whatever_form_it_says_so() {
         (bound_openbts, format!("IMSI{}", imsi(2)), "smsc", RPDU_IN, hex, 202),
         (bound_yate, "2002".to_owned(), "smsc", YATE_SAYS, smma.clone(), 200),
         (bound_yate, "2002".to_owned(), "SMMA", "", Vec::new(), 202),
+        (bound_yate, "2002".to_owned(), "SMMA", RPDU_IN, Vec::new(), 202),
     ]
     .into_iter()
     .enumerate()
