@@ -13,8 +13,10 @@ use super::form::{self, Marked, Target};
 use super::record::{self, Cause, Happened, Recipient, Text};
 use super::trunk;
 use super::verdict::{self, Said, Verdict, verdict};
-use super::whole::Whole;
-use super::{Centre, RETURN_LEARNED, State, Taker, Wait, Work, end, left, number_of, write};
+use super::whole::{PARTS_WAIT, Whole};
+use super::{
+    Centre, RETURN_LEARNED, State, Taker, UNREADABLE_AT_ONCE, UNREADABLE_PAUSE, Wait, Work, end, number_of, write,
+};
 use crate::event::{Drop, Event};
 use crate::gsm::form::TextForm;
 use crate::gsm::report::Status;
@@ -94,12 +96,22 @@ impl Centre {
         let mut text = match record::decode(recipient, head, &bytes) {
             Ok(text) => text,
             Err(error) => {
-                // It stays on the disk, for a release that can read it; those behind it are not held up.
-                w.event(Event::MessagesStoreRefused { why: error.to_string() });
+                // It stays on the disk, for a release that can read it; those behind it are not held up, and nobody else by many of it.
+                let Some(queue) = self.queues.get_mut(&recipient) else { return };
+                queue.unreadable += 1;
+                let count = queue.unreadable;
+                if count.is_multiple_of(UNREADABLE_AT_ONCE) {
+                    let at = w.ctx.now + UNREADABLE_PAUSE;
+                    queue.state = State::Waiting { at, why: Wait::Pause };
+                    return w.timers.at(at, Timer::Text(recipient));
+                }
+                if count == 1 {
+                    w.event(Event::MessagesStoreRefused { why: error.to_string() });
+                }
                 return self.pass(w, recipient, head, false);
             }
         };
-        if left(w, &text).is_zero() {
+        if self.left(w, &text).is_zero() {
             return self.conclude(w, &[&text], &End::expired(), Work::default(), false);
         }
         text.possible_duplicate |= resumed;
@@ -244,8 +256,10 @@ impl Centre {
     /// Parts are missing: the queue waits for them, and no longer than they may take.
     pub(super) fn wait_for_parts(&mut self, w: &mut World<'_, '_>, recipient: Recipient, wait: Duration) {
         self.leave_place(recipient);
-        let at = w.ctx.now + wait;
         let Some(queue) = self.queues.get_mut(&recipient) else { return };
+        // A clock that is put back says each time that there is time.
+        let until = *queue.parts_until.get_or_insert(w.ctx.now + PARTS_WAIT);
+        let at = until.min(w.ctx.now + wait);
         queue.state = State::Waiting { at, why: Wait::Parts };
         w.timers.at(at, Timer::Text(recipient));
     }

@@ -20,6 +20,8 @@ use crate::site::World;
 
 pub(super) const RPDU_TYPE: &str = "application/vnd.3gpp.sms";
 pub(super) const PLAIN_TYPE: &str = "text/plain";
+/// A text of 255 parts in any script, but for the rarest signs; below what a datagram holds (65 507 bytes).
+const PLAIN_BYTES_MAX: usize = 60_000;
 
 /// Whom a MESSAGE goes to, and how.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -52,7 +54,7 @@ pub(super) fn message(
     let unsendable = |why| Verdict::Permanent { why, status: Status::INCOMPATIBLE_DESTINATION };
     let text = *texts.first().ok_or(unsendable("there is no text"))?;
     let (from, own) = w.site.own_port().ok_or(Verdict::Temporary("this node has no UDP port to send it from"))?;
-    let Target { form, to: _, uri } = target;
+    let Target { form, to, uri } = target;
     let (shown, centre) = (&text.shown, &w.site.settings.messages.service_centre);
     let (body, media) = match form {
         TextForm::Plain => {
@@ -91,7 +93,10 @@ pub(super) fn message(
             .header("Accept-Contact", "*;+g.3gpp.smsip;require;explicit")
             .header("Content-Transfer-Encoding", "binary");
     }
-    let bytes = writer.body(media, &body).finish_within(DATAGRAM_BYTES_MAX).ok_or(unsendable("it is too long"))?;
+    // A base station has its limit; of everybody else SIP asks that he take what UDP can carry.
+    let is_station = *form != TextForm::Plain || w.site.settings.base_station_at(to.ip()).is_some();
+    let limit = if is_station { DATAGRAM_BYTES_MAX } else { PLAIN_BYTES_MAX };
+    let bytes = writer.body(media, &body).finish_within(limit).ok_or(unsendable("it is too long"))?;
     Ok((from, bytes))
 }
 
