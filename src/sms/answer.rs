@@ -52,6 +52,8 @@ pub(super) struct Note {
     from: Local,
     to: SocketAddr,
     bytes: Vec<u8>,
+    /// What the first copy waits for, and so the others.
+    after: After,
     copies: u32,
 }
 
@@ -172,7 +174,7 @@ impl Centre {
             .body(RPDU_TYPE, &rpdu)
             .finish_within(DATAGRAM_BYTES_MAX);
         let Some(bytes) = bytes else { return };
-        self.notes.insert(id, Note { branch, from, to, bytes: bytes.clone(), copies: 1 });
+        self.notes.insert(id, Note { branch, from, to, bytes: bytes.clone(), after, copies: 1 });
         w.ctx.out.send_after(after, Output::Datagram { from, to, bytes });
         w.timers.at(w.ctx.now + NOTE_FIRST_PAUSE, Timer::TextNote(id));
     }
@@ -186,8 +188,8 @@ impl Centre {
         }
         let pause = NOTE_FIRST_PAUSE * 2u32.pow(note.copies);
         note.copies += 1;
-        let (from, to, bytes) = (note.from, note.to, note.bytes.clone());
-        w.ctx.out.send(Output::Datagram { from, to, bytes });
+        let (from, to, bytes, after) = (note.from, note.to, note.bytes.clone(), note.after);
+        w.ctx.out.send_after(after, Output::Datagram { from, to, bytes });
         w.timers.at(w.ctx.now + pause, Timer::TextNote(id));
     }
 
