@@ -55,6 +55,13 @@ pub(super) struct Attempt {
     deadline: Instant,
 }
 
+impl Attempt {
+    /// This text is in it.
+    pub(super) fn has(&self, number: u64) -> bool {
+        self.texts.iter().any(|text| text.number == number)
+    }
+}
+
 /// An attempt that has ended without a final answer, or is under way.
 pub(super) struct Sent {
     pub(super) attempt: u64,
@@ -161,8 +168,12 @@ impl Centre {
             return;
         }
         let texts = match target.form {
-            TextForm::Plain => match self.whole(w, text) {
-                Ok(Whole::Ready(texts)) => texts,
+            TextForm::Plain => match self.whole(w, text.clone()) {
+                Ok(Whole::Ready(mut texts)) => {
+                    // Read anew, they do not know what is known of the head beside the disk.
+                    texts.iter_mut().for_each(|part| part.possible_duplicate |= text.possible_duplicate);
+                    texts
+                }
                 Ok(Whole::Missing { wait }) => return self.wait_for_parts(w, recipient, wait),
                 Err(error) => return end(w, &error),
             },
@@ -293,7 +304,9 @@ impl Centre {
             State::Sending(attempt) if attempt.number == number => {
                 let State::Sending(attempt) = std::mem::replace(&mut queue.state, State::InLine) else { return };
                 self.under_way -= 1;
-                let Attempt { texts, since, target, .. } = *attempt;
+                let Attempt { mut texts, since, target, copied, .. } = *attempt;
+                // What is said to the second copy may say nothing of the first one, which the phone may have got.
+                texts.iter_mut().for_each(|text| text.possible_duplicate |= copied);
                 match verdict(target.form, said) {
                     Verdict::Delivered => self.delivered(w, texts, target.to, said),
                     failure => self.failed(w, texts, since, Some(target.to), failure, said),
@@ -381,13 +394,13 @@ impl Centre {
         let batch = all.iter().fold(Batch::default(), |batch, text| {
             batch.put(record::text_key(recipient, text.number), record::encode(text))
         });
-        let _ = write(w, batch);
+        let is_known = write(w, batch).is_ok() || !texts.iter().any(|text| text.possible_duplicate);
         let Some(queue) = self.queues.get_mut(&recipient) else { return };
         let is_next = matches!(recipient, Recipient::Trunk(number) if trunk::has_next(w.site, number, queue.failures));
         let mut pause = if is_next { Duration::ZERO } else { verdict::pause(cause, queue.failures, w.ctx.rng) };
         queue.failures = queue.failures.saturating_add(1);
         // What is kept of the head says it from now on.
-        queue.resumed = false;
+        queue.resumed = !is_known;
         let absent = cause == Cause::Absent;
         let waits_for_phone = absent || cause == Cause::MemoryFull;
         if absent && w.wall().trusted {
