@@ -53,24 +53,26 @@ impl Centre {
         for text in texts {
             self.end_one(w, &mut work, text, end);
         }
-        let key = record::text_key(recipient, first.number);
         let numbers: Vec<u64> = texts.iter().map(|text| text.number).collect();
+        let head = self.queues.get(&recipient).map(|queue| queue.head);
+        let removing = head.filter(|head| numbers.contains(head));
+        let kept_as = removing.unwrap_or(first.number);
         // Those that a refusing store still shows are passed over when the next head is looked for.
-        let commit = self.finish(w, &key, work);
+        let commit = self.finish(w, &record::text_key(recipient, kept_as), work);
         if commit.is_none() {
-            for text in &texts[1..] {
-                self.unfinished.insert(record::text_key(recipient, text.number), Work::default());
+            for number in numbers.iter().filter(|number| **number != kept_as) {
+                self.unfinished.insert(record::text_key(recipient, *number), Work::default());
             }
         }
-        if let (Some(commit), Some(queue)) = (commit, self.queues.get_mut(&recipient)) {
-            let head = queue.head;
-            if numbers.contains(&head) {
-                queue.removing = Some(head);
-                w.ctx.out.after(After::nothing().and(commit), Inner::TextRemoved { recipient, text: head });
+        // Also where the store refuses: the next one is sent when the disk knows of this end. Else a crash would find two that may have
+        // been under way.
+        if let (Some(text), Some(queue)) = (removing, self.queues.get_mut(&recipient)) {
+            queue.removing = removing;
+            if let Some(commit) = commit {
+                w.ctx.out.after(After::nothing().and(commit), Inner::TextRemoved { recipient, text });
             }
         }
         // The head last: then the others are no heads on the way.
-        let head = self.queues.get(&recipient).map(|queue| queue.head);
         let (heads, others): (Vec<u64>, Vec<u64>) = numbers.into_iter().partition(|number| Some(*number) == head);
         others.into_iter().chain(heads).for_each(|number| self.pass(w, recipient, number, served));
     }
@@ -196,8 +198,6 @@ impl Centre {
         if let Some(ends) = queue.ends.take() {
             self.ends.remove(&(ends, recipient));
         }
-        let is_busy =
-            matches!(queue.state, State::Sending(_) | State::Locating { .. } | State::Working(_) | State::Unkept);
         let head = queue.head;
         let before_head = head.checked_sub(1).map(|number| record::text_key(recipient, number));
         let found = w
@@ -221,7 +221,7 @@ impl Centre {
             let left = left(w, &text);
             if !left.is_zero() {
                 self.note_end(now + left, recipient);
-            } else if (is_busy && number == head) || over == limit {
+            } else if self.queues.get(&recipient).is_some_and(|queue| queue.is_under_way(number)) || over == limit {
                 self.note_end(now + EXPIRE_AGAIN, recipient);
             } else {
                 self.conclude(w, &[&text], &End::expired(), Work::default(), false);

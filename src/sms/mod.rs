@@ -102,6 +102,8 @@ pub struct Centre {
     next_number: u64,
     /// Below it numbers may be given: the store knows.
     numbers_end: u64,
+    /// The last timestamps given, while a later text may be given the same: the batch of an earlier one may have been refused.
+    timestamps: BTreeMap<Imsi, u64>,
     /// Texts that came to their end, and are still on the disk because the store refused: what is to be written, by their keys.
     unfinished: BTreeMap<Vec<u8>, Work>,
     /// This node has a store for messages.
@@ -114,6 +116,8 @@ pub(crate) struct Work {
     batch: Batch,
     /// Texts that are new with it.
     added: Vec<Added>,
+    /// Below this number numbers are given with it, and the store is to know that.
+    numbers_end: Option<u64>,
     /// A line for each that ends with it: written when the disk has the end, so that no power cut makes a second one.
     records: Vec<TextRecord>,
 }
@@ -123,6 +127,7 @@ struct Added {
     recipient: Recipient,
     number: u64,
     life: Duration,
+    sender: Option<Imsi>,
 }
 
 /// A base station that is being given texts: "one at a time" is each phone's right, and each holds a channel of the cell's few.
@@ -150,7 +155,7 @@ struct Queue {
     marked: bool,
     /// The phone came back while it was being sent to.
     returned: bool,
-    /// The last run may have sent the head.
+    /// The head may have been sent, which the disk does not say: by the last run, or while the store refused.
     resumed: bool,
     last_start: Option<Instant>,
     /// It came back then, and has not been tried twice since.
@@ -349,6 +354,8 @@ impl Centre {
         if !self.open {
             return;
         }
+        let now_s = w.wall().ms / 1000;
+        self.timestamps.retain(|_, timestamp_s| *timestamp_s >= now_s);
         let mut left = EXPIRE_PER_TURN;
         while left > 0
             && let Some((at, recipient)) = self.ends.first().copied()
@@ -360,8 +367,9 @@ impl Centre {
         for key in self.unfinished.keys().take(PURGE_PER_SECOND).cloned().collect::<Vec<_>>() {
             let Some(work) = self.unfinished.remove(&key) else { continue };
             // A store that refuses is asked again in a second.
-            if self.finish(w, &key, work).is_none() {
-                break;
+            let Some(commit) = self.finish(w, &key, work) else { break };
+            if let Some((recipient, text)) = record::read_text_key(&key) {
+                w.ctx.out.after(After::nothing().and(commit), Inner::TextRemoved { recipient, text });
             }
         }
         match self.old_keys(w) {
@@ -457,9 +465,9 @@ impl Centre {
         }
         let life_max_ms = millis(limits.life_max);
         let now_ms = w.wall().ms;
-        if self.next_number == self.numbers_end {
-            self.numbers_end += NUMBERS_AT_ONCE;
-            work.put(record::NEXT_KEY.to_vec(), record::encode_number(self.numbers_end));
+        // The store knows of a stretch once it has taken the batch, and a batch may be refused.
+        if self.next_number >= self.numbers_end.max(work.numbers_end.unwrap_or_default()) {
+            work.numbers_end = Some(self.next_number + NUMBERS_AT_ONCE);
         }
         let number = self.next_number;
         self.next_number += 1;
@@ -476,15 +484,16 @@ impl Centre {
             };
             // "(TP-OA, SCTS)" tells a phone two texts apart: no two to one phone have the same second, also after a restart.
             let last_s = last.and_then(|bytes| record::decode_last(&bytes)).map_or(0, |(_, timestamp_s)| timestamp_s);
+            let last_s = last_s.max(self.timestamps.get(&imsi).copied().unwrap_or_default());
             text.timestamp_s = text.timestamp_s.max(last_s + 1);
+            self.timestamps.insert(imsi, text.timestamp_s);
             work.put(key.clone(), record::encode_last(now_ms, text.timestamp_s));
             work.old(now_ms, REPEAT_WINDOW, number, OldOf::Acceptance, vec![key]);
         }
         work.put(record::text_key(text.recipient, number), record::encode(&text));
         work.put(record::fate_key(number), record::encode_fate(&Fate::Waits(text.recipient)));
         let life = Duration::from_millis(text.life_ms);
-        work.added.push(Added { recipient: text.recipient, number, life });
-        w.event(Event::TextAccepted { text: number, sender: text.sender.phone(), recipient: text.recipient });
+        work.added.push(Added { recipient: text.recipient, number, life, sender: text.sender.phone() });
         Ok(number)
     }
 
@@ -492,16 +501,16 @@ impl Centre {
     ///
     /// Errors: the store refuses, which is told; nothing has happened then.
     fn commit(&mut self, w: &mut World<'_, '_>, work: Work) -> Result<CommitId, StoreError> {
-        let commit = write(w, work.batch)?;
-        self.enter(w, &work.added, work.records, commit);
+        let commit = write(w, self.whole_batch(&work))?;
+        self.enter(w, work, commit);
         Ok(commit)
     }
 
     /// The same for what must be written in the end: what a store refuses is tried again every second. `key`: the text that it ends.
     fn finish(&mut self, w: &mut World<'_, '_>, key: &[u8], work: Work) -> Option<CommitId> {
-        match write(w, work.batch.clone()) {
+        match write(w, self.whole_batch(&work)) {
             Ok(commit) => {
-                self.enter(w, &work.added, work.records, commit);
+                self.enter(w, work, commit);
                 Some(commit)
             }
             Err(_) => {
@@ -511,11 +520,22 @@ impl Centre {
         }
     }
 
-    fn enter(&mut self, w: &mut World<'_, '_>, added: &[Added], records: Vec<TextRecord>, commit: CommitId) {
+    /// What is to be written of it. One that was refused before others were written must not take their numbers back.
+    fn whole_batch(&self, work: &Work) -> Batch {
+        match work.numbers_end {
+            Some(end) => work.batch.clone().put(record::NEXT_KEY, record::encode_number(end.max(self.numbers_end))),
+            None => work.batch.clone(),
+        }
+    }
+
+    fn enter(&mut self, w: &mut World<'_, '_>, work: Work, commit: CommitId) {
+        let Work { added, records, numbers_end, .. } = work;
+        self.numbers_end = self.numbers_end.max(numbers_end.unwrap_or_default());
         for record in records {
             w.ctx.out.send_after(After::nothing().and(commit), Output::TextRecord(Box::new(record)));
         }
-        for Added { recipient, number, life } in added {
+        for Added { recipient, number, life, sender } in &added {
+            w.event(Event::TextAccepted { text: *number, sender: *sender, recipient: *recipient });
             self.enqueue(*recipient, *number);
             self.note_end(w.ctx.now + *life, *recipient);
         }
@@ -530,7 +550,14 @@ impl Centre {
         self.waiting += 1;
         match self.queues.get_mut(&recipient) {
             Some(queue) => queue.count += 1,
-            None => drop(self.queues.insert(recipient, Queue::new(number, State::Unkept))),
+            None => {
+                // One of an earlier queue may have ended without the disk's knowing of it yet.
+                let before =
+                    self.unfinished.range(record::queue_prefix(recipient)..=record::text_key(recipient, number));
+                let removing =
+                    before.filter_map(|(key, _)| record::read_text_key(key)).map(|(_, number)| number).last();
+                self.queues.insert(recipient, Queue { removing, ..Queue::new(number, State::Unkept) });
+            }
         }
     }
 
@@ -709,6 +736,15 @@ impl Work {
 }
 
 impl Queue {
+    /// It is the head, which is looked for, sent or worked on, or it is sent together with that: it cannot end by itself now.
+    fn is_under_way(&self, number: u64) -> bool {
+        match &self.state {
+            State::Sending(attempt) => attempt.has(number),
+            State::Locating { .. } | State::Working(_) | State::Unkept => number == self.head,
+            State::InLine | State::Parked | State::Waiting { .. } => false,
+        }
+    }
+
     fn new(head: u64, state: State) -> Queue {
         Queue {
             head,
