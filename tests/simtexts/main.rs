@@ -17,6 +17,7 @@ use world::{Breaker, World};
 
 const SEEDS: u64 = 200;
 const BREAKER_SEEDS: u64 = 60;
+const TRACE_LINES: usize = 200;
 /// Situations that the run is there to meet; it is no proof of anything that it has not met.
 const MET: &[&str] = &[
     "power cut before the sync of a text",
@@ -67,7 +68,8 @@ fn number_of(variable: &str) -> Option<u64> {
 fn explain(seed: u64, violation: &Violation) -> String {
     let mut world = World::new(seed, None, true);
     let _ = world.run();
-    let trace = Vec::from(world.trace.take().unwrap_or_default()).join("\n");
+    let trace = Vec::from(world.trace.take().unwrap_or_default());
+    let trace = trace[trace.len().saturating_sub(TRACE_LINES)..].join("\n");
     format!(
         "{trace}\nseed {seed}, {:.3} s: {}: {}\nreplay: ENCAMP_SIM_SEED={seed} cargo test --release --no-default-features --test simtexts",
         violation.at_us as f64 / 1e6,

@@ -19,7 +19,7 @@ pub const BUSY_US: u64 = 300 * SECOND;
 const REST_US: u64 = 120 * SECOND;
 /// Then all are back, and the rest is delivered within this; the ladders of temporary failures are an hour long.
 const CALM_US: u64 = 3 * 3600 * SECOND;
-const TRACE_LINES: usize = 400;
+const TRACE_LINES: usize = 50_000;
 
 /// A deliberate fault of the world, which the check named with it has to notice.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
