@@ -5,7 +5,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use crate::ident::{Imsi, Plmn};
+use crate::ident::{Imsi, Msisdn, Plmn};
 use crate::seam::TextOutcome;
 use crate::sms::record::Recipient;
 
@@ -282,6 +282,26 @@ pub enum Event {
         text: u64,
         sender: Imsi,
     },
+    /// A text to several does not go to this one of them: as many wait for it as may.
+    TextPassedOver {
+        text: u64,
+        imsi: Imsi,
+    },
+    /// The program behind a short code did not answer, or not as it should; a part of what it said may have been done.
+    HookFailed {
+        code: Msisdn,
+        /// 0: there was no answer.
+        status: u16,
+        why: String,
+    },
+    /// A number that a subscriber chose could not be given to him.
+    NumberNotGiven {
+        imsi: Imsi,
+        why: String,
+    },
+    WelcomeNotSent {
+        imsi: Imsi,
+    },
     /// The messages' store refuses what is no promise: a note of an attempt, the removal of a delivered text.
     MessagesStoreRefused {
         why: String,
@@ -345,6 +365,10 @@ impl Event {
             | Event::AnswerWithdrawn
             | Event::MarkNotKept { .. }
             | Event::TextNotTold { .. }
+            | Event::TextPassedOver { .. }
+            | Event::HookFailed { .. }
+            | Event::NumberNotGiven { .. }
+            | Event::WelcomeNotSent { .. }
             | Event::WrongShard { .. }
             | Event::ClockJumped { .. } => Level::Warn,
             Event::ReplicaClosed { .. }
@@ -421,7 +445,14 @@ impl Event {
             Event::TextDelivered { .. } => "text_delivered",
             Event::TextPossibleDuplicate { .. } => "text_possible_duplicate",
             Event::PhoneAbsent { .. } => "phone_absent",
-            Event::TextAttemptFailed { .. } => "text_attempt_failed",
+            Event::TextAttemptFailed { code, .. } => match code {
+                0..100 => "text_attempt_unsent",
+                // The phone's own no, which a base station of another make hands on in a yes.
+                100..300 => "text_attempt_failed_phone",
+                300..500 => "text_attempt_failed_4xx",
+                500..600 => "text_attempt_failed_5xx",
+                _ => "text_attempt_failed_6xx",
+            },
             Event::PhoneReturned { .. } => "phone_returned",
             Event::PhoneMemoryFull { .. } => "phone_memory_full",
             Event::PhoneHasMemory { .. } => "phone_has_memory",
@@ -436,6 +467,10 @@ impl Event {
                 TextOutcome::Replaced => "text_replaced",
             },
             Event::TextNotTold { .. } => "text_not_told",
+            Event::TextPassedOver { .. } => "text_passed_over",
+            Event::HookFailed { .. } => "hook_failed",
+            Event::NumberNotGiven { .. } => "number_not_given",
+            Event::WelcomeNotSent { .. } => "welcome_not_sent",
             Event::MessagesStoreRefused { .. } => "messages_store_refused",
             Event::ConnectionRefused { .. } => "connection_refused",
         }
@@ -572,6 +607,13 @@ impl fmt::Display for Event {
             Event::TextNotTold { text, sender } => {
                 write!(f, "{} could not be told of text {text}: as many texts wait for him as may", sender.short())
             }
+            Event::TextPassedOver { text, imsi } => {
+                write!(f, "text {text} does not go to {}: as many texts wait for it as may", imsi.short())
+            }
+            Event::HookFailed { code, status: 0, why } => write!(f, "the hook of {code} failed: {why}"),
+            Event::HookFailed { code, status, why } => write!(f, "the hook of {code} answered {status}: {why}"),
+            Event::NumberNotGiven { imsi, why } => write!(f, "{} could not be given its number: {why}", imsi.short()),
+            Event::WelcomeNotSent { imsi } => write!(f, "{} could not be welcomed", imsi.short()),
             Event::ConnectionRefused { from, why } => write!(f, "closed a connection of {from}: {why}"),
         }
     }

@@ -184,7 +184,8 @@ impl Node {
             Input::StoreFailed(store, why) => self.store_failed(ctx, store, why),
             Input::Settings(settings) => self.settings(ctx, settings),
             Input::Command { id, command } => self.command(ctx, id, command),
-            Input::HttpDone { .. } | Input::NumberGiven { .. } => {}
+            Input::HttpDone { id, result } => self.hook_answered(ctx, id, result),
+            Input::NumberGiven { id, result } => self.number_given(ctx, id, result),
         }
         self.settle(ctx);
     }
@@ -573,6 +574,7 @@ impl Node {
             Timer::Mark(id) => self.marks.deadline(world!(self, ctx), &mut self.replicas, id),
             Timer::Text(recipient) => self.centre.timeout(world!(self, ctx), finder!(self), recipient),
             Timer::TextNote(id) => self.centre.note_timeout(world!(self, ctx), id),
+            Timer::Operator(id) => self.centre.job_turn(world!(self, ctx), finder!(self), id),
             Timer::Call(id) => self.calls.timeout(world!(self, ctx), finder!(self), id),
             Timer::Housekeeping => self.housekeeping(ctx),
         }

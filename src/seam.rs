@@ -672,6 +672,8 @@ pub enum Timer {
     Text(Recipient),
     /// What an IMS phone is told of its text: once more.
     TextNote(u64),
+    /// A command of the operator's that looks at many texts: its next turn.
+    Operator(u64),
     /// Purge, forget, reserve: once a second.
     Housekeeping,
 }

@@ -111,10 +111,12 @@ impl Site {
         hex(&mac.finalize().into_bytes()[..8])
     }
 
-    /// What a base station is called: as its table says, else its address.
+    /// What a base station or a trunk is called: as its table says, else its address.
     pub fn station_name(&self, address: SocketAddr) -> String {
-        let station = self.settings.base_station_at(address.ip());
-        station.map_or_else(|| address.to_string(), |station| station.name.clone())
+        let station = self.settings.base_station_at(address.ip()).map(|station| &station.name);
+        // An address may be both.
+        let trunk = || self.settings.trunk_at(address.ip()).filter(|_| !self.settings.is_base_station(address.ip()));
+        station.or_else(|| trunk().map(|trunk| &trunk.name)).map_or_else(|| address.to_string(), String::clone)
     }
 
     /// The location area of a base station, where its table says one.

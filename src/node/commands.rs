@@ -3,6 +3,7 @@
 use super::Node;
 use crate::ident::Imsi;
 use crate::register::asking::Asker;
+use crate::register::locate::Finder;
 use crate::register::merge::{Binding, Record};
 use crate::seam::{
     After, BindingAnswer, Command, CommandAnswer, Ctx, ErrorAnswer, LookupAnswer, Output, StatusAnswer, Who,
@@ -46,10 +47,7 @@ impl Node {
                 true => CommandAnswer::Done,
                 false => error("no such call", "no call under way has this id", "encamp calls shows them"),
             },
-            Command::Queue(_) => match self.centre.list(world!(self, ctx)) {
-                Ok(texts) => CommandAnswer::Queue(texts),
-                Err(why) => error("cannot read the texts", &why.to_string(), "see the log"),
-            },
+            Command::Queue(ask) => return self.centre.operate(world!(self, ctx), finder!(self), id, ask),
         };
         ctx.out.send(Output::Answer { id, answer });
     }

@@ -9,7 +9,7 @@ use crate::register::asking::Write;
 use crate::register::front::STORE_REFUSED;
 use crate::register::locate::Finder;
 use crate::register::serve;
-use crate::seam::{Ctx, Port};
+use crate::seam::{Ctx, HttpAnswer, HttpFailure, NotGiven, Port};
 use crate::sip::parse::Message;
 use crate::site::World;
 use crate::sms::{answer, deliver, is_ours};
@@ -72,6 +72,16 @@ impl Node {
         for owner in elsewhere {
             self.replicas.alert(world!(self, ctx), imsi, owner);
         }
+    }
+
+    /// What a program of the operator's said to a text.
+    pub(super) fn hook_answered(&mut self, ctx: &mut Ctx<'_>, id: u64, result: Result<HttpAnswer, HttpFailure>) {
+        self.centre.hook_answered(world!(self, ctx), finder!(self), id, result);
+    }
+
+    /// Whether the number that a subscriber chose is his.
+    pub(super) fn number_given(&mut self, ctx: &mut Ctx<'_>, id: u64, result: Result<(), NotGiven>) {
+        self.centre.number_given(world!(self, ctx), finder!(self), id, result);
     }
 
     pub(super) fn written(

@@ -18,7 +18,7 @@ use crate::config::edit::{SubscriberFields, add_subscriber, remove_subscriber};
 use crate::config::read::{Problem, control_path};
 use crate::config::{Settings, Subscriber};
 use crate::ident::Imsi;
-use crate::sms::LIST_MAX;
+use crate::sms::operate::LIST_MAX;
 
 /// The registrar box beside GSM base stations.
 #[derive(Parser)]

@@ -370,6 +370,7 @@ impl Centre {
         }
         let now_ms = w.wall().ms;
         let (code, _, cause, why) = no.answer();
+        w.event(Event::TextRefused { from: request.from, code, why });
         let from = request.message.from().ok().and_then(|from| from.uri().ok()).and_then(|uri| uri.user);
         let record = TextRecord {
             id: String::new(),

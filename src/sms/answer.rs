@@ -93,7 +93,6 @@ pub(super) fn refuse(
     after: After,
 ) {
     let (code, phrase, cause, why) = no.answer();
-    w.event(Event::TextRefused { from: request.from, code, why });
     let (rp_reference, in_body) = match reply {
         Reply::InBody { rp_reference } => (*rp_reference, true),
         Reply::Message { rp_reference, .. } => (*rp_reference, false),

@@ -14,7 +14,7 @@ use super::record::{self, Cause, Happened, Recipient, Text};
 use super::trunk;
 use super::verdict::{self, Said, Verdict, verdict};
 use super::whole::Whole;
-use super::{Centre, RETURN_LEARNED, State, Wait, Work, end, left, number_of, write};
+use super::{Centre, RETURN_LEARNED, State, Taker, Wait, Work, end, left, number_of, write};
 use crate::event::{Drop, Event};
 use crate::gsm::form::TextForm;
 use crate::gsm::report::Status;
@@ -164,7 +164,7 @@ impl Centre {
         since: Stamp,
         target: Target,
     ) {
-        if !self.take_place(w, recipient, target.to.ip()) {
+        if !self.take_place(w, recipient, Taker::Station(target.to.ip())) {
             return;
         }
         let texts = match target.form {
@@ -397,7 +397,11 @@ impl Centre {
         let is_known = write(w, batch).is_ok() || !texts.iter().any(|text| text.possible_duplicate);
         let Some(queue) = self.queues.get_mut(&recipient) else { return };
         let is_next = matches!(recipient, Recipient::Trunk(number) if trunk::has_next(w.site, number, queue.failures));
-        let mut pause = if is_next { Duration::ZERO } else { verdict::pause(cause, queue.failures, w.ctx.rng) };
+        let mut pause = match recipient {
+            _ if is_next => Duration::ZERO,
+            Recipient::Code(..) => verdict::program_pause(queue.failures, w.ctx.rng),
+            _ => verdict::pause(cause, queue.failures, w.ctx.rng),
+        };
         queue.failures = queue.failures.saturating_add(1);
         // What is kept of the head says it from now on.
         queue.resumed = !is_known;

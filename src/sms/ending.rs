@@ -5,11 +5,14 @@
 //! Every accepted text ends once, by [`Centre::conclude`]; a store that refuses is asked again until it takes the batch.
 
 use super::record::{self, Ended, Fate, OldOf, Payload, Recipient, ReportOf, Sender, Text};
-use super::{Centre, State, Work, end, left, number_of, shift_ms};
+use super::{Centre, Work, end, left, number_of, shift_ms};
 use crate::config::words::Word;
 use crate::event::Event;
+use crate::gsm::header::Reference;
 use crate::gsm::report::Status;
+use crate::gsm::segment::{Cut, split};
 use crate::gsm::text;
+use crate::gsm::tpdu::UserData;
 use crate::ident::Imsi;
 use crate::seam::{After, Inner, TextOutcome, TextRecord};
 use crate::site::World;
@@ -20,6 +23,8 @@ use std::time::Duration;
 
 /// A text that is under way while its time ends is asked for again after this.
 const EXPIRE_AGAIN: Duration = Duration::from_secs(5);
+/// Longer words of the centre's own are cut: nobody reads more on a phone, and each part holds a channel.
+pub(super) const PARTS_MAX: usize = 10;
 /// Texts of one queue that are read to find those that are over.
 const EXPIRE_PAGE: usize = 1_000;
 
@@ -32,11 +37,18 @@ pub(super) struct End {
     pub(super) cause: u8,
     pub(super) taken_by: Option<SocketAddr>,
     pub(super) why: String,
+    /// The sender is told of it by words of their own, in the same work.
+    pub(super) told: bool,
 }
 
 impl End {
     pub(super) fn new(outcome: TextOutcome, status: Status, why: impl Into<String>) -> End {
-        End { outcome, status, code: 0, cause: 0, taken_by: None, why: why.into() }
+        End { outcome, status, code: 0, cause: 0, taken_by: None, why: why.into(), told: false }
+    }
+
+    /// Its sender is told in other words than that it was not delivered.
+    pub(super) fn told(self) -> End {
+        End { told: true, ..self }
     }
 
     pub(super) fn expired() -> End {
@@ -51,7 +63,9 @@ impl Centre {
         let Some(first) = texts.first() else { return };
         let recipient = first.recipient;
         for text in texts {
-            self.end_one(w, &mut work, text, end);
+            // Words about a long text are said once, a report is of each part.
+            let explain = !end.told && text.number == first.number;
+            self.end_one(w, &mut work, text, end, explain);
         }
         let numbers: Vec<u64> = texts.iter().map(|text| text.number).collect();
         let head = self.queues.get(&recipient).map(|queue| queue.head);
@@ -61,7 +75,7 @@ impl Centre {
         let commit = self.finish(w, &record::text_key(recipient, kept_as), work);
         if commit.is_none() {
             for number in numbers.iter().filter(|number| **number != kept_as) {
-                self.unfinished.insert(record::text_key(recipient, *number), Work::default());
+                self.put_off(record::text_key(recipient, *number), Work::default());
             }
         }
         // Also where the store refuses: the next one is sent when the disk knows of this end. Else a crash would find two that may have
@@ -77,21 +91,17 @@ impl Centre {
         others.into_iter().chain(heads).for_each(|number| self.pass(w, recipient, number, served));
     }
 
-    fn end_one(&mut self, w: &mut World<'_, '_>, work: &mut Work, text: &Text, end: &End) {
+    fn end_one(&mut self, w: &mut World<'_, '_>, work: &mut Work, text: &Text, end: &End, explain: bool) {
         let now_ms = w.wall().ms;
         work.delete(record::text_key(text.recipient, text.number));
+        if text.progress > 0 {
+            work.delete(record::reached_key(text.number));
+        }
         let settings = &w.site.settings.messages;
         let archived = settings.archive_life.filter(|_| text.data().is_some());
-        let life = archived.map_or(settings.history_life, |archive| archive.max(settings.history_life));
-        let mut kept = text.clone();
-        if archived.is_none()
-            && let Payload::Text(data) = &mut kept.payload
-        {
-            (data.length, data.bytes) = (0, Vec::new());
-        }
-        let fate = Fate::Ended(Box::new(Ended {
-            text: kept,
-            has_words: archived.is_some(),
+        let mut ended = Ended {
+            text: text.clone(),
+            has_words: true,
             at_ms: now_ms,
             outcome: end.outcome,
             code: end.code,
@@ -99,14 +109,22 @@ impl Centre {
             status: end.status,
             taken_by: end.taken_by,
             why: end.why.clone(),
-        }));
-        work.put(record::fate_key(text.number), record::encode_fate(&fate));
+        };
+        let mut life = settings.history_life;
+        match archived {
+            None => ended.forget_words(),
+            Some(archived) if archived < life => {
+                work.old(now_ms, archived, text.number, OldOf::Words, vec![record::fate_key(text.number)]);
+            }
+            Some(archived) => life = archived,
+        }
+        work.put(record::fate_key(text.number), record::encode_fate(&Fate::Ended(Box::new(ended))));
         let mut keys = vec![record::fate_key(text.number)];
         if let Some(sender) = text.sender.phone() {
             keys.push(record::reference_key(sender, text.reference));
         }
         work.old(now_ms, life, text.number, OldOf::Life, keys);
-        self.tell_sender(w, work, text, end);
+        self.tell_sender(w, work, text, end, explain);
         let recipient = text.recipient;
         let accepted_ms = text.accepted_ms.saturating_add(shift_ms(w, text.accepted_ms));
         let attempts = text.attempts;
@@ -139,16 +157,17 @@ impl Centre {
         work.records.push(record);
     }
 
-    /// The sender's STATUS-REPORT where he asked for one; else, where his text did not arrive, words that say so.
-    fn tell_sender(&mut self, w: &mut World<'_, '_>, work: &mut Work, text: &Text, end: &End) {
+    /// The sender's STATUS-REPORT where he asked for one; else, where his text did not arrive, words that say so. What somebody has
+    /// removed on purpose, the operator among them, is not told in words.
+    fn tell_sender(&mut self, w: &mut World<'_, '_>, work: &mut Work, text: &Text, end: &End, explain: bool) {
         let (Sender::Phone(sender), Payload::Text(_)) = (&text.sender, &text.payload) else { return };
         let told = if text.report_wanted {
             let report = report_of(w, text, end.status, text.reference, false);
             self.add(w, work, report_text(w, *sender, report)).map(drop)
         } else {
             let arrived = matches!(end.outcome, TextOutcome::Delivered | TextOutcome::Answered);
-            let by_will = matches!(end.outcome, TextOutcome::Deleted | TextOutcome::Replaced);
-            if arrived || by_will || !w.site.settings.messages.explain {
+            let by_will = matches!(end.outcome, TextOutcome::Deleted | TextOutcome::Replaced | TextOutcome::Dropped);
+            if arrived || by_will || !explain || !w.site.settings.messages.explain {
                 return;
             }
             let time = local_time(w, text.accepted_ms.saturating_add(shift_ms(w, text.accepted_ms)));
@@ -173,21 +192,26 @@ impl Centre {
     ) -> Result<(), super::Full> {
         let language = w.site.subscribers.get(&to).and_then(|subscriber| subscriber.language);
         let words = w.site.settings.templates.say(language, word, values);
-        self.write_to(w, work, to, &words)
+        let shown = w.site.settings.messages.service_centre.clone();
+        self.write_as(w, work, to, (&shown, None), &words)
     }
 
-    /// The same with words that stand already: in one text, or in as many parts as it takes.
-    pub(super) fn write_to(
+    /// The same with words that stand already: in one text, or in as many parts as it takes. `shown`: the number that it comes from;
+    /// `only_at`: the place at which it is delivered.
+    pub(super) fn write_as(
         &mut self,
         w: &mut World<'_, '_>,
         work: &mut Work,
         to: Imsi,
+        (shown, only_at): (&str, Option<&str>),
         words: &str,
     ) -> Result<(), super::Full> {
-        let shown = w.site.settings.messages.service_centre.clone();
-        for data in parts(w, words) {
-            let text = Text::new(Recipient::Phone(to), Sender::Centre, shown.clone(), Payload::Text(data));
-            self.add(w, work, text)?;
+        let parts = parts(w, words);
+        // All parts of it or none.
+        self.room(w, work, Recipient::Phone(to), parts.len())?;
+        for data in parts {
+            let text = Text::new(Recipient::Phone(to), Sender::Centre, shown.to_owned(), Payload::Text(data));
+            self.add(w, work, Text { only_at: only_at.map(str::to_owned), ..text })?;
         }
         Ok(())
     }
@@ -221,7 +245,7 @@ impl Centre {
             let left = left(w, &text);
             if !left.is_zero() {
                 self.note_end(now + left, recipient);
-            } else if self.queues.get(&recipient).is_some_and(|queue| queue.is_under_way(number)) || over == limit {
+            } else if self.is_under_way(recipient, number) || over == limit {
                 self.note_end(now + EXPIRE_AGAIN, recipient);
             } else {
                 self.conclude(w, &[&text], &End::expired(), Work::default(), false);
@@ -250,17 +274,21 @@ pub(super) fn report_text(w: &World<'_, '_>, to: Imsi, report: ReportOf) -> Text
     Text::new(Recipient::Phone(to), Sender::Centre, shown, Payload::Report(report))
 }
 
-/// One text, or as many parts of one as it takes; of what no phone could put together the end is cut.
-pub(super) fn parts(w: &mut World<'_, '_>, words: &str) -> Vec<crate::gsm::tpdu::UserData> {
-    use crate::gsm::header::Reference;
-    use crate::gsm::segment::{Cut, split};
+/// One text, or as many parts of one as it takes; of what needs more than [`PARTS_MAX`] the end is cut.
+pub(super) fn parts(w: &mut World<'_, '_>, words: &str) -> Vec<UserData> {
     if let Ok(data) = text::encode(words) {
         return vec![data];
     }
     let [reference] = w.ctx.rng.bytes();
-    split(words, &Cut::new(Reference::Short(reference)))
-        .or_else(|_| text::encode(text::fitting(words)).map(|data| vec![data]))
-        .unwrap_or_default()
+    let cut = Cut::new(Reference::Short(reference));
+    let within = |words: &str| split(words, &cut).ok().filter(|parts| parts.len() <= PARTS_MAX);
+    if let Some(parts) = within(words) {
+        return parts;
+    }
+    // More of it never needs fewer parts: the longest beginning that fits is found by halving.
+    let ends: Vec<usize> = words.char_indices().map(|(at, char)| at + char.len_utf8()).collect();
+    let fitting = ends.partition_point(|end| within(&words[..*end]).is_some());
+    fitting.checked_sub(1).and_then(|last| within(&words[..ends[last]])).unwrap_or_default()
 }
 
 /// `14:05`, by the clock of this place.

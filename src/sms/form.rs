@@ -48,7 +48,9 @@ pub(super) fn message(
     let Target { form, to: _, uri } = target;
     let (shown, centre) = (&text.shown, &w.site.settings.messages.service_centre);
     let (body, media) = match form {
-        TextForm::Plain => (words(texts).map_err(unsendable)?.into_bytes(), "text/plain;charset=UTF-8"),
+        TextForm::Plain => {
+            (super::whole::words(w, texts).map_err(unsendable)?.into_bytes(), "text/plain;charset=UTF-8")
+        }
         TextForm::OpenBts | TextForm::Yate | TextForm::Ims => {
             let tpdu = tpdu(w, text, more).ok_or(unsendable("its sender can be shown by no phone"))?;
             let originator = Address::parse(centre).ok();

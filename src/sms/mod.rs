@@ -10,6 +10,10 @@
 //! | [`form`] | the MESSAGE of an attempt, and what is said to it, in whichever dialect |
 //! | [`verdict`] | what an answer means, and how long to wait after it (pure) |
 //! | [`ending`] | a text comes to its end: its fate, its record, its report |
+//! | [`operate`] | what an operator asks: what waits, what became of a text, away with it |
+//! | [`whole`] | the parts of a long text, put together where the whole is needed |
+//! | [`code`] | the numbers that the centre itself answers: `code/hook`, `code/choose`, `code/several` |
+//! | [`welcome`] | what a phone is told that comes |
 //!
 //! Knows: one queue per recipient that somebody has written to, of which the head and the count are in memory and all else is on the
 //! disk; what each queue waits for. Does not know: where phones are ([`crate::register::locate`]), how their return is told
@@ -29,10 +33,12 @@ mod command;
 pub mod deliver;
 mod ending;
 mod form;
+pub mod operate;
 mod read;
 pub mod record;
 mod trunk;
 pub mod verdict;
+mod welcome;
 pub mod whole;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -41,13 +47,15 @@ use std::time::Duration;
 
 use self::accept::Submission;
 use self::answer::Note;
+use self::code::Codes;
 use self::deliver::{Attempt, Sent};
+pub use self::operate::LIST_MAX;
 use self::record::{Cause, Fate, OldOf, Recipient, Text};
+use self::welcome::Welcomed;
 use crate::event::Event;
-use crate::ident::Imsi;
-use crate::register::front::Arrival;
+use crate::ident::{Imsi, Msisdn};
 use crate::register::locate::Finder;
-use crate::seam::{After, Inner, Output, TextAnswer, TextRecord, Timer};
+use crate::seam::{After, Inner, Output, TextRecord, Timer};
 use crate::site::{Site, World};
 use crate::store::{Batch, CommitId, StoreError, StoreId};
 use crate::time::{Instant, Stamp};
@@ -67,8 +75,6 @@ const RESUME_ABSENT: Duration = Duration::from_secs(60);
 /// A repeat is told from a new text for so long after the first copy: 32 s of SIP's own repeating, 40 s of the phone's (TR1M) and a
 /// human who presses *send again* with the same TP-MR. A second text with the same words has another TP-MR.
 pub const REPEAT_WINDOW: Duration = Duration::from_secs(600);
-/// Texts shown to an operator.
-pub const LIST_MAX: usize = 2_000;
 /// Old keys, and endings that the store had refused, per second.
 const PURGE_PER_SECOND: usize = 500;
 /// Texts of one queue whose time is over, in one turn.
@@ -86,8 +92,8 @@ pub struct Centre {
     line: VecDeque<Recipient>,
     /// When a text of which queue may be over: one for each queue.
     ends: BTreeSet<(Instant, Recipient)>,
-    /// Base stations that are being given texts.
-    stations: BTreeMap<IpAddr, Station>,
+    /// Base stations that are being given texts, and programs that are being asked.
+    takers: BTreeMap<Taker, Places>,
     /// Whose attempt a response belongs to.
     attempts: BTreeMap<u64, Recipient>,
     attempt_count: u64,
@@ -106,6 +112,14 @@ pub struct Centre {
     timestamps: BTreeMap<Imsi, u64>,
     /// Texts that came to their end, and are still on the disk because the store refused: what is to be written, by their keys.
     unfinished: BTreeMap<Vec<u8>, Work>,
+    /// Their keys, oldest first: what they add to a queue stands in its order there.
+    unfinished_order: VecDeque<Vec<u8>>,
+    /// Commands of the operator that take more than one turn.
+    jobs: BTreeMap<u64, operate::Job>,
+    /// What the numbers that the centre answers are at work on.
+    codes: Codes,
+    /// Who has been welcomed.
+    welcomed: Welcomed,
     /// This node has a store for messages.
     open: bool,
 }
@@ -130,9 +144,17 @@ struct Added {
     sender: Option<Imsi>,
 }
 
-/// A base station that is being given texts: "one at a time" is each phone's right, and each holds a channel of the cell's few.
+/// Who takes texts from several queues, and not any number of them at a time.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Taker {
+    /// A base station: "one at a time" is each phone's right, and each holds a channel of the cell's few.
+    Station(IpAddr),
+    /// The program behind a number of the centre's own.
+    Hook(Msisdn),
+}
+
 #[derive(Default)]
-struct Station {
+struct Places {
     /// Places that are taken.
     taken: usize,
     /// Who waits for one, oldest first; who has left this state meanwhile is passed over.
@@ -162,8 +184,8 @@ struct Queue {
     last_return: Option<Instant>,
     /// The last attempt: a late answer to it is better than a second copy.
     sent: Option<Sent>,
-    /// The base station at which it has a place.
-    place: Option<IpAddr>,
+    /// With whom it has a place.
+    place: Option<Taker>,
     /// When the first of its texts may be over.
     ends: Option<Instant>,
 }
@@ -176,7 +198,7 @@ enum State {
         text: Box<Text>,
         since: Stamp,
     },
-    /// In the line of a base station.
+    /// In the line of a base station, or of a program.
     Parked,
     Sending(Box<Attempt>),
     /// A program of the operator's, or his files, are at work on it; by this number they answer.
@@ -219,13 +241,14 @@ impl Centre {
             let page = store.scan(record::TEXT_PREFIX, cursor.as_deref(), 1_000)?;
             let Some((last, _)) = page.last() else { break };
             cursor = Some(last.clone());
+            let mut fates = Batch::default();
             for (key, value) in page {
                 let broken = || StoreError::Broken("a key of the messages' store is not a text's".into());
                 let (recipient, number) = record::read_text_key(&key).ok_or_else(broken)?;
                 centre.next_number = centre.next_number.max(number + 1);
                 centre.waiting += 1;
                 // One that cannot be read is told of when its turn comes.
-                let text = record::decode(recipient, number, &value).ok();
+                let text = record::glance(recipient, number, &value);
                 match centre.queues.get_mut(&recipient) {
                     Some(queue) => {
                         queue.count += 1;
@@ -242,9 +265,16 @@ impl Centre {
                         centre.queues.insert(recipient, Queue { kept: number, marked: absent, resumed: true, ..queue });
                     }
                 }
-                if let Some(text) = text {
-                    centre.note_end(w.ctx.now + left(w, &text), recipient);
+                let Some(text) = text else { continue };
+                centre.note_end(w.ctx.now + life_left(w, text.accepted_ms, text.life_ms), recipient);
+                if text.is_old {
+                    let fate = record::encode_fate(&Fate::Waits(recipient));
+                    fates = fates.put(record::fate_key(number), fate);
                 }
+            }
+            if !fates.changes.is_empty() {
+                // Where the store refuses them, which it tells, the next start tries again.
+                let _ = write(w, fates);
             }
         }
         centre.numbers_end = centre.next_number;
@@ -253,7 +283,7 @@ impl Centre {
 
     /// Attempts and acceptances under way; what merely waits is not.
     pub fn under_way(&self) -> usize {
-        self.under_way + self.submissions.len()
+        self.under_way + self.submissions.len() + self.codes.under_way()
     }
 
     /// Texts that are accepted and not delivered.
@@ -298,9 +328,6 @@ impl Centre {
         }
     }
 
-    /// A phone has registered here, and was told so.
-    pub fn arrived(&mut self, _w: &mut World<'_, '_>, _finder: &mut Finder<'_>, _imsi: Imsi, _arrival: Arrival) {}
-
     /// A phone is back. `marked`: our mark told so.
     pub fn returned(&mut self, w: &mut World<'_, '_>, finder: &mut Finder<'_>, imsi: Imsi, marked: bool) {
         let recipient = Recipient::Phone(imsi);
@@ -338,12 +365,11 @@ impl Centre {
                     self.line.push_back(recipient);
                 }
                 State::Sending(_) => self.sending_timeout(w, recipient),
-                State::Waiting { .. }
-                | State::Unkept
-                | State::InLine
-                | State::Parked
-                | State::Working(_)
-                | State::Locating { .. } => {}
+                State::Working(id) => {
+                    let id = *id;
+                    self.working_timeout(w, finder, id);
+                }
+                State::Waiting { .. } | State::Unkept | State::InLine | State::Parked | State::Locating { .. } => {}
             },
         }
         self.work_off(w, finder);
@@ -364,23 +390,18 @@ impl Centre {
             left = left.saturating_sub(self.expire(w, recipient, left).max(1));
         }
         self.work_off(w, finder);
-        for key in self.unfinished.keys().take(PURGE_PER_SECOND).cloned().collect::<Vec<_>>() {
-            let Some(work) = self.unfinished.remove(&key) else { continue };
-            // A store that refuses is asked again in a second.
-            let Some(commit) = self.finish(w, &key, work) else { break };
-            if let Some((recipient, text)) = record::read_text_key(&key) {
-                w.ctx.out.after(After::nothing().and(commit), Inner::TextRemoved { recipient, text });
-            }
-        }
-        match self.old_keys(w) {
-            Ok(keys) if keys.is_empty() => {}
-            Ok(keys) => drop(write(w, keys.into_iter().fold(Batch::default(), Batch::delete))),
+        // A store that refuses is asked again in a second.
+        let _ = self.finish_older(w);
+        match self.too_old(w) {
+            Ok(batch) if batch.changes.is_empty() => {}
+            Ok(batch) => drop(write(w, batch)),
             Err(error) => w.event(Event::MessagesStoreRefused { why: error.to_string() }),
         }
     }
 
-    fn old_keys(&self, w: &mut World<'_, '_>) -> Result<Vec<Vec<u8>>, StoreError> {
-        let mut keys = Vec::new();
+    /// What is to go, and what stays of it.
+    fn too_old(&self, w: &mut World<'_, '_>) -> Result<Batch, StoreError> {
+        let mut batch = Batch::default();
         for (old, value) in w.store(StoreId::Messages)?.scan(record::OLD_PREFIX, None, PURGE_PER_SECOND)? {
             let (at_ms, number) = record::read_old_key(&old).unwrap_or_default();
             if !is_over(w, at_ms, Duration::ZERO) {
@@ -389,6 +410,13 @@ impl Centre {
             for key in record::decode_old(&value) {
                 // A key may have been written again since: then it is on a later list, too.
                 let bytes = w.store(StoreId::Messages)?.get(&key)?.unwrap_or_default();
+                if record::is_of_words(&old) {
+                    if let Some(Fate::Ended(mut ended)) = record::decode_fate(number, &bytes) {
+                        ended.forget_words();
+                        batch = batch.put(key, record::encode_fate(&Fate::Ended(ended)));
+                    }
+                    continue;
+                }
                 let is_old = match key.first() {
                     Some(b'i') => !matches!(record::decode_fate(number, &bytes), Some(Fate::Waits(_))),
                     Some(b'r') => record::decode_number(&bytes).is_none_or(|last| last == number),
@@ -399,52 +427,24 @@ impl Centre {
                     }
                 };
                 if is_old {
-                    keys.push(key);
+                    batch = batch.delete(key);
                 }
             }
-            keys.push(old);
+            batch = batch.delete(old);
         }
-        Ok(keys)
+        Ok(batch)
     }
 
-    /// `encamp queue`: the texts that wait, by recipient and in their order, up to [`LIST_MAX`].
-    ///
-    /// Errors: the store cannot be read.
-    pub fn list(&self, w: &mut World<'_, '_>) -> Result<Vec<TextAnswer>, StoreError> {
-        let mut texts = Vec::new();
-        let wall_ms = w.wall().ms;
-        for (recipient, queue) in &self.queues {
-            let left = LIST_MAX - texts.len();
-            if left == 0 {
-                break;
-            }
-            let before_head = queue.head.checked_sub(1).map(|number| record::text_key(*recipient, number));
-            let prefix = record::queue_prefix(*recipient);
-            let page = w.store(StoreId::Messages)?.scan(&prefix, before_head.as_deref(), left)?;
-            for (key, value) in page {
-                let Some((_, number)) = record::read_text_key(&key) else { continue };
-                let Ok(text) = record::decode(*recipient, number, &value) else { continue };
-                let is_head = number == queue.head;
-                let (state, next_attempt) = match &queue.state {
-                    State::Sending(_) | State::Locating { .. } | State::Working(_) if is_head => ("sending", None),
-                    State::Waiting { at, why } => {
-                        let in_ms = u64::try_from((*at - w.ctx.now).as_millis()).unwrap_or(u64::MAX);
-                        (if *why == Wait::Return { "absent" } else { "waiting" }, Some(wall_ms.saturating_add(in_ms)))
-                    }
-                    _ => ("waiting", None),
-                };
-                texts.push(TextAnswer {
-                    id: number.to_string(),
-                    from: text.shown,
-                    to: number_of(w.site, *recipient),
-                    state,
-                    since: text.accepted_ms.saturating_add(shift_ms(w, text.accepted_ms)),
-                    next_attempt: next_attempt.filter(|_| is_head),
-                    cause: words_of(text.cause),
-                });
-            }
+    /// Whether this text may be in somebody's hands at this moment: it must not come to its end by other means then.
+    fn is_under_way(&self, recipient: Recipient, number: u64) -> bool {
+        let Some(queue) = self.queues.get(&recipient) else { return false };
+        match &queue.state {
+            State::Locating { .. } => number == queue.head,
+            // With the head go the other parts of its text.
+            State::Sending(attempt) => attempt.has(number),
+            State::Working(_) => true,
+            State::Unkept | State::InLine | State::Parked | State::Waiting { .. } => false,
         }
-        Ok(texts)
     }
 
     // --- Shared by all rooms of the centre ---
@@ -454,16 +454,8 @@ impl Centre {
     /// Shape:  `text.life_ms` of 0 becomes the longest that a text may live; a longer one is cut.
     /// Errors: [`Full`]: nothing is added then, and the work is as it was.
     fn add(&mut self, w: &mut World<'_, '_>, work: &mut Work, mut text: Text) -> Result<u64, Full> {
-        let limits = &w.site.settings.messages;
-        if self.waiting + work.added.len() >= limits.count_max {
-            return Err(Full::Centre);
-        }
-        let mine = work.added.iter().filter(|added| added.recipient == text.recipient).count();
-        let queued = self.queues.get(&text.recipient).map_or(0, |queue| queue.count);
-        if queued + mine >= limits.count_per_phone_max {
-            return Err(Full::Recipient);
-        }
-        let life_max_ms = millis(limits.life_max);
+        self.room(w, work, text.recipient, 1)?;
+        let life_max_ms = millis(w.site.settings.messages.life_max);
         let now_ms = w.wall().ms;
         // The store knows of a stretch once it has taken the batch, and a batch may be refused.
         if self.next_number >= self.numbers_end.max(work.numbers_end.unwrap_or_default()) {
@@ -497,10 +489,25 @@ impl Centre {
         Ok(number)
     }
 
+    /// Whether so many texts more for this recipient are within the limits.
+    fn room(&self, w: &World<'_, '_>, work: &Work, recipient: Recipient, count: usize) -> Result<(), Full> {
+        let limits = &w.site.settings.messages;
+        if self.waiting + work.added.len() + count > limits.count_max {
+            return Err(Full::Centre);
+        }
+        let mine = work.added.iter().filter(|added| added.recipient == recipient).count();
+        let queued = self.queues.get(&recipient).map_or(0, |queue| queue.count);
+        if queued + mine + count > limits.count_per_phone_max {
+            return Err(Full::Recipient);
+        }
+        Ok(())
+    }
+
     /// Writes it, and puts its new texts into their queues, where they wait for the disk.
     ///
     /// Errors: the store refuses, which is told; nothing has happened then.
     fn commit(&mut self, w: &mut World<'_, '_>, work: Work) -> Result<CommitId, StoreError> {
+        self.finish_older(w)?;
         let commit = write(w, self.whole_batch(&work))?;
         self.enter(w, work, commit);
         Ok(commit)
@@ -508,16 +515,41 @@ impl Centre {
 
     /// The same for what must be written in the end: what a store refuses is tried again every second. `key`: the text that it ends.
     fn finish(&mut self, w: &mut World<'_, '_>, key: &[u8], work: Work) -> Option<CommitId> {
-        match write(w, self.whole_batch(&work)) {
+        let written = self.finish_older(w).and_then(|()| write(w, self.whole_batch(&work)));
+        match written {
             Ok(commit) => {
                 self.enter(w, work, commit);
                 Some(commit)
             }
             Err(_) => {
-                self.unfinished.insert(key.to_vec(), work);
+                self.put_off(key.to_vec(), work);
                 None
             }
         }
+    }
+
+    /// The store refuses it now.
+    fn put_off(&mut self, key: Vec<u8>, work: Work) {
+        self.unfinished_order.push_back(key.clone());
+        self.unfinished.insert(key, work);
+    }
+
+    /// What was refused before comes first: the numbers in it are smaller.
+    ///
+    /// Errors: the store refuses still, or there is more than can be written in one turn.
+    fn finish_older(&mut self, w: &mut World<'_, '_>) -> Result<(), StoreError> {
+        for _ in 0..PURGE_PER_SECOND {
+            let Some(key) = self.unfinished_order.front() else { return Ok(()) };
+            let batch = self.unfinished.get(key).map(|work| self.whole_batch(work)).unwrap_or_default();
+            let commit = write(w, batch)?;
+            let Some(key) = self.unfinished_order.pop_front() else { return Ok(()) };
+            let work = self.unfinished.remove(&key).unwrap_or_default();
+            self.enter(w, work, commit);
+            if let Some((recipient, text)) = record::read_text_key(&key) {
+                w.ctx.out.after(After::nothing().and(commit), Inner::TextRemoved { recipient, text });
+            }
+        }
+        if self.unfinished_order.is_empty() { Ok(()) } else { Err(StoreError::Full) }
     }
 
     /// What is to be written of it. One that was refused before others were written must not take their numbers back.
@@ -597,15 +629,18 @@ impl Centre {
         }
     }
 
-    /// A place at this base station for the recipient; `false`: it stands in its line from now on.
-    fn take_place(&mut self, w: &World<'_, '_>, recipient: Recipient, station: IpAddr) -> bool {
+    /// A place with this taker for the recipient; `false`: it stands in its line from now on.
+    fn take_place(&mut self, w: &World<'_, '_>, recipient: Recipient, taker: Taker) -> bool {
         let Some(queue) = self.queues.get(&recipient) else { return false };
-        if queue.place == Some(station) {
+        if queue.place == Some(taker) {
             return true;
         }
         self.leave_place(recipient);
-        let places = w.site.settings.messages.attempts_per_base_station_max;
-        let at = self.stations.entry(station).or_default();
+        let places = match taker {
+            Taker::Station(_) => w.site.settings.messages.attempts_per_base_station_max,
+            Taker::Hook(_) => code::HOOKS_PER_CODE_MAX,
+        };
+        let at = self.takers.entry(taker).or_default();
         let is_free = at.taken < places;
         if is_free {
             at.taken += 1;
@@ -614,7 +649,7 @@ impl Centre {
         }
         if let Some(queue) = self.queues.get_mut(&recipient) {
             match is_free {
-                true => queue.place = Some(station),
+                true => queue.place = Some(taker),
                 false => queue.state = State::Parked,
             }
         }
@@ -623,21 +658,21 @@ impl Centre {
 
     /// Its place goes to whoever waits for one there.
     fn leave_place(&mut self, recipient: Recipient) {
-        let Some(station) = self.queues.get_mut(&recipient).and_then(|queue| queue.place.take()) else { return };
-        let Some(at) = self.stations.get_mut(&station) else { return };
+        let Some(taker) = self.queues.get_mut(&recipient).and_then(|queue| queue.place.take()) else { return };
+        let Some(at) = self.takers.get_mut(&taker) else { return };
         at.taken -= 1;
         while let Some(next) = at.line.pop_front() {
             let Some(queue) = self.queues.get_mut(&next) else { continue };
             if matches!(queue.state, State::Parked) {
                 at.taken += 1;
-                queue.place = Some(station);
+                queue.place = Some(taker);
                 queue.state = State::InLine;
                 self.line.push_back(next);
                 break;
             }
         }
         if at.taken == 0 && at.line.is_empty() {
-            self.stations.remove(&station);
+            self.takers.remove(&taker);
         }
     }
 
@@ -650,27 +685,17 @@ impl Centre {
         if queue.head != number {
             return;
         }
-        let mut next = None;
-        let mut cursor = record::text_key(recipient, number);
-        let is_last = queue.count == 0;
-        loop {
-            if is_last {
-                break;
-            }
-            let found = w
-                .store(StoreId::Messages)
-                .and_then(|store| store.scan(&record::queue_prefix(recipient), Some(&cursor), 1));
-            match found {
-                Err(error) => return end(w, &error),
-                Ok(page) => match page.into_iter().next() {
-                    Some((key, _)) if self.unfinished.contains_key(&key) => cursor = key,
-                    found => {
-                        next = found.and_then(|(key, _)| record::read_text_key(&key)).map(|(_, number)| number);
-                        break;
-                    }
-                },
-            }
+        if let State::Working(id) = queue.state {
+            self.codes.forget(id);
         }
+        let next = match queue.count {
+            0 => None,
+            _ => match self.next_text(w, recipient, number) {
+                Ok(next) => next,
+                Err(error) => return end(w, &error),
+            },
+        };
+        let Some(queue) = self.queues.get_mut(&recipient) else { return };
         (queue.failures, queue.resumed, queue.returned) = (0, false, false);
         if queue.marked && (served || next.is_none()) {
             queue.marked = false;
@@ -691,6 +716,22 @@ impl Centre {
             queue.state = State::Unkept;
         }
         self.next_in_line(recipient);
+    }
+
+    /// The number of the text behind this one in its queue; those that came to their end and are still on the disk are passed over.
+    ///
+    /// Errors: the store cannot be read.
+    fn next_text(&self, w: &mut World<'_, '_>, recipient: Recipient, number: u64) -> Result<Option<u64>, StoreError> {
+        let prefix = record::queue_prefix(recipient);
+        let mut cursor = record::text_key(recipient, number);
+        loop {
+            let page = w.store(StoreId::Messages)?.scan(&prefix, Some(&cursor), 1)?;
+            let Some((key, _)) = page.into_iter().next() else { return Ok(None) };
+            if !self.unfinished.contains_key(&key) {
+                return Ok(record::read_text_key(&key).map(|(_, number)| number));
+            }
+            cursor = key;
+        }
     }
 
     /// No answer to the last attempt is waited for any more, not even a late one.
@@ -736,15 +777,6 @@ impl Work {
 }
 
 impl Queue {
-    /// It is the head, which is looked for, sent or worked on, or it is sent together with that: it cannot end by itself now.
-    fn is_under_way(&self, number: u64) -> bool {
-        match &self.state {
-            State::Sending(attempt) => attempt.has(number),
-            State::Locating { .. } | State::Working(_) | State::Unkept => number == self.head,
-            State::InLine | State::Parked | State::Waiting { .. } => false,
-        }
-    }
-
     fn new(head: u64, state: State) -> Queue {
         Queue {
             head,
@@ -793,8 +825,12 @@ fn is_over(w: &World<'_, '_>, since_ms: u64, life: Duration) -> bool {
 
 /// How long a text may still be tried: its own life, and never longer than `life_max` is today.
 fn left(w: &World<'_, '_>, text: &Text) -> Duration {
-    let life_ms = text.life_ms.min(millis(w.site.settings.messages.life_max));
-    let ends_ms = text.accepted_ms.saturating_add(shift_ms(w, text.accepted_ms)).saturating_add(life_ms);
+    life_left(w, text.accepted_ms, text.life_ms)
+}
+
+fn life_left(w: &World<'_, '_>, accepted_ms: u64, life_ms: u64) -> Duration {
+    let life_ms = life_ms.min(millis(w.site.settings.messages.life_max));
+    let ends_ms = accepted_ms.saturating_add(shift_ms(w, accepted_ms)).saturating_add(life_ms);
     Duration::from_millis(ends_ms.saturating_sub(w.wall().ms))
 }
 

@@ -8,6 +8,7 @@
 //! | `r` IMSI TP-MR | the number of the last text that this phone sent under this reference |
 //! | `d` digest | [`Seen`]: what was answered to the request or the SUBMIT of this digest |
 //! | `l` IMSI | the last timestamp that this phone was given |
+//! | `g` number | whom a text to several has reached, in the order of their IMSIs: while it is under way |
 //! | `x` time number kind | the keys that are too old at that time |
 //!
 //! Each value begins with a version byte; a release reads its own and the one before. Knows no queue and no time.
@@ -27,6 +28,7 @@ const VERSION_BEFORE: u8 = 1;
 
 pub const NEXT_KEY: &[u8] = b"n";
 pub const TEXT_PREFIX: &[u8] = b"t";
+pub const FATE_PREFIX: &[u8] = b"i";
 pub const OLD_PREFIX: &[u8] = b"x";
 
 /// Steps of a text's life that are kept: the first ones, and the last ones.
@@ -177,6 +179,16 @@ pub struct Text {
     pub life: Vec<Step>,
 }
 
+impl Ended {
+    /// Nothing of what was written is kept any more.
+    pub fn forget_words(&mut self) {
+        self.has_words = false;
+        if let Payload::Text(data) = &mut self.text.payload {
+            (data.length, data.bytes) = (0, Vec::new());
+        }
+    }
+}
+
 impl Text {
     /// One that nobody has tried to deliver; its number and times are given when it is stored.
     pub fn new(recipient: Recipient, sender: Sender, shown: String, payload: Payload) -> Text {
@@ -304,7 +316,11 @@ pub fn read_text_key(key: &[u8]) -> Option<(Recipient, u64)> {
 }
 
 pub fn fate_key(number: u64) -> Vec<u8> {
-    [b"i".as_slice(), &number.to_be_bytes()].concat()
+    [FATE_PREFIX, &number.to_be_bytes()].concat()
+}
+
+pub fn read_fate_key(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(key.strip_prefix(FATE_PREFIX)?.try_into().ok()?))
 }
 
 pub fn reference_key(sender: Imsi, reference: u8) -> Vec<u8> {
@@ -319,6 +335,21 @@ pub fn last_key(recipient: Imsi) -> Vec<u8> {
     [b"l", recipient.as_str().as_bytes()].concat()
 }
 
+/// How far the text of this number has got, which goes to several.
+pub fn reached_key(number: u64) -> Vec<u8> {
+    [b"g".as_slice(), &number.to_be_bytes()].concat()
+}
+
+/// The last one whom it has reached.
+pub fn encode_reached(imsi: Imsi) -> Vec<u8> {
+    [[VERSION].as_slice(), imsi.as_str().as_bytes()].concat()
+}
+
+pub fn decode_reached(bytes: &[u8]) -> Option<Imsi> {
+    let digits = bytes.strip_prefix(&[VERSION])?;
+    Imsi::parse(std::str::from_utf8(digits).ok()?).ok()
+}
+
 /// Whose keys are listed there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OldOf {
@@ -326,6 +357,8 @@ pub enum OldOf {
     Acceptance = 0,
     /// Of a life that has ended.
     Life = 1,
+    /// Of one whose words are to go before what is known of it: its fate, which stays without them.
+    Words = 2,
 }
 
 pub fn old_key(at_ms: u64, number: u64, of: OldOf) -> Vec<u8> {
@@ -337,6 +370,11 @@ pub fn read_old_key(key: &[u8]) -> Option<(u64, u64)> {
     let (at_ms, rest) = key.strip_prefix(OLD_PREFIX)?.split_first_chunk::<8>()?;
     let (number, _) = rest.split_first_chunk::<8>()?;
     Some((u64::from_be_bytes(*at_ms), u64::from_be_bytes(*number)))
+}
+
+/// Only the words are too old.
+pub fn is_of_words(old_key: &[u8]) -> bool {
+    old_key.last() == Some(&(OldOf::Words as u8))
 }
 
 pub fn encode_number(number: u64) -> Vec<u8> {
@@ -446,6 +484,30 @@ pub fn decode(recipient: Recipient, number: u64, bytes: &[u8]) -> Result<Text, S
         _ => None,
     };
     text.filter(|_| input.0.is_empty()).ok_or_else(wrong)
+}
+
+/// What a start needs of each text that waits, read without the rest of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Glance {
+    pub cause: Cause,
+    pub accepted_ms: u64,
+    pub life_ms: u64,
+    /// The release before this one has written it, which kept no fates.
+    pub is_old: bool,
+}
+
+/// `None`: it is damaged near its beginning, or of another release.
+pub fn glance(recipient: Recipient, number: u64, bytes: &[u8]) -> Option<Glance> {
+    if bytes.first() == Some(&VERSION_BEFORE) {
+        let Text { cause, accepted_ms, life_ms, .. } = decode(recipient, number, bytes).ok()?;
+        return Some(Glance { cause, accepted_ms, life_ms, is_old: true });
+    }
+    let mut input = Reader(bytes.strip_prefix(&[VERSION])?);
+    // Flags and attempts.
+    input.take(5)?;
+    let cause = input.cause()?;
+    let [accepted_ms, life_ms] = [input.array()?, input.array()?].map(u64::from_be_bytes);
+    Some(Glance { cause, accepted_ms, life_ms, is_old: false })
 }
 
 pub fn encode_fate(fate: &Fate) -> Vec<u8> {
@@ -809,6 +871,10 @@ mod tests {
             for text in [whole, bare, trunk] {
                 let bytes = encode(&text);
                 assert_eq!(decode(recipient, text.number, &bytes), Ok(text.clone()));
+                let (cause, accepted_ms, life_ms) = (text.cause, text.accepted_ms, text.life_ms);
+                let seen = Some(Glance { cause, accepted_ms, life_ms, is_old: false });
+                assert_eq!(glance(recipient, text.number, &bytes), seen);
+                (0..26).for_each(|len| assert_eq!(glance(recipient, text.number, &bytes[..len]), None));
                 (0..bytes.len()).for_each(|len| assert!(decode(recipient, text.number, &bytes[..len]).is_err()));
                 for outcome in OUTCOMES {
                     let why = "it is old".into();
@@ -849,6 +915,8 @@ mod tests {
         bytes.extend_from_slice(&[1, 1]);
         let text = decode(phone(), 7, &bytes).unwrap();
         assert_eq!((text.life_ms, text.cause), (600_000, Cause::Refused { code: 400, cause: 0 }));
+        let (cause, accepted_ms, life_ms) = (text.cause, text.accepted_ms, text.life_ms);
+        assert_eq!(glance(phone(), 7, &bytes), Some(Glance { cause, accepted_ms, life_ms, is_old: true }));
         assert_eq!((text.data(), text.report_wanted, text.attempts), (Some(&data()), true, 3));
         assert_eq!((text.sender.phone(), text.dialled.as_str()), (Imsi::parse("00101000000001").ok(), "2002"));
         (0..bytes.len()).for_each(|len| assert!(decode(phone(), 7, &bytes[..len]).is_err()));
@@ -867,6 +935,7 @@ mod tests {
         assert_eq!(decode_seen(&encode_seen(&seen)), Some(seen));
         assert_eq!(decode_last(&encode_last(3, 4)), Some((3, 4)));
         assert_eq!(decode_number(&encode_number(77)), Some(77));
+        assert_eq!(decode_reached(&encode_reached(imsi("00101000000001"))), Some(imsi("00101000000001")));
         let keys = vec![seen_key(&[7; 16]), last_key(imsi("00101000000001")), fate_key(4)];
         assert_eq!(decode_old(&encode_old(&keys)), keys);
         assert_eq!(read_old_key(&old_key(77, 1, OldOf::Life)), Some((77, 1)));

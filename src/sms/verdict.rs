@@ -134,14 +134,25 @@ pub fn still_trying(cause: Cause) -> Status {
 const ABSENT_PAUSE: (Duration, Duration) = (Duration::from_secs(600), Duration::from_secs(6 * 3600));
 const MEMORY_PAUSE: (Duration, Duration) = (Duration::from_secs(1800), Duration::from_secs(6 * 3600));
 const TEMPORARY_PAUSE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(3600));
+/// Somebody waits for what a program answers, and asking it costs no channel.
+const PROGRAM_PAUSE: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(3600));
 
 /// How long after the attempt that failed, the `failures`-th in a row counted from 0.
 pub fn pause(cause: Cause, failures: u32, rng: &mut Rng) -> Duration {
-    let (first, longest) = match cause {
+    let ladder = match cause {
         Cause::Absent => ABSENT_PAUSE,
         Cause::MemoryFull => MEMORY_PAUSE,
         Cause::New | Cause::Refused { .. } => TEMPORARY_PAUSE,
     };
+    step(ladder, failures, rng)
+}
+
+/// The same for a program that did not answer.
+pub fn program_pause(failures: u32, rng: &mut Rng) -> Duration {
+    step(PROGRAM_PAUSE, failures, rng)
+}
+
+fn step((first, longest): (Duration, Duration), failures: u32, rng: &mut Rng) -> Duration {
     let doubled = first.saturating_mul(1 << failures.min(16)).min(longest);
     let millis = u64::try_from(doubled.as_millis()).unwrap_or(u64::MAX);
     Duration::from_millis(millis * 3 / 4 + rng.below(millis / 2 + 1))

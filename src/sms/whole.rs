@@ -7,10 +7,9 @@
 use std::time::Duration;
 
 use super::record::{self, Recipient, Text};
-use super::{Centre, shift_ms};
+use super::{Centre, form, shift_ms};
 use crate::config::words::Word;
 use crate::gsm::header::Concatenation;
-use crate::gsm::segment;
 use crate::site::World;
 use crate::store::{StoreError, StoreId};
 
@@ -21,7 +20,8 @@ const SEARCH_MAX: usize = 1_000;
 
 /// What a head is part of.
 pub(super) enum Whole {
-    /// All there is, in the order of the parts: one text that is no part of another, or as many parts as have come in time.
+    /// All there is, in the order of the parts: one text that is no part of another, or as many parts as have come in time. A part that
+    /// came twice stands behind them once more: it ends with the whole.
     Ready(Vec<Text>),
     /// Parts are missing that may still come.
     Missing { wait: Duration },
@@ -42,6 +42,7 @@ impl Centre {
         let prefix = record::queue_prefix(recipient);
         let page = w.store(StoreId::Messages)?.scan(&prefix, before.as_deref(), SEARCH_MAX)?;
         let mut parts: Vec<Option<Text>> = vec![None; usize::from(of.parts)];
+        let mut copies = Vec::new();
         for (key, value) in page {
             if self.unfinished.contains_key(&key) {
                 continue;
@@ -52,7 +53,12 @@ impl Centre {
             if let Some(part) = concatenation(&text)
                 && (part.reference, part.parts, same) == (of.reference, of.parts, true)
             {
-                parts[usize::from(part.part) - 1].get_or_insert(text);
+                match &mut parts[usize::from(part.part) - 1] {
+                    Some(first) if first.payload == text.payload => copies.push(text),
+                    // Under the same reference, and something else: of another text, which comes after this one.
+                    Some(_) => {}
+                    none => *none = Some(text),
+                }
             }
         }
         let age_ms = w.wall().ms.saturating_sub(head.accepted_ms.saturating_add(shift_ms(w, head.accepted_ms)));
@@ -60,30 +66,27 @@ impl Centre {
         if parts.iter().any(Option::is_none) && !wait.is_zero() {
             return Ok(Whole::Missing { wait });
         }
-        Ok(Whole::Ready(parts.into_iter().flatten().collect()))
+        Ok(Whole::Ready(parts.into_iter().flatten().chain(copies).collect()))
     }
 }
 
-/// The words of parts in their order; a gap is said in the centre's words.
+/// The words of parts in their order, each once; a gap is said in the centre's words.
 ///
 /// Errors: it has no words; why.
-pub(super) fn words(w: &World<'_, '_>, parts: &[Text]) -> Result<String, &'static str> {
-    let all: Vec<&Text> = parts.iter().collect();
-    let Some(of) = parts.first().and_then(concatenation).filter(|of| usize::from(of.parts) > parts.len()) else {
-        return super::form::words(&all);
-    };
-    let mut out = Vec::new();
-    for part in 1..=of.parts {
-        out.push(match parts.iter().find(|text| concatenation(text).is_some_and(|of| of.part == part)) {
-            Some(text) => {
-                let data: Vec<_> = text.data().into_iter().collect();
-                segment::whole_text(&data).map_err(|none| none.words())?
-            }
-            None => {
-                let (part, parts) = (part.to_string(), of.parts.to_string());
-                w.site.settings.templates.say(None, Word::LOST_PART, &[("part", &part), ("parts", &parts)])
-            }
-        });
+pub(super) fn words(w: &World<'_, '_>, texts: &[&Text]) -> Result<String, &'static str> {
+    let Some(of) = texts.first().and_then(|text| concatenation(text)) else { return form::words(texts) };
+    let here = |part| texts.iter().copied().find(|text| concatenation(text).is_some_and(|of| of.part == part));
+    let parts: Vec<Option<&Text>> = (1..=of.parts).map(here).collect();
+    if let Some(whole) = parts.iter().copied().collect::<Option<Vec<&Text>>>() {
+        return form::words(&whole);
     }
-    Ok(out.join(" "))
+    let said = |(number, part): (u8, &Option<&Text>)| match part {
+        Some(text) => form::words(&[text]),
+        None => {
+            let (part, parts) = (number.to_string(), of.parts.to_string());
+            Ok(w.site.settings.templates.say(None, Word::LOST_PART, &[("part", &part), ("parts", &parts)]))
+        }
+    };
+    let said: Result<Vec<String>, _> = (1..=of.parts).zip(&parts).map(said).collect();
+    Ok(said?.join(" "))
 }

@@ -17,7 +17,7 @@ use encamp::gsm::auc::Auth;
 use encamp::ident::{Imsi, Msisdn, Network, Suffix};
 use encamp::node::Node;
 use encamp::seam::{
-    BindingAnswer, CallRecord, Command, CommandAnswer, Ctx, Input, Local, Outbox, Output, Port, Rng, Who,
+    BindingAnswer, CallRecord, Command, CommandAnswer, Ctx, Input, Local, Outbox, Output, Port, Rng, TextRecord, Who,
 };
 use encamp::store::memory::{MemoryStore, MemoryStores};
 use encamp::store::{CommitId, StoreId};
@@ -36,11 +36,26 @@ pub struct Desk {
     pub wall: WallTime,
     pub events: Vec<Event>,
     pub records: Vec<CallRecord>,
+    pub text_records: Vec<TextRecord>,
+    /// What programs are asked, and what numbers are to be given.
+    pub posts: Vec<Post>,
+    pub given: Vec<(u64, Imsi, Msisdn)>,
     sent: Vec<Sent>,
     /// The disks sync nothing until this is false again.
     pub slow: bool,
+    /// They sync so many times more.
+    pub syncs_left: Option<u64>,
     answers: Vec<CommandAnswer>,
     count: u64,
+}
+
+/// What a program of the operator's is asked.
+#[derive(Clone, Debug)]
+pub struct Post {
+    pub id: u64,
+    pub url: String,
+    pub body: String,
+    pub timeout: std::time::Duration,
 }
 
 /// A datagram that a node has sent.
@@ -81,10 +96,25 @@ impl Desk {
         let mut out = Outbox::default();
         let ctx = &mut Ctx { now: Instant(0), wall, rng: &mut rng, stores: &mut stores, out: &mut out };
         let node = Node::start(ctx, Arc::clone(&settings)).expect("a node starts on empty disks");
-        let (events, records, sent, answers) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let (now_us, slow, count) = (0, false, 0);
-        let mut desk =
-            Desk { node, out, stores, rng, settings, now_us, wall, events, records, sent, slow, answers, count };
+        let mut desk = Desk {
+            node,
+            out,
+            stores,
+            rng,
+            settings,
+            now_us: 0,
+            wall,
+            events: Vec::new(),
+            records: Vec::new(),
+            text_records: Vec::new(),
+            posts: Vec::new(),
+            given: Vec::new(),
+            sent: Vec::new(),
+            slow: false,
+            syncs_left: None,
+            answers: Vec::new(),
+            count: 0,
+        };
         desk.settle();
         desk
     }
@@ -102,6 +132,14 @@ impl Desk {
         };
         self.node = Node::start(ctx, Arc::clone(&self.settings)).expect("a node starts again");
         self.settle();
+    }
+
+    /// The operator has changed his files.
+    pub fn set(&mut self, change: impl FnOnce(&mut Settings)) {
+        let mut settings = (*self.settings).clone();
+        change(&mut settings);
+        self.settings = Arc::new(settings);
+        self.handle(Input::Settings(Arc::clone(&self.settings)));
     }
 
     /// Time passes, on both clocks.
@@ -136,14 +174,21 @@ impl Desk {
                     Output::Datagram { from, to, bytes } => self.sent.push(Sent { from: from.port, to, bytes }),
                     Output::Event(event) => self.events.push(event),
                     Output::CallRecord(record) => self.records.push(*record),
+                    Output::TextRecord(record) => self.text_records.push(*record),
+                    Output::HttpPost { id, url, body, timeout } => {
+                        let body = String::from_utf8(body).expect("JSON is UTF-8");
+                        self.posts.push(Post { id, url, body, timeout });
+                    }
+                    Output::GiveNumber { id, imsi, number } => self.given.push((id, imsi, number)),
                     Output::Answer { answer, .. } => self.answers.push(answer),
                     _ => {}
                 }
             }
-            if self.slow {
+            if self.slow || self.syncs_left == Some(0) {
                 return;
             }
             let Some((store, seq)) = self.sync_one() else { return };
+            self.syncs_left = self.syncs_left.map(|left| left - 1);
             let ctx = &mut Ctx {
                 now: Instant(self.now_us),
                 wall: self.wall,
@@ -184,9 +229,18 @@ impl Desk {
     }
 
     pub fn command(&mut self, command: Command) -> CommandAnswer {
+        self.try_command(command).expect("an answer")
+    }
+
+    /// The answer, where it comes at once.
+    pub fn try_command(&mut self, command: Command) -> Option<CommandAnswer> {
         self.answers.clear();
         self.handle(Input::Command { id: 1, command });
-        self.answers.pop().expect("an answer")
+        self.take_answer()
+    }
+
+    pub fn take_answer(&mut self) -> Option<CommandAnswer> {
+        self.answers.pop()
     }
 
     /// A base station's REGISTER of an open SIM; the code of the answer.

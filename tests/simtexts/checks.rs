@@ -304,7 +304,8 @@ impl World {
         });
         let words = fresh.iter().filter(told).filter(|text| matches!(text.payload, Payload::Text(_)));
         let (reports, words) = (reports.count(), words.count());
-        let failed = matches!(outcome, TextOutcome::Failed | TextOutcome::Expired | TextOutcome::Dropped);
+        // Of what the operator drops only he is told who asked for a report.
+        let failed = matches!(outcome, TextOutcome::Failed | TextOutcome::Expired);
         let owed = (usize::from(kept.report_wanted), usize::from(!kept.report_wanted && failed));
         // Parts of one text that end together are told of together.
         let words_right = if count > 1 { words >= owed.1 } else { words == owed.1 };
@@ -315,7 +316,11 @@ impl World {
             );
             self.broken(OWED, what);
         }
+        if outcome == TextOutcome::Dropped {
+            self.meet("the operator drops a text");
+        }
         self.meet(match (outcome, kept.report_wanted) {
+            (TextOutcome::Dropped, false) => "a text dropped without report",
             (TextOutcome::Delivered, true) => "a report of success",
             (TextOutcome::Delivered, false) => "a success without report",
             (_, true) => "a report of failure",

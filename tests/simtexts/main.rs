@@ -54,6 +54,7 @@ const MET: &[&str] = &[
     "a report of failure",
     "a report is read",
     "words of failure",
+    "the operator drops a text",
     "a text is refused",
     "a long text in one piece",
     "a base station has no place left",
