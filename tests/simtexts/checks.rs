@@ -212,7 +212,8 @@ impl World {
         let mut fresh = Vec::new();
         for text in put {
             match self.ledger.kept.get_mut(&(which, text.number)) {
-                Some(kept) => kept.cause = text.cause,
+                // An SMS-COMMAND may ask for a report, or want it no longer.
+                Some(kept) => (kept.cause, kept.report_wanted) = (text.cause, text.report_wanted),
                 None => {
                     fresh.push(text.clone());
                     self.accepted(which, seq, text, &digests);
@@ -306,6 +307,17 @@ impl World {
         let (reports, words) = (reports.count(), words.count());
         // Of what the operator drops only he is told who asked for a report.
         let failed = matches!(outcome, TextOutcome::Failed | TextOutcome::Expired);
+        if outcome == TextOutcome::Deleted {
+            let all = fresh.iter().filter(told).filter(|text| matches!(text.payload, Payload::Report(_))).count();
+            self.meet("a phone deletes its text");
+            if all > 1 || (kept.report_wanted && all == 0) || words > 0 {
+                self.broken(
+                    OWED,
+                    format!("box {which}: text {number} is deleted, and {all} reports and {words} words say so"),
+                );
+            }
+            return;
+        }
         let owed = (usize::from(kept.report_wanted), usize::from(!kept.report_wanted && failed));
         // Parts of one text that end together are told of together.
         let words_right = if count > 1 { words >= owed.1 } else { words == owed.1 };
@@ -818,6 +830,11 @@ impl World {
     }
 
     pub fn check_return(&mut self, phone: usize, at_us: u64, waiting: &[(usize, Vec<u64>)]) {
+        // A box that dies right after its answer tells nobody any more: then there is the slow ladder, and everything ends all the same.
+        if self.died_us + SECOND > at_us {
+            self.meet("a box dies after it has answered who returns");
+            return;
+        }
         for (which, numbers) in waiting {
             self.ledger.count(WAKES);
             let tried = self.ledger.attempts.values().any(|attempt| {
@@ -880,7 +897,7 @@ impl World {
                 let outcome = ended.and_then(|kept| kept.end).map(|(_, outcome)| outcome);
                 let lives = written.life_s.is_none() && !written.single;
                 let is_right = match outcome {
-                    Some(TextOutcome::Delivered | TextOutcome::Dropped) => true,
+                    Some(TextOutcome::Delivered | TextOutcome::Dropped | TextOutcome::Deleted) => true,
                     Some(TextOutcome::Expired) => !lives || self.expired_by_hand,
                     _ => false,
                 };
