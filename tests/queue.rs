@@ -355,6 +355,30 @@ fn codings_classes_and_ports_are_told() {
     }
 }
 
+#[test]
+fn a_text_of_the_release_before_is_found_by_its_number() {
+    // Version, flags, attempts, cause (absent); when it was accepted, its timestamp; sender, what he shows, what was dialled.
+    let mut bytes = vec![1, 0, 0, 0, 0, 1, 1, 0, 0];
+    bytes.extend_from_slice(&TODAY_MS.to_be_bytes());
+    bytes.extend_from_slice(&(TODAY_MS / 1000).to_be_bytes());
+    for part in [imsi(1).as_str(), "2001", "2003"] {
+        bytes.push(part.len() as u8);
+        bytes.extend_from_slice(part.as_bytes());
+    }
+    // Reference, protocol, coding, length; "hi"; no validity period.
+    bytes.extend_from_slice(&[7, 0, 0, 2, 2, 0xe8, 0x34, 0]);
+    let mut stores = disks();
+    let store = stores.stores.get_mut(&StoreId::Messages).unwrap();
+    let key = record::text_key(record::Recipient::Phone(imsi(3)), 7);
+    store.write(encamp::store::Batch::default().put(key, bytes)).unwrap();
+    store.sync().unwrap();
+    let mut desk = Desk::of(WallTime { ms: TODAY_MS, trusted: true }, settings(), stores);
+    let shown = show(&mut desk, 7);
+    assert_eq!((shown.words.as_deref(), shown.text.state), (Some("hi"), "absent"));
+    assert_eq!(texts(ask(&mut desk, QueueAsk::Drop(QueuePick::Text(7)))), 1);
+    assert_eq!(explain(&mut desk, 7).state, "dropped");
+}
+
 // --- Again ---
 
 #[test]
@@ -439,6 +463,21 @@ fn what_is_under_way_is_not_dropped() {
     assert!(all(&mut desk).is_empty() && desk.is_at_rest());
     assert_eq!((happened(&desk, "text_dropped"), happened(&desk, "text_delivered")), (2, 1));
     assert_eq!(no(ask(&mut desk, QueueAsk::Drop(QueuePick::Phone(number("2002"))))).0, "no such text");
+}
+
+#[test]
+fn a_drop_does_not_page_a_phone_that_is_absent() {
+    let mut desk = valley();
+    absent(&mut desk, &["one", "two"]);
+    assert_eq!(texts(ask(&mut desk, QueueAsk::Drop(QueuePick::Text(1)))), 1);
+    desk.wait_s(300);
+    assert!(take(&mut desk).is_empty());
+    assert_eq!(all(&mut desk)[0].state, "absent");
+    assert_eq!(desk.cell(2, "bts", 9, 3600), 200);
+    let mt = only(take(&mut desk));
+    assert_eq!(mt.words(), "two");
+    answered(&mut desk, &mt, "200 OK");
+    assert!(all(&mut desk).is_empty() && desk.is_at_rest());
 }
 
 #[test]

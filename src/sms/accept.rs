@@ -16,8 +16,10 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 
 use super::answer::{self, Reply};
+use super::command;
+use super::ending::told;
 use super::read::{Asked, Letter, Read, read};
-use super::record::{self, OldOf, Payload, Recipient, Seen, Sender, Text};
+use super::record::{self, Fate, OldOf, Payload, Recipient, Seen, Sender, Text};
 use super::{Centre, Full, REPEAT_WINDOW, Work, is_over};
 use crate::config::words::Word;
 use crate::event::Event;
@@ -218,8 +220,7 @@ impl Centre {
                 }
             }
             Asked::Memory => {
-                let now_s = w.wall().ms / 1000;
-                answer::accept(self, w, &request, &reply, now_s, After::nothing());
+                answer::accept(self, w, &request, &reply, None, After::nothing());
                 w.event(Event::PhoneHasMemory { imsi: sender });
                 self.returned(w, finder, sender, false);
             }
@@ -292,6 +293,9 @@ impl Centre {
         digests: &[[u8; 16]],
     ) -> Result<(), No> {
         let mut work = Work::default();
+        // First, so that they leave room.
+        let (replaced, end) = (self.replaced(w, recipient, &sender, letter)?, command::end_replaced());
+        replaced.iter().for_each(|text| self.end_one(w, &mut work, text, &end, false));
         let mut first = None;
         for data in &letter.data {
             let (life_ms, single_shot) = life(w, letter.validity);
@@ -313,13 +317,11 @@ impl Centre {
         if let (Sender::Phone(imsi), Some(_)) = (&sender, &letter.repeat) {
             work.put(record::reference_key(*imsi, letter.reference), record::encode_number(number));
         }
-        let replaced = self.replaced(w, recipient, &sender, letter)?;
+        let timestamp_s = work.added.iter().find(|added| added.number == number).map(|added| added.timestamp_s);
         self.remember(w, &mut work, digests, 202, number);
         let commit = self.commit(w, work).map_err(|_| No::Overload)?;
-        for text in &replaced {
-            self.replace(w, text);
-        }
-        let timestamp_s = w.wall().ms / 1000;
+        replaced.iter().for_each(|text| told(w, text, &end));
+        self.leave(w, recipient, &replaced.iter().collect::<Vec<_>>(), Some(commit), false);
         answer::accept(self, w, request, reply, timestamp_s, After::nothing().and(commit));
         Ok(())
     }
@@ -382,7 +384,7 @@ impl Centre {
             to_imsi: None,
             from_cell: w.site.station_name(request.from),
             to_cell: String::new(),
-            kind: "text",
+            kind: if matches!(no, No::CommandImpossible | No::CommandUnknown) { "command" } else { "text" },
             octets: request.message.body.len(),
             attempts: 0,
             outcome: TextOutcome::Refused,
@@ -405,7 +407,8 @@ impl Centre {
         let after = w.unsynced(StoreId::Messages).map_or(After::nothing(), |commit| After::nothing().and(commit));
         let no = match seen.code {
             202 => {
-                answer::accept(self, w, request, reply, seen.at_ms / 1000, after);
+                let timestamp_s = timestamp_of(w, seen.number).unwrap_or(seen.at_ms / 1000);
+                answer::accept(self, w, request, reply, Some(timestamp_s), after);
                 return true;
             }
             400 => No::Unreadable("it could not be read"),
@@ -416,6 +419,18 @@ impl Centre {
         };
         answer::refuse(self, w, request, reply, no, after);
         true
+    }
+}
+
+/// TP-SCTS of a text that was accepted, as far as it is known.
+fn timestamp_of(w: &mut World<'_, '_>, number: u64) -> Option<u64> {
+    let store = w.store(StoreId::Messages).ok()?;
+    match record::decode_fate(number, &store.get(&record::fate_key(number)).ok()??)? {
+        Fate::Ended(ended) => Some(ended.text.timestamp_s),
+        Fate::Waits(recipient) => {
+            let bytes = store.get(&record::text_key(recipient, number)).ok()??;
+            Some(record::decode(recipient, number, &bytes).ok()?.timestamp_s)
+        }
     }
 }
 

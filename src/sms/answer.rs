@@ -57,13 +57,13 @@ pub(super) struct Note {
     copies: u32,
 }
 
-/// A yes: once it is safe.
+/// A yes: once it is safe. `timestamp_s`: when the text or command was taken, of which a SUBMIT-REPORT tells; an RP-SMMA has none.
 pub(super) fn accept(
     centre: &mut Centre,
     w: &mut World<'_, '_>,
     request: &Request<'_>,
     reply: &Reply,
-    timestamp_s: u64,
+    timestamp_s: Option<u64>,
     after: After,
 ) {
     match reply {
@@ -74,9 +74,12 @@ pub(super) fn accept(
         }
         Reply::Message { rp_reference, .. } => {
             let zone = w.site.settings.messages.time_zone_quarters;
-            let timestamp = Scts::new(timestamp_s, zone);
-            let tpdu = SubmitReport { failure: None, timestamp, extra: Extra::default() }.encode();
-            let rpdu = Rpdu::Ack { direction: Direction::ToPhone, reference: *rp_reference, tpdu: Some(&tpdu) };
+            let tpdu = timestamp_s.map(|timestamp_s| {
+                let timestamp = Scts::new(timestamp_s, zone);
+                SubmitReport { failure: None, timestamp, extra: Extra::default() }.encode()
+            });
+            let (direction, reference) = (Direction::ToPhone, *rp_reference);
+            let rpdu = Rpdu::Ack { direction, reference, tpdu: tpdu.as_deref() };
             answer(w, request, (202, "Accepted"), None, after);
             centre.note(w, request, reply, rpdu.encode().unwrap_or_default(), after);
         }

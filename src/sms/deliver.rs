@@ -56,9 +56,13 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
-    /// This text is in it.
     pub(super) fn has(&self, number: u64) -> bool {
         self.texts.iter().any(|text| text.number == number)
+    }
+
+    /// One of its texts, whose sender thinks of something else.
+    pub(super) fn text_mut(&mut self, number: u64) -> Option<&mut Text> {
+        self.texts.iter_mut().find(|text| text.number == number)
     }
 }
 
@@ -297,9 +301,12 @@ impl Centre {
             State::Sending(attempt)
                 if attempt.target.form == TextForm::Ims && (200..300).contains(&said.code) && said.rpdu.is_none() =>
             {
-                (attempt.heard, attempt.read) = (true, true);
-                attempt.deadline = w.ctx.now + REPORT_MAX;
-                w.timers.at(attempt.deadline, Timer::Text(recipient));
+                // A copy of the 200 gives no more time.
+                if !std::mem::replace(&mut attempt.read, true) {
+                    attempt.heard = true;
+                    attempt.deadline = w.ctx.now + REPORT_MAX;
+                    w.timers.at(attempt.deadline, Timer::Text(recipient));
+                }
             }
             State::Sending(attempt) if attempt.number == number => {
                 let State::Sending(attempt) = std::mem::replace(&mut queue.state, State::InLine) else { return };
@@ -323,6 +330,9 @@ impl Centre {
                 }
                 let texts = numbers.into_iter().filter_map(|number| {
                     let key = record::text_key(recipient, number);
+                    if self.unfinished.contains_key(&key) {
+                        return None;
+                    }
                     let bytes = w.store(StoreId::Messages).and_then(|store| store.get(&key)).ok()??;
                     record::decode(recipient, number, &bytes).ok()
                 });
@@ -338,7 +348,12 @@ impl Centre {
     fn delivered(&mut self, w: &mut World<'_, '_>, mut texts: Vec<Text>, to: SocketAddr, said: Said) {
         texts.iter_mut().for_each(|text| text.attempts = text.attempts.saturating_add(1));
         let code = said.code.max(200);
-        let end = End { code, taken_by: Some(to), ..End::new(TextOutcome::Delivered, Status::RECEIVED, "") };
+        // Behind a trunk nobody knows what becomes of it.
+        let status = match texts.first().map(|text| text.recipient) {
+            Some(Recipient::Trunk(_)) => Status::FORWARDED,
+            _ => Status::RECEIVED,
+        };
+        let end = End { code, taken_by: Some(to), ..End::new(TextOutcome::Delivered, status, "") };
         let all: Vec<&Text> = texts.iter().collect();
         self.conclude(w, &all, &end, Work::default(), true);
     }
@@ -397,10 +412,15 @@ impl Centre {
         let is_known = write(w, batch).is_ok() || !texts.iter().any(|text| text.possible_duplicate);
         let Some(queue) = self.queues.get_mut(&recipient) else { return };
         let is_next = matches!(recipient, Recipient::Trunk(number) if trunk::has_next(w.site, number, queue.failures));
+        // A round of all trunks is one failure.
         let mut pause = match recipient {
             _ if is_next => Duration::ZERO,
             Recipient::Code(..) => verdict::program_pause(queue.failures, w.ctx.rng),
-            _ => verdict::pause(cause, queue.failures, w.ctx.rng),
+            Recipient::Trunk(number) => {
+                let rounds = queue.failures / trunk::count(w.site, number).max(1);
+                verdict::pause(cause, rounds, w.ctx.rng)
+            }
+            Recipient::Phone(_) => verdict::pause(cause, queue.failures, w.ctx.rng),
         };
         queue.failures = queue.failures.saturating_add(1);
         // What is kept of the head says it from now on.

@@ -16,7 +16,7 @@ use crate::gsm::tpdu::UserData;
 use crate::ident::Imsi;
 use crate::seam::{After, Inner, TextOutcome, TextRecord};
 use crate::site::World;
-use crate::store::StoreId;
+use crate::store::{CommitId, StoreId};
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -66,18 +66,26 @@ impl Centre {
             // Words about a long text are said once, a report is of each part.
             let explain = !end.told && text.number == first.number;
             self.end_one(w, &mut work, text, end, explain);
+            told(w, text, end);
         }
+        let key = record::text_key(recipient, first.number);
+        // Those that a refusing store still shows are passed over when the next head is looked for.
+        let commit = self.finish(w, &key, work);
+        self.leave(w, recipient, texts, commit, served);
+    }
+
+    /// These texts have left this queue. `commit`: with it the disk knows; `None`: the store has refused it so far.
+    pub(super) fn leave(
+        &mut self,
+        w: &mut World<'_, '_>,
+        recipient: Recipient,
+        texts: &[&Text],
+        commit: Option<CommitId>,
+        served: bool,
+    ) {
         let numbers: Vec<u64> = texts.iter().map(|text| text.number).collect();
         let head = self.queues.get(&recipient).map(|queue| queue.head);
         let removing = head.filter(|head| numbers.contains(head));
-        let kept_as = removing.unwrap_or(first.number);
-        // Those that a refusing store still shows are passed over when the next head is looked for.
-        let commit = self.finish(w, &record::text_key(recipient, kept_as), work);
-        if commit.is_none() {
-            for number in numbers.iter().filter(|number| **number != kept_as) {
-                self.put_off(record::text_key(recipient, *number), Work::default());
-            }
-        }
         // Also where the store refuses: the next one is sent when the disk knows of this end. Else a crash would find two that may have
         // been under way.
         if let (Some(text), Some(queue)) = (removing, self.queues.get_mut(&recipient)) {
@@ -91,8 +99,10 @@ impl Centre {
         others.into_iter().chain(heads).for_each(|number| self.pass(w, recipient, number, served));
     }
 
-    fn end_one(&mut self, w: &mut World<'_, '_>, work: &mut Work, text: &Text, end: &End, explain: bool) {
+    /// What the store is to hold of an end, as a part of this work. `explain`: where there is no report, words tell it.
+    pub(super) fn end_one(&mut self, w: &mut World<'_, '_>, work: &mut Work, text: &Text, end: &End, explain: bool) {
         let now_ms = w.wall().ms;
+        work.ended.push((text.recipient, text.number));
         work.delete(record::text_key(text.recipient, text.number));
         if text.progress > 0 {
             work.delete(record::reached_key(text.number));
@@ -125,16 +135,8 @@ impl Centre {
         }
         work.old(now_ms, life, text.number, OldOf::Life, keys);
         self.tell_sender(w, work, text, end, explain);
-        let recipient = text.recipient;
         let accepted_ms = text.accepted_ms.saturating_add(shift_ms(w, text.accepted_ms));
         let attempts = text.attempts;
-        w.event(match end.outcome {
-            TextOutcome::Delivered => {
-                let elapsed_ms = now_ms.saturating_sub(accepted_ms);
-                Event::TextDelivered { text: text.number, recipient, elapsed_ms, attempts }
-            }
-            outcome => Event::TextEnded { text: text.number, recipient, outcome, why: end.why.clone() },
-        });
         let site = w.site;
         let record = TextRecord {
             id: text.number.to_string(),
@@ -254,6 +256,19 @@ impl Centre {
         }
         over
     }
+}
+
+/// The log of an end that has come.
+pub(super) fn told(w: &mut World<'_, '_>, text: &Text, end: &End) {
+    let (recipient, attempts) = (text.recipient, text.attempts);
+    let accepted_ms = text.accepted_ms.saturating_add(shift_ms(w, text.accepted_ms));
+    w.event(match end.outcome {
+        TextOutcome::Delivered => {
+            let elapsed_ms = w.wall().ms.saturating_sub(accepted_ms);
+            Event::TextDelivered { text: text.number, recipient, elapsed_ms, attempts }
+        }
+        outcome => Event::TextEnded { text: text.number, recipient, outcome, why: end.why.clone() },
+    });
 }
 
 /// What is told of a text at this moment: TP-SCTS is the one that it was given, TP-DT is now.

@@ -112,8 +112,8 @@ pub struct Centre {
     timestamps: BTreeMap<Imsi, u64>,
     /// Texts that came to their end, and are still on the disk because the store refused: what is to be written, by their keys.
     unfinished: BTreeMap<Vec<u8>, Work>,
-    /// Their keys, oldest first: what they add to a queue stands in its order there.
-    unfinished_order: VecDeque<Vec<u8>>,
+    /// The longest life of a text, as the settings had it when it was last looked at.
+    life_max: Duration,
     /// Commands of the operator that take more than one turn.
     jobs: BTreeMap<u64, operate::Job>,
     /// What the numbers that the centre answers are at work on.
@@ -130,6 +130,8 @@ pub(crate) struct Work {
     batch: Batch,
     /// Texts that are new with it.
     added: Vec<Added>,
+    /// Texts that end with it, which leave room for new ones.
+    ended: Vec<(Recipient, u64)>,
     /// Below this number numbers are given with it, and the store is to know that.
     numbers_end: Option<u64>,
     /// A line for each that ends with it: written when the disk has the end, so that no power cut makes a second one.
@@ -140,6 +142,7 @@ pub(crate) struct Work {
 struct Added {
     recipient: Recipient,
     number: u64,
+    timestamp_s: u64,
     life: Duration,
     sender: Option<Imsi>,
 }
@@ -155,8 +158,9 @@ enum Taker {
 
 #[derive(Default)]
 struct Places {
-    /// Places that are taken.
+    /// Places that are taken, and how many there are.
     taken: usize,
+    places: usize,
     /// Who waits for one, oldest first; who has left this state meanwhile is passed over.
     line: VecDeque<Recipient>,
 }
@@ -229,7 +233,7 @@ impl Centre {
     pub fn start(w: &mut World<'_, '_>) -> Result<Centre, StoreError> {
         let mut centre = Centre { next_number: 1, ..Centre::default() };
         let Some(store) = w.ctx.stores.store(StoreId::Messages) else { return Ok(centre) };
-        centre.open = true;
+        (centre.open, centre.life_max) = (true, w.site.settings.messages.life_max);
         if let Some(bytes) = store.get(record::NEXT_KEY)? {
             // The release before wrote it without a version.
             let before = || <[u8; 8]>::try_from(&bytes[..]).ok().map(u64::from_be_bytes);
@@ -297,8 +301,7 @@ impl Centre {
             let Some(queue) = self.queues.get_mut(recipient) else { continue };
             queue.kept = queue.kept.max(*number);
             if let State::Waiting { why: Wait::Parts, .. } = queue.state {
-                queue.state = State::InLine;
-                self.line.push_back(*recipient);
+                queue.state = State::Unkept;
             }
             self.next_in_line(*recipient);
         }
@@ -361,8 +364,8 @@ impl Centre {
             None => {}
             Some(queue) => match &mut queue.state {
                 State::Waiting { at, .. } if now >= *at => {
-                    queue.state = State::InLine;
-                    self.line.push_back(recipient);
+                    queue.state = State::Unkept;
+                    self.next_in_line(recipient);
                 }
                 State::Sending(_) => self.sending_timeout(w, recipient),
                 State::Working(id) => {
@@ -380,6 +383,12 @@ impl Centre {
         if !self.open {
             return;
         }
+        // Who is given less time now is over sooner than was noted.
+        let life_max = w.site.settings.messages.life_max;
+        if std::mem::replace(&mut self.life_max, life_max) > life_max {
+            let all: Vec<Recipient> = self.queues.keys().copied().collect();
+            all.into_iter().for_each(|recipient| self.note_end(w.ctx.now, recipient));
+        }
         let now_s = w.wall().ms / 1000;
         self.timestamps.retain(|_, timestamp_s| *timestamp_s >= now_s);
         let mut left = EXPIRE_PER_TURN;
@@ -390,8 +399,17 @@ impl Centre {
             left = left.saturating_sub(self.expire(w, recipient, left).max(1));
         }
         self.work_off(w, finder);
-        // A store that refuses is asked again in a second.
-        let _ = self.finish_older(w);
+        // Those without a batch of their own end with another one's.
+        let whole = self.unfinished.iter().filter(|(_, work)| !work.batch.changes.is_empty());
+        for key in whole.map(|(key, _)| key.clone()).take(PURGE_PER_SECOND).collect::<Vec<_>>() {
+            let Some(work) = self.unfinished.remove(&key) else { continue };
+            // A store that refuses is asked again in a second.
+            let ended = work.ended.clone();
+            let Some(commit) = self.finish(w, &key, work) else { break };
+            for (recipient, text) in ended {
+                w.ctx.out.after(After::nothing().and(commit), Inner::TextRemoved { recipient, text });
+            }
+        }
         match self.too_old(w) {
             Ok(batch) if batch.changes.is_empty() => {}
             Ok(batch) => drop(write(w, batch)),
@@ -457,12 +475,7 @@ impl Centre {
         self.room(w, work, text.recipient, 1)?;
         let life_max_ms = millis(w.site.settings.messages.life_max);
         let now_ms = w.wall().ms;
-        // The store knows of a stretch once it has taken the batch, and a batch may be refused.
-        if self.next_number >= self.numbers_end.max(work.numbers_end.unwrap_or_default()) {
-            work.numbers_end = Some(self.next_number + NUMBERS_AT_ONCE);
-        }
-        let number = self.next_number;
-        self.next_number += 1;
+        let number = self.take_number(work);
         text.number = number;
         text.accepted_ms = now_ms;
         text.life_ms = if text.life_ms == 0 { life_max_ms } else { text.life_ms.min(life_max_ms) };
@@ -485,19 +498,38 @@ impl Centre {
         work.put(record::text_key(text.recipient, number), record::encode(&text));
         work.put(record::fate_key(number), record::encode_fate(&Fate::Waits(text.recipient)));
         let life = Duration::from_millis(text.life_ms);
-        work.added.push(Added { recipient: text.recipient, number, life, sender: text.sender.phone() });
+        work.added.push(Added {
+            recipient: text.recipient,
+            number,
+            timestamp_s: text.timestamp_s,
+            life,
+            sender: text.sender.phone(),
+        });
         Ok(number)
+    }
+
+    /// A number that nothing else has; what it is given to is written with this work.
+    fn take_number(&mut self, work: &mut Work) -> u64 {
+        // The store knows of a stretch once it has taken the batch, and a batch may be refused.
+        if self.next_number >= self.numbers_end.max(work.numbers_end.unwrap_or_default()) {
+            work.numbers_end = Some(self.next_number + NUMBERS_AT_ONCE);
+        }
+        let number = self.next_number;
+        self.next_number += 1;
+        number
     }
 
     /// Whether so many texts more for this recipient are within the limits.
     fn room(&self, w: &World<'_, '_>, work: &Work, recipient: Recipient, count: usize) -> Result<(), Full> {
         let limits = &w.site.settings.messages;
-        if self.waiting + work.added.len() + count > limits.count_max {
+        if self.waiting + work.added.len() + count > limits.count_max + work.ended.len() {
             return Err(Full::Centre);
         }
         let mine = work.added.iter().filter(|added| added.recipient == recipient).count();
         let queued = self.queues.get(&recipient).map_or(0, |queue| queue.count);
-        if queued + mine + count > limits.count_per_phone_max {
+        // What ends with it leaves room.
+        let over = work.ended.iter().filter(|(ended, _)| *ended == recipient).count();
+        if queued + mine + count > limits.count_per_phone_max + over {
             return Err(Full::Recipient);
         }
         Ok(())
@@ -507,7 +539,6 @@ impl Centre {
     ///
     /// Errors: the store refuses, which is told; nothing has happened then.
     fn commit(&mut self, w: &mut World<'_, '_>, work: Work) -> Result<CommitId, StoreError> {
-        self.finish_older(w)?;
         let commit = write(w, self.whole_batch(&work))?;
         self.enter(w, work, commit);
         Ok(commit)
@@ -515,41 +546,22 @@ impl Centre {
 
     /// The same for what must be written in the end: what a store refuses is tried again every second. `key`: the text that it ends.
     fn finish(&mut self, w: &mut World<'_, '_>, key: &[u8], work: Work) -> Option<CommitId> {
-        let written = self.finish_older(w).and_then(|()| write(w, self.whole_batch(&work)));
-        match written {
+        match write(w, self.whole_batch(&work)) {
             Ok(commit) => {
+                for (recipient, number) in &work.ended {
+                    self.unfinished.remove(&record::text_key(*recipient, *number));
+                }
                 self.enter(w, work, commit);
                 Some(commit)
             }
             Err(_) => {
-                self.put_off(key.to_vec(), work);
+                for (recipient, number) in &work.ended {
+                    self.unfinished.insert(record::text_key(*recipient, *number), Work::default());
+                }
+                self.unfinished.insert(key.to_vec(), work);
                 None
             }
         }
-    }
-
-    /// The store refuses it now.
-    fn put_off(&mut self, key: Vec<u8>, work: Work) {
-        self.unfinished_order.push_back(key.clone());
-        self.unfinished.insert(key, work);
-    }
-
-    /// What was refused before comes first: the numbers in it are smaller.
-    ///
-    /// Errors: the store refuses still, or there is more than can be written in one turn.
-    fn finish_older(&mut self, w: &mut World<'_, '_>) -> Result<(), StoreError> {
-        for _ in 0..PURGE_PER_SECOND {
-            let Some(key) = self.unfinished_order.front() else { return Ok(()) };
-            let batch = self.unfinished.get(key).map(|work| self.whole_batch(work)).unwrap_or_default();
-            let commit = write(w, batch)?;
-            let Some(key) = self.unfinished_order.pop_front() else { return Ok(()) };
-            let work = self.unfinished.remove(&key).unwrap_or_default();
-            self.enter(w, work, commit);
-            if let Some((recipient, text)) = record::read_text_key(&key) {
-                w.ctx.out.after(After::nothing().and(commit), Inner::TextRemoved { recipient, text });
-            }
-        }
-        if self.unfinished_order.is_empty() { Ok(()) } else { Err(StoreError::Full) }
     }
 
     /// What is to be written of it. One that was refused before others were written must not take their numbers back.
@@ -566,7 +578,7 @@ impl Centre {
         for record in records {
             w.ctx.out.send_after(After::nothing().and(commit), Output::TextRecord(Box::new(record)));
         }
-        for Added { recipient, number, life, sender } in &added {
+        for Added { recipient, number, life, sender, .. } in &added {
             w.event(Event::TextAccepted { text: *number, sender: *sender, recipient: *recipient });
             self.enqueue(*recipient, *number);
             self.note_end(w.ctx.now + *life, *recipient);
@@ -624,8 +636,8 @@ impl Centre {
             queue.state = State::Waiting { at, why: Wait::Pause };
             w.timers.at(at, Timer::Text(recipient));
         } else {
-            queue.state = State::InLine;
-            self.line.push_back(recipient);
+            queue.state = State::Unkept;
+            self.next_in_line(recipient);
         }
     }
 
@@ -641,6 +653,7 @@ impl Centre {
             Taker::Hook(_) => code::HOOKS_PER_CODE_MAX,
         };
         let at = self.takers.entry(taker).or_default();
+        at.places = places;
         let is_free = at.taken < places;
         if is_free {
             at.taken += 1;
@@ -661,14 +674,16 @@ impl Centre {
         let Some(taker) = self.queues.get_mut(&recipient).and_then(|queue| queue.place.take()) else { return };
         let Some(at) = self.takers.get_mut(&taker) else { return };
         at.taken -= 1;
-        while let Some(next) = at.line.pop_front() {
+        // One place for one; none where there are fewer now, and several where there are more.
+        while at.taken < at.places
+            && let Some(next) = at.line.pop_front()
+        {
             let Some(queue) = self.queues.get_mut(&next) else { continue };
             if matches!(queue.state, State::Parked) {
                 at.taken += 1;
                 queue.place = Some(taker);
                 queue.state = State::InLine;
                 self.line.push_back(next);
-                break;
             }
         }
         if at.taken == 0 && at.line.is_empty() {
@@ -688,6 +703,11 @@ impl Centre {
         if let State::Working(id) = queue.state {
             self.codes.forget(id);
         }
+        // Where the head ends while its phone is waited for, the others wait on: each of them would page it again.
+        let waits = match queue.state {
+            State::Waiting { at, why: why @ (Wait::Return | Wait::Memory) } if !served => Some((at, why)),
+            _ => None,
+        };
         let next = match queue.count {
             0 => None,
             _ => match self.next_text(w, recipient, number) {
@@ -696,7 +716,10 @@ impl Centre {
             },
         };
         let Some(queue) = self.queues.get_mut(&recipient) else { return };
-        (queue.failures, queue.resumed, queue.returned) = (0, false, false);
+        if waits.is_none() {
+            queue.failures = 0;
+        }
+        (queue.resumed, queue.returned) = (false, false);
         if queue.marked && (served || next.is_none()) {
             queue.marked = false;
             if let Recipient::Phone(imsi) = recipient {
@@ -713,7 +736,7 @@ impl Centre {
         };
         if let Some(queue) = self.queues.get_mut(&recipient) {
             queue.head = next;
-            queue.state = State::Unkept;
+            queue.state = waits.map_or(State::Unkept, |(at, why)| State::Waiting { at, why });
         }
         self.next_in_line(recipient);
     }
@@ -723,14 +746,24 @@ impl Centre {
     /// Errors: the store cannot be read.
     fn next_text(&self, w: &mut World<'_, '_>, recipient: Recipient, number: u64) -> Result<Option<u64>, StoreError> {
         let prefix = record::queue_prefix(recipient);
-        let mut cursor = record::text_key(recipient, number);
+        let (mut cursor, mut from_start) = (Some(record::text_key(recipient, number)), false);
         loop {
-            let page = w.store(StoreId::Messages)?.scan(&prefix, Some(&cursor), 1)?;
-            let Some((key, _)) = page.into_iter().next() else { return Ok(None) };
-            if !self.unfinished.contains_key(&key) {
-                return Ok(record::read_text_key(&key).map(|(_, number)| number));
+            let page = w.store(StoreId::Messages)?.scan(&prefix, cursor.as_deref(), 1)?;
+            let Some((key, value)) = page.into_iter().next() else {
+                if from_start {
+                    return Ok(None);
+                }
+                // What a full store took late stands before those that it took meanwhile.
+                (cursor, from_start) = (None, true);
+                continue;
+            };
+            let found = record::read_text_key(&key).map(|(_, number)| number);
+            // One before it that cannot be read was passed over.
+            let is_next = found.is_some_and(|found| found > number || record::decode(recipient, found, &value).is_ok());
+            if is_next && !self.unfinished.contains_key(&key) {
+                return Ok(found);
             }
-            cursor = key;
+            cursor = Some(key);
         }
     }
 

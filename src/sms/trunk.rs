@@ -18,10 +18,15 @@ pub(super) fn takes(site: &Site, number: Msisdn) -> bool {
     !text_trunks(&site.settings, &number.to_string()).is_empty()
 }
 
+/// How many trunks take a text to this number.
+pub(super) fn count(site: &Site, number: Msisdn) -> u32 {
+    u32::try_from(text_trunks(&site.settings, &number.to_string()).len()).unwrap_or(u32::MAX)
+}
+
 /// Whether another trunk is tried before there is a pause.
 pub(super) fn has_next(site: &Site, number: Msisdn, failures: u32) -> bool {
-    let count = text_trunks(&site.settings, &number.to_string()).len();
-    count > 1 && !(failures as usize + 1).is_multiple_of(count)
+    let count = count(site, number);
+    count > 1 && !(failures + 1).is_multiple_of(count)
 }
 
 impl Centre {

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test crate uses some of it")]
 
+pub mod forms;
 pub mod texts;
 
 use std::net::SocketAddr;

@@ -1,0 +1,509 @@
+//! Every way in which texts come and go: OpenBTS, YateBTS, IMS phones, SIP phones, trunks (wire.md 4 and 11; TS 24.341).
+
+mod desk;
+
+use base64::Engine as _;
+use desk::forms::{
+    Came, RPDU, SOFT, ack, ask, came, command, desk_of, error, ims, octets, openbts, plain, reply, request, tell, yate,
+};
+use desk::texts::{DALE, HILL, MOOR, sms, submit};
+use desk::{Desk, TODAY_MS, imsi, settings};
+use encamp::config::{Settings, Trunk, TrunkMode};
+use encamp::gsm::form::TextForm;
+use encamp::gsm::header::Reference;
+use encamp::gsm::report::{CommandKind, Failure};
+use encamp::gsm::rpdu::{Rpdu, to_hex};
+use encamp::gsm::segment::{Cut, split};
+use encamp::gsm::text::{Coding, UserData};
+use encamp::gsm::tpdu::Submit;
+use encamp::seam::{Command, CommandAnswer, QueueAsk, QueueFilter, TextAnswer};
+use encamp::store::StoreId;
+
+const TRUNKS: [&str; 2] = ["192.0.2.20:5060", "192.0.2.21:5060"];
+/// What a YateBTS says that reads answers in a body.
+const YATE_SAYS: &str = "Supported: sms-response\r\nContent-Type: application/vnd.3gpp.sms\r\n";
+const RPDU_IN: &str = "Content-Type: application/vnd.3gpp.sms\r\n";
+const PLAIN: &str = "Content-Type: text/plain\r\n";
+
+fn queue(desk: &mut Desk) -> Vec<TextAnswer> {
+    match desk.command(Command::Queue(QueueAsk::List(QueueFilter::default()))) {
+        CommandAnswer::Queue(texts) => texts,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn happened(desk: &Desk, name: &str) -> usize {
+    desk.events.iter().filter(|event| event.name() == name).count()
+}
+
+fn today() -> Desk {
+    desk_of(settings())
+}
+
+/// Phone 1 at an OpenBTS writes `words` to phone 2; the MESSAGE that leaves.
+fn writes(desk: &mut Desk, id: &str, words: &str) -> Came {
+    let reference = id.bytes().fold(0u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte));
+    let (code, mut requests) = tell(desk, HILL, sms(1, HILL, id, &submit("2002", words, reference)).as_bytes());
+    assert_eq!((code, requests.len()), (202, 1), "{requests:?}");
+    requests.remove(0)
+}
+
+/// Phone 1 at an OpenBTS, phone 2 as it is bound by this.
+fn valley(bind: impl Fn(&mut Desk)) -> Desk {
+    valley_with(settings(), bind)
+}
+
+fn valley_with(settings: Settings, bind: impl Fn(&mut Desk)) -> Desk {
+    let mut desk = desk_of(settings);
+    openbts(&mut desk, HILL, 1);
+    bind(&mut desk);
+    came(&mut desk);
+    desk
+}
+
+// --- In ---
+
+#[test]
+fn an_rpdu_is_read_however_it_is_written() {
+    let base64 = |octets: &[u8]| base64::engine::general_purpose::STANDARD.encode(octets).into_bytes();
+    let hex = |octets: &[u8]| to_hex(octets).into_bytes();
+    let upper = |octets: &[u8]| to_hex(octets).to_uppercase().into_bytes();
+    let folded = |octets: &[u8]| [&base64(octets)[..8], b"\r\n", &base64(octets)[8..]].concat();
+    type Write<'a> = &'a dyn Fn(&[u8]) -> Vec<u8>;
+    let forms: [(&str, Write<'_>); 7] = [
+        ("", &hex),
+        ("", &upper),
+        ("", &|octets| octets.to_vec()),
+        ("Content-Transfer-Encoding: binary\r\n", &|octets| octets.to_vec()),
+        ("Content-Transfer-Encoding: hex\r\n", &hex),
+        ("Content-Transfer-Encoding: base64\r\n", &base64),
+        ("Content-Transfer-Encoding: base64\r\n", &folded),
+    ];
+    let mut desk = valley(|desk| openbts(desk, DALE, 2));
+    for (n, (coding, write)) in forms.iter().enumerate() {
+        let body = write(&octets(&submit("2002", &format!("form {n}"), n as u8)));
+        let user = format!("IMSI{}", imsi(1));
+        let bytes = request(HILL, &user, "smsc", &format!("f{n}"), &format!("{RPDU_IN}{coding}"), &body);
+        let (code, requests) = tell(&mut desk, HILL, &bytes);
+        assert_eq!((code, requests.len()), (202, 1), "{n}");
+        assert_eq!(requests[0].words(), format!("form {n}"));
+        reply(&mut desk, &requests[0], "200 OK", &[]);
+    }
+    let unknown = request(
+        HILL,
+        &format!("IMSI{}", imsi(1)),
+        "smsc",
+        "x",
+        &format!("{RPDU_IN}Content-Transfer-Encoding: uuencode\r\n"),
+        b"begin",
+    );
+    assert_eq!(tell(&mut desk, HILL, &unknown).0, 400);
+}
+
+#[test]
+fn a_yatebts_gets_the_rp_ack_of_its_phone_in_the_200_once_the_disk_has_the_text() {
+    let mut desk = today();
+    yate(&mut desk, HILL, 1);
+    came(&mut desk);
+    desk.slow = true;
+    let body = octets(&submit("2002", "hello", 0x42));
+    desk.send_bytes(HILL, desk::texts::FRONT, &request(HILL, "2001", "smsc", "y", YATE_SAYS, &body));
+    assert!(came(&mut desk).is_empty());
+    desk.slow = false;
+    desk.handle(encamp::seam::Input::Timeout);
+    let answer = came(&mut desk).remove(0);
+    assert_eq!((answer.code(), answer.verdict()), (200, (0x42, 0, None)));
+    // One that is known for a YateBTS is answered so also where it does not say what it reads; a copy as its first.
+    let (answer, _) = ask(&mut desk, HILL, &request(HILL, "2001", "smsc", "z", RPDU_IN, &body));
+    assert_eq!((answer.code(), answer.verdict()), (200, (0x42, 0, None)));
+    assert_eq!(queue(&mut desk).len(), 1);
+    // In its text mode the number stands in the Request-URI, and there is no RPDU to answer with.
+    let (answer, _) = ask(&mut desk, HILL, &request(HILL, "2001", "2003", "t", PLAIN, b"in words"));
+    assert_eq!((answer.code(), answer.body.len()), (202, 0));
+}
+
+#[test]
+fn each_no_is_an_rp_error_with_its_cause_where_the_phone_can_show_it() {
+    let mut all = settings();
+    let mut subscribers: Vec<_> = all.subscribers.iter().cloned().collect();
+    subscribers[3].barred = true;
+    all.subscribers = std::sync::Arc::new(encamp::config::Subscribers::new(subscribers));
+    all.messages.count_per_phone_max = 1;
+    let mut desk = desk_of(all);
+    yate(&mut desk, HILL, 1);
+    let text = |to: &str, n: u8| octets(&submit(to, "hello", n));
+    let says = |desk: &mut Desk, id: &str, user: &str, from: &str, body: &[u8]| {
+        let (answer, _) = ask(desk, from, &request(from, user, "smsc", id, YATE_SAYS, body));
+        assert_eq!(answer.code(), 200, "{id}: {}", answer.head);
+        let (reference, cause, report) = answer.verdict();
+        (reference, cause, report.and_then(|report| report.failure))
+    };
+    let one = "2001";
+    assert_eq!(says(&mut desk, "a", one, HILL, &text("2999", 1)), (1, 1, Some(Failure::INVALID_ADDRESS)));
+    assert_eq!(says(&mut desk, "b", one, HILL, &text("2003", 2)), (2, 21, Some(Failure::DESTINATION_BARRED)));
+    assert_eq!(says(&mut desk, "c", one, HILL, &text("2002", 3)), (3, 0, None));
+    assert_eq!(says(&mut desk, "d", one, HILL, &text("2002", 4)), (4, 42, Some(Failure::CENTRE_BUSY)));
+    assert_eq!(says(&mut desk, "e", "2003", HILL, &text("2001", 5)), (5, 8, None), "a sender who is barred");
+    assert_eq!(says(&mut desk, "f", "9999", HILL, &text("2001", 6)), (6, 28, None), "a sender whom nobody knows");
+    assert_eq!(says(&mut desk, "g", one, MOOR, &text("2002", 7)), (7, 28, None), "a sender who is elsewhere");
+    let order = |kind, message| command(kind, "2002", message, false);
+    let (_, cause, failure) = says(&mut desk, "h", one, HILL, &order(CommandKind::DELETE, 99));
+    assert_eq!((cause, failure), (29, Some(Failure::COMMAND_IMPOSSIBLE)));
+    let (_, cause, failure) = says(&mut desk, "i", one, HILL, &order(CommandKind(7), 3));
+    assert_eq!((cause, failure), (69, Some(Failure::COMMAND_NOT_SUPPORTED)));
+    desk.stores.stores.get_mut(&StoreId::Messages).unwrap().set_full(true);
+    assert_eq!(says(&mut desk, "j", one, HILL, &text("2001", 8)), (8, 41, Some(Failure::CENTRE_FAILURE)));
+    desk.stores.stores.get_mut(&StoreId::Messages).unwrap().set_full(false);
+    // Nobody is told in words what his phone shows him.
+    assert!(queue(&mut desk).iter().all(|text| text.to == "2002"));
+    // What is no RPDU has no reference to answer to.
+    let (answer, _) = ask(&mut desk, HILL, &request(HILL, one, "smsc", "k", YATE_SAYS, b"\x07\x01"));
+    assert_eq!(answer.code(), 400);
+}
+
+#[test]
+fn an_ims_phone_is_told_by_a_message_of_its_own() {
+    let mut desk = today();
+    ims(&mut desk, 1);
+    came(&mut desk);
+    let user = format!("IMSI{}", imsi(1));
+    let body = octets(&submit("2002", "hello", 0x42));
+    let (answer, requests) = ask(&mut desk, SOFT, &request(SOFT, &user, "smsc", "ims-1", RPDU_IN, &body));
+    assert_eq!((answer.code(), answer.body.len(), requests.len()), (202, 0, 1));
+    let note = &requests[0];
+    assert_eq!((note.to.to_string().as_str(), note.header("In-Reply-To")), (SOFT, "ims-1"));
+    assert_eq!(note.uri(), format!("sip:IMSI{}@{SOFT}", imsi(1)));
+    let (reference, cause, report) = note.verdict();
+    assert_eq!((reference, cause), (0x42, 0));
+    assert_eq!(report.unwrap().timestamp.unix_s(), Some(TODAY_MS / 1000), "TP-SCTS, which a report will repeat");
+    // It is said again until it is heard, and not for ever.
+    desk.wait_ms(600);
+    let copy = came(&mut desk).remove(0);
+    assert_eq!((&copy.head, &copy.body), (&note.head, &note.body));
+    assert!(reply(&mut desk, note, "200 OK", &[]).is_empty());
+    desk.wait_s(60);
+    assert!(came(&mut desk).iter().all(|came| !came.has("In-Reply-To")));
+    let (_, requests) =
+        ask(&mut desk, SOFT, &request(SOFT, &user, "smsc", "ims-2", RPDU_IN, &octets(&submit("2999", "?", 7))));
+    let (reference, cause, report) = requests[0].verdict();
+    assert_eq!((reference, cause, report.unwrap().failure), (7, 1, Some(Failure::INVALID_ADDRESS)));
+    desk.wait_s(60);
+    assert_eq!(came(&mut desk).iter().filter(|came| came.has("In-Reply-To")).count(), 4, "five copies in all");
+}
+
+#[test]
+fn what_an_ims_phone_is_told_is_what_its_report_says() {
+    let mut desk = today();
+    ims(&mut desk, 1);
+    openbts(&mut desk, HILL, 2);
+    came(&mut desk);
+    let user = format!("IMSI{}", imsi(1));
+    // The second text of one second has a timestamp of its own.
+    for (n, id) in ["a", "b"].into_iter().enumerate() {
+        let body = octets(&Submit { report_wanted: true, ..submit("2002", id, n as u8) });
+        let (_, requests) = ask(&mut desk, SOFT, &request(SOFT, &user, "smsc", id, RPDU_IN, &body));
+        let note = requests.iter().find(|came| came.has("In-Reply-To")).unwrap();
+        let told = note.verdict().2.unwrap().timestamp;
+        assert_eq!(told.unix_s(), Some(TODAY_MS / 1000 + n as u64));
+        // Told again, it is told the same.
+        let (_, copies) = ask(&mut desk, SOFT, &request(SOFT, &user, "smsc", &format!("{id}2"), RPDU_IN, &body));
+        let copy = copies.iter().find(|came| came.has("In-Reply-To")).unwrap();
+        assert_eq!(copy.verdict().2.unwrap().timestamp, told);
+        let mt = requests.iter().find(|came| came.uri().contains(imsi(2).as_str())).unwrap();
+        assert_eq!(mt.deliver().timestamp, told);
+        let requests = reply(&mut desk, mt, "200 OK", &[]);
+        let report = requests.iter().find(|came| came.is_report()).unwrap();
+        assert_eq!(report.report().timestamp, told);
+        reply(&mut desk, report, "200 OK", &[]);
+        assert!(
+            tell(&mut desk, SOFT, &request(SOFT, &user, "smsc", &format!("ack{id}"), &answers(report), &ack()))
+                .1
+                .is_empty()
+        );
+    }
+    assert!(queue(&mut desk).is_empty());
+}
+
+/// The headers of an IMS phone's answer to this MESSAGE.
+fn answers(to: &Came) -> String {
+    format!("{RPDU_IN}In-Reply-To: {}\r\n", to.header("Call-ID"))
+}
+
+// --- Out ---
+
+#[test]
+fn a_yatebts_gets_octets_under_the_number_and_says_itself_what_its_phone_said() {
+    let final_yes: [(&str, Vec<u8>); 3] = [("200 OK", ack()), ("202 Accepted", Vec::new()), ("200 OK", Vec::new())];
+    for (status, rpdu) in final_yes {
+        let mut desk = valley(|desk| yate(desk, DALE, 2));
+        let mt = writes(&mut desk, "a", "hello");
+        assert_eq!((mt.uri(), mt.to.to_string().as_str()), (format!("sip:2002@{DALE}").as_str(), DALE));
+        assert_eq!((mt.body[0], mt.words().as_str()), (1, "hello"), "octets, not hex");
+        reply(&mut desk, &mt, status, &rpdu);
+        assert!(queue(&mut desk).is_empty() && happened(&desk, "text_delivered") == 1, "{status}");
+    }
+    for (status, rpdu, state, cause) in [
+        ("200 OK", error(22, None), "waiting", "the phone's memory is full"),
+        ("480 Temporarily Unavailable", error(22, None), "waiting", "the phone's memory is full"),
+        ("400 Bad Request", error(111, Some(0xD0)), "waiting", "the phone's memory is full"),
+        ("500 Error", error(41, None), "waiting", "answered 500, cause 41: temporary failure"),
+        ("200 OK", error(27, None), "absent", "the phone is absent"),
+        ("480 Temporarily Unavailable", Vec::new(), "absent", "the phone is absent"),
+        ("404 Not Found", Vec::new(), "absent", "the phone is absent"),
+        ("488 Not Acceptable", Vec::new(), "waiting", "answered 488"),
+    ] {
+        let mut desk = valley(|desk| yate(desk, DALE, 2));
+        let mt = writes(&mut desk, "a", "hello");
+        assert!(reply(&mut desk, &mt, status, &rpdu).is_empty());
+        let waits = queue(&mut desk);
+        assert_eq!((waits[0].state, waits[0].cause.as_str()), (state, cause), "{status}");
+    }
+    // For ever: the sender is told in words.
+    for rpdu in [error(1, None), error(50, None), error(96, None), error(111, Some(0x90))] {
+        let mut desk = valley(|desk| yate(desk, DALE, 2));
+        let mt = writes(&mut desk, "a", "hello");
+        let told = reply(&mut desk, &mt, "200 OK", &rpdu);
+        assert_eq!((happened(&desk, "text_failed"), told.len()), (1, 1));
+        assert!(told[0].words().contains("to 2002 could not be delivered: "), "{}", told[0].words());
+    }
+}
+
+#[test]
+fn an_ims_phone_says_200_first_and_then_what_became_of_it() {
+    let user = format!("IMSI{}", imsi(2));
+    let says = |desk: &mut Desk, from: &str, id: &str, to: &Came, rpdu: &[u8]| {
+        tell(desk, from, &request(from, &user, "smsc", id, &answers(to), rpdu))
+    };
+    let mut desk = valley(|desk| ims(desk, 2));
+    let mt = writes(&mut desk, "a", "hello");
+    assert_eq!((mt.header("Accept-Contact"), mt.body[0]), ("*;+g.3gpp.smsip;require;explicit", 1));
+    assert_eq!(mt.uri(), format!("sip:IMSI{}@{SOFT}", imsi(2)));
+    reply(&mut desk, &mt, "200 OK", &[]);
+    assert_eq!(queue(&mut desk)[0].state, "sending", "read, and no more");
+    // Not from there, and not about that.
+    assert_eq!(says(&mut desk, DALE, "wrong", &mt, &ack()).0, 200);
+    let stranger = format!("{RPDU_IN}In-Reply-To: m99-0@192.0.2.1\r\n");
+    assert_eq!(tell(&mut desk, SOFT, &request(SOFT, &user, "smsc", "unknown", &stranger, &ack())).0, 200);
+    assert_eq!(queue(&mut desk)[0].state, "sending");
+    assert_eq!(says(&mut desk, SOFT, "right", &mt, &ack()).0, 200);
+    assert!(queue(&mut desk).is_empty() && desk.is_at_rest());
+    assert_eq!(says(&mut desk, SOFT, "again", &mt, &ack()).0, 200, "nothing is left of it, and it is answered");
+
+    // Before the 200, which was lost.
+    let mt = writes(&mut desk, "b", "fast");
+    says(&mut desk, SOFT, "b1", &mt, &ack());
+    assert!(queue(&mut desk).is_empty());
+
+    // An RP-ERROR, and an SMMA later.
+    let mt = writes(&mut desk, "c", "full");
+    reply(&mut desk, &mt, "200 OK", &[]);
+    says(&mut desk, SOFT, "c1", &mt, &error(22, None));
+    assert_eq!(queue(&mut desk)[0].cause, "the phone's memory is full");
+    desk.wait_s(5);
+    let smma = Rpdu::Smma { reference: 0x33 }.encode().unwrap();
+    let (code, requests) = tell(&mut desk, SOFT, &request(SOFT, &user, "smsc", "smma", RPDU_IN, &smma));
+    assert_eq!((code, requests.len()), (202, 2));
+    let note = requests.iter().find(|came| came.has("In-Reply-To")).unwrap();
+    assert_eq!((note.header("In-Reply-To"), note.verdict()), ("smma", (0x33, 0, None)));
+    reply(&mut desk, note, "200 OK", &[]);
+    let mt = requests.iter().find(|came| !came.has("In-Reply-To")).unwrap();
+    reply(&mut desk, mt, "200 OK", &[]);
+    says(&mut desk, SOFT, "c2", mt, &ack());
+    assert!(queue(&mut desk).is_empty());
+
+    // Never: it is tried again, as what may be there already; a copy of the 200 gives it no more time.
+    let mt = writes(&mut desk, "d", "silent");
+    reply(&mut desk, &mt, "200 OK", &[]);
+    desk.wait_s(30);
+    reply(&mut desk, &mt, "200 OK", &[]);
+    desk.wait_s(16);
+    let waits = queue(&mut desk);
+    assert_eq!((waits[0].state, waits[0].cause.as_str()), ("waiting", "it could not be sent"));
+    // Late: it is believed, and nothing is sent again.
+    says(&mut desk, SOFT, "d1", &mt, &ack());
+    assert!(queue(&mut desk).is_empty() && desk.is_at_rest());
+    desk.wait_s(600);
+    assert!(came(&mut desk).is_empty());
+}
+
+#[test]
+fn a_phone_with_memory_again_is_tried_at_once_in_whatever_form_it_says_so() {
+    let smma = Rpdu::Smma { reference: 9 }.encode().unwrap();
+    type Bind = fn(&mut Desk);
+    let bound_openbts: Bind = |desk| openbts(desk, DALE, 2);
+    let bound_yate: Bind = |desk| yate(desk, DALE, 2);
+    let hex = to_hex(&smma).into_bytes();
+    for (n, (bind, user, to, more, body, code)) in [
+        (bound_openbts, format!("IMSI{}", imsi(2)), "smsc", RPDU_IN, hex, 202),
+        (bound_yate, "2002".to_owned(), "smsc", YATE_SAYS, smma.clone(), 200),
+        (bound_yate, "2002".to_owned(), "SMMA", "", Vec::new(), 202),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut desk = valley(bind);
+        let mt = writes(&mut desk, "a", "one more");
+        reply(&mut desk, &mt, "500 Error", &error(22, None));
+        desk.wait_s(10);
+        assert!(came(&mut desk).is_empty());
+        let says = request(DALE, &user, to, "smma", more, &body);
+        // Another phone's memory is no reason.
+        let other = request(HILL, &format!("IMSI{}", imsi(1)), "SMMA", "other", "", &[]);
+        assert_eq!(tell(&mut desk, HILL, &other), (202, Vec::new()), "{n}");
+        // Nor is that of one who is not there.
+        let elsewhere = request(MOOR, &user, "SMMA", "elsewhere", "", &[]);
+        let (refused, requests) = tell(&mut desk, MOOR, &elsewhere);
+        assert_eq!((refused, requests.len()), (403, 0));
+        let (answered, requests) = tell(&mut desk, DALE, &says);
+        assert_eq!((answered, requests.len(), requests[0].words().as_str()), (code, 1, "one more"), "{n}");
+        assert_eq!(happened(&desk, "phone_has_memory"), 2);
+    }
+}
+
+#[test]
+fn a_sip_phone_gets_words_and_a_long_text_whole() {
+    let mut desk = valley(|desk| plain(desk, 2));
+    let mt = writes(&mut desk, "a", "Grüße {}");
+    assert_eq!((mt.words().as_str(), mt.uri()), ("Grüße {}", format!("sip:me@{SOFT}").as_str()));
+    assert!(mt.header("From").contains("sip:2001@"), "{}", mt.head);
+    reply(&mut desk, &mt, "200 OK", &[]);
+    // Three parts, the second one first.
+    let long = "Sie haben doch gewiß nichts dagegen, wenn es länger wird. ".repeat(6);
+    let parts = split(&long, &Cut::new(Reference::Short(7))).unwrap();
+    assert_eq!(parts.len(), 3);
+    let part = |n: usize| Submit { data: parts[n].clone(), ..submit("2002", "", 60 + n as u8) };
+    for n in [1, 0] {
+        let (code, requests) = tell(&mut desk, HILL, sms(1, HILL, &format!("l{n}"), &part(n)).as_bytes());
+        assert_eq!((code, requests.len()), (202, 0), "the whole is waited for");
+    }
+    let (code, requests) = tell(&mut desk, HILL, sms(1, HILL, "l2", &part(2)).as_bytes());
+    assert_eq!((code, requests.len(), requests[0].words().as_str()), (202, 1, long.as_str()));
+    assert_eq!(queue(&mut desk).len(), 3);
+    assert!(reply(&mut desk, &requests[0], "200 OK", &[]).is_empty());
+    assert!(queue(&mut desk).is_empty() && desk.is_at_rest());
+    assert_eq!(happened(&desk, "text_delivered"), 4);
+}
+
+#[test]
+fn octets_are_no_words_and_the_sender_is_told() {
+    let mut desk = valley(|desk| plain(desk, 2));
+    let data = UserData { coding: Coding(0x04), has_header: false, length: 3, bytes: vec![1, 2, 3] };
+    let submit = Submit { data, report_wanted: true, ..submit("2002", "", 7) };
+    let (code, requests) = tell(&mut desk, HILL, sms(1, HILL, "a", &submit).as_bytes());
+    assert_eq!((code, requests.len()), (202, 1));
+    assert!(requests[0].is_report());
+    assert_eq!(requests[0].report().status, encamp::gsm::report::Status::INCOMPATIBLE_DESTINATION);
+    assert_eq!(happened(&desk, "text_failed"), 1);
+    assert!(reply(&mut desk, &requests[0], "200 OK", &[]).is_empty());
+    assert!(queue(&mut desk).is_empty() && desk.is_at_rest());
+}
+
+#[test]
+fn a_sip_phone_writes_words_of_any_length() {
+    let mut desk = valley(|desk| plain(desk, 2));
+    let long = "word ".repeat(70);
+    let bytes = request(SOFT, &format!("IMSI{}", imsi(2)), "2001", "w", PLAIN, long.as_bytes());
+    let (code, mut requests) = tell(&mut desk, SOFT, &bytes);
+    assert_eq!(code, 202);
+    let mut parts = Vec::new();
+    while let Some(mt) = requests.pop() {
+        parts.push(mt.deliver());
+        requests = reply(&mut desk, &mt, "200 OK", &[]);
+    }
+    assert_eq!(parts.iter().map(|part| part.more).collect::<Vec<_>>(), [true, true, false], "TP-MMS");
+    let data: Vec<_> = parts.iter().map(|part| &part.data).collect();
+    assert_eq!(encamp::gsm::segment::whole_text(&data).unwrap(), long);
+}
+
+#[test]
+fn a_configured_form_goes_before_what_was_learned() {
+    for form in TextForm::ALL {
+        let mut all = settings();
+        all.base_stations[1].texts = Some(form);
+        let mut desk = valley_with(all, |desk| yate(desk, DALE, 2));
+        let mt = writes(&mut desk, "a", "hello");
+        let expected = match form {
+            TextForm::OpenBts => (format!("sip:IMSI{}@{DALE}", imsi(2)), RPDU, b'0'),
+            TextForm::Yate => (format!("sip:2002@{DALE}"), RPDU, 1),
+            TextForm::Ims => (format!("sip:IMSI{}@{DALE}", imsi(2)), RPDU, 1),
+            TextForm::Plain => (format!("sip:IMSI{}@{DALE}", imsi(2)), "text/plain;charset=UTF-8", b'h'),
+        };
+        assert_eq!((mt.uri(), mt.header("Content-Type"), mt.body[0]), (expected.0.as_str(), expected.1, expected.2));
+    }
+}
+
+// --- Trunks ---
+
+fn with_trunks() -> Settings {
+    let mut all = settings();
+    for (name, address) in ["pbx", "gateway"].into_iter().zip(TRUNKS) {
+        all.trunks.push(Trunk {
+            name: name.into(),
+            address: address.parse().unwrap(),
+            mode: TrunkMode::Recurse,
+            texts: true,
+            prefixes: vec!["+1".into()],
+            username: None,
+            password: None,
+        });
+    }
+    all
+}
+
+#[test]
+fn a_text_from_a_trunk_goes_to_a_phone_and_nowhere_else() {
+    let mut all = with_trunks();
+    all.trunks[1].texts = false;
+    let mut desk = valley_with(all, |_| ());
+    let from_trunk = |id: &str, user: &str, to: &str, words: &str| {
+        request(TRUNKS[0], user, to, id, "Content-Type: text/plain;charset=UTF-8\r\n", words.as_bytes())
+    };
+    let bytes = from_trunk("a", "+15550001", "2001", "from far");
+    let (code, requests) = tell(&mut desk, TRUNKS[0], &bytes);
+    assert_eq!((code, requests.len()), (202, 1));
+    assert_eq!(
+        (requests[0].words().as_str(), requests[0].deliver().originator.number().as_str()),
+        ("from far", "+15550001")
+    );
+    assert_eq!(tell(&mut desk, TRUNKS[0], &bytes), (202, Vec::new()), "its copy");
+    reply(&mut desk, &requests[0], "200 OK", &[]);
+    assert_eq!(tell(&mut desk, TRUNKS[0], &from_trunk("b", "+15550001", "2999", "?")).0, 404);
+    assert_eq!(tell(&mut desk, TRUNKS[0], &from_trunk("c", "+15550001", "+15550002", "?")).0, 404, "not to a trunk");
+    assert_eq!(tell(&mut desk, TRUNKS[0], &from_trunk("d", "", "2001", "?")).0, 400, "from nobody");
+    let other = request(TRUNKS[1], "+15550001", "2001", "e", PLAIN, b"?");
+    assert_eq!(tell(&mut desk, TRUNKS[1], &other).0, 403, "this one takes and gives none");
+    assert!(queue(&mut desk).is_empty() && came(&mut desk).is_empty());
+}
+
+#[test]
+fn a_trunk_that_fails_leaves_its_turn_to_the_next_and_the_last_one_to_a_pause() {
+    let mut desk = valley_with(with_trunks(), |_| ());
+    let (code, requests) = tell(&mut desk, HILL, sms(1, HILL, "a", &submit("+15550001", "out", 1)).as_bytes());
+    assert_eq!((code, requests[0].uri()), (202, format!("sip:+15550001@{}", TRUNKS[0]).as_str()));
+    assert!(requests[0].header("From").contains("sip:2001@"));
+    reply(&mut desk, &requests[0], "503 Service Unavailable", &[]);
+    desk.wait_ms(10);
+    let second = came(&mut desk).remove(0);
+    assert_eq!(second.to.to_string(), TRUNKS[1], "at once");
+    // Silence of a trunk is no absent phone.
+    desk.wait_s(31);
+    came(&mut desk);
+    assert_eq!(queue(&mut desk)[0].state, "waiting");
+    desk.wait_s(21);
+    assert!(came(&mut desk).is_empty(), "the ladder begins at 30 s");
+    desk.wait_s(18);
+    let third = came(&mut desk);
+    assert_eq!(third[0].to.to_string(), TRUNKS[0], "from the beginning");
+    reply(&mut desk, &third[0], "200 OK", &[]);
+    assert!(queue(&mut desk).is_empty() && desk.is_at_rest());
+}
+
+#[test]
+fn nobodys_number_is_refused_where_no_trunk_takes_texts() {
+    let mut all = with_trunks();
+    all.trunks.iter_mut().for_each(|trunk| trunk.texts = false);
+    let mut desk = valley_with(all, |_| ());
+    let (code, told) = tell(&mut desk, HILL, sms(1, HILL, "a", &submit("+15550001", "out", 1)).as_bytes());
+    assert_eq!((code, told.len()), (404, 1));
+    assert!(told[0].words().starts_with("+15550001 is nobody's number"));
+}
