@@ -564,8 +564,10 @@ impl World {
         if copies == 0 {
             self.note_lost(&bytes);
         }
-        for _ in 0..copies {
+        for copy in 0..copies {
             let late_us = match self.bad(20) {
+                // After the answer, that is.
+                _ if copy > 0 && is_mt => 8 * SECOND + self.rng.below(4 * SECOND),
                 true => self.rng.below(4 * SECOND),
                 false => MS + self.rng.below(20 * MS),
             };
