@@ -34,7 +34,7 @@ if ! "$encamp" status --wait 15 --config "$config" >/dev/null; then
 fi
 "$encamp" status --config "$config"
 echo
-echo "20 phones register, call and text: about 45 s, because some are away and the box waits for them"
+echo "20 phones register, call and text: about 40 s, because some are away and the box waits for them"
 "$encamp" rehearse --config "$config" --phones 20
 
 # One of the phones that the rehearsal has left registered, for the examples below.
@@ -56,7 +56,9 @@ The box is running. In another terminal:
   a call as a PBX       a softphone bound to 127.0.0.33:5060 that calls sip:2001@127.0.0.1 is answered 302 with the base station
   calls and texts       $encamp calls --config $config
                         $encamp queue --config $config
-                        tail target/demo/calls.csv
+                        tail target/demo/calls.csv target/demo/texts.csv
+  the life of a text    $encamp queue explain 1 --config $config
+                        (the first column of texts.csv has all of their ids)
   rehearse it again     $encamp rehearse --config $config --phones 50
 
 Ctrl-C ends it.

@@ -12,14 +12,14 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use encamp::gsm::auc::Auth;
 use encamp::rehearse::heard::{Heard, cause_of, uri_in, user_of};
 use encamp::rehearse::{Plan, Report, Sim, Talk, run, sims};
 
 /// The one thing that is wrong with a box, and the words by which the rehearsal tells it.
-const WRONG: [(Wrong, &str); 23] = [
+const WRONG: [(Wrong, &str); 32] = [
     (Wrong::Deaf, "no answer to the INVITE"),
     (Wrong::OtherSdp, "the SDP of the caller did not arrive as it was sent"),
     (Wrong::OtherPort, "packets of speech the caller heard"),
@@ -43,6 +43,15 @@ const WRONG: [(Wrong, &str); 23] = [
     (Wrong::ForgetsTheAbsent, "comes back: not on the phone 6 s later"),
     (Wrong::KnocksForEver, "its base station was asked"),
     (Wrong::TakesAllTexts, "taken with 202, not refused with 404"),
+    (Wrong::NoReport, "no report came to the sender"),
+    (Wrong::ReportsAnother, "the report is of text "),
+    (Wrong::ReportsFailure, "the report says that it did not arrive: status 0x41"),
+    (Wrong::LosesAPart, "3 parts long: not on the phone 6 s later; 2 of 3 parts"),
+    (Wrong::KeepsSilent, "no answer came to the sender"),
+    (Wrong::ForgetsTheFull, "no room on the phone: not on the phone 6 s later"),
+    (Wrong::RefusesRoom, "that there is room was answered 400"),
+    (Wrong::EndsInSilence, "no text in words came to the sender when its time was over"),
+    (Wrong::KnowsNoTime, "it came all the same, after its time"),
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,7 +80,21 @@ enum Wrong {
     ForgetsTheAbsent,
     KnocksForEver,
     TakesAllTexts,
+    NoReport,
+    ReportsAnother,
+    ReportsFailure,
+    LosesAPart,
+    KeepsSilent,
+    ForgetsTheFull,
+    RefusesRoom,
+    EndsInSilence,
+    KnowsNoTime,
 }
+
+/// A number of the fake's own.
+const STATUS_CODE: &str = "411";
+/// The length and the septets of "no no".
+const WORDS: &str = "056e37a8ed06";
 
 /// A box on an ephemeral port; gone when dropped.
 struct Fake {
@@ -104,6 +127,7 @@ impl Fake {
             std::thread::spawn(move || {
                 let mut buffer = [0; 4096];
                 while !closing.load(Ordering::Relaxed) {
+                    box_.end_texts();
                     let Ok((len, from)) = box_.socket.recv_from(&mut buffer) else { continue };
                     let heard = Heard::parse(&buffer[..len]).unwrap();
                     if heard.method().is_empty() { box_.answered(&heard) } else { box_.asked(&heard, from) }
@@ -148,10 +172,25 @@ struct Call {
     is_over: bool,
 }
 
+/// A text, from its acceptance until it is on its phone.
 struct Waiting {
     imsi: String,
     body: String,
     call_id: String,
+    /// Under way, or refused; a phone gets one at a time.
+    is_sent: bool,
+    ends_at: Option<Instant>,
+    /// Whom it is from, and what he is to be told when it is there.
+    sender: String,
+    report: Option<String>,
+}
+
+impl Waiting {
+    /// One of the fake's own.
+    fn new(imsi: &str, body: String, call_id: String) -> Waiting {
+        let (imsi, sender) = (imsi.to_owned(), String::new());
+        Waiting { imsi, body, call_id, is_sent: false, ends_at: None, sender, report: None }
+    }
 }
 
 impl Box {
@@ -206,9 +245,7 @@ impl Box {
         if self.wrong == Wrong::ForgetsTheAbsent {
             self.texts.retain(|text| text.imsi != imsi);
         }
-        for text in self.texts.iter().filter(|text| text.imsi == imsi) {
-            self.send_text(text, from);
-        }
+        self.start_again(&imsi);
     }
 
     fn redirect(&mut self, request: &Heard, from: SocketAddr) {
@@ -297,11 +334,18 @@ impl Box {
         let method = answer.cseq().unwrap().1.to_owned();
         if method == "MESSAGE" {
             let found = self.texts.iter().position(|text| text.call_id == answer.call_id());
-            if let (Some(found), 200) = (found, answer.code()) {
+            let Some(found) = found else { return };
+            if answer.code() == 200 {
                 let text = self.texts.remove(found);
                 if self.wrong == Wrong::TextsTwice {
                     self.send_text(&text, self.bindings[&text.imsi]);
                 }
+                if let Some(report) = text.report.filter(|_| self.wrong != Wrong::NoReport) {
+                    self.queue(Waiting::new(&text.sender, report, format!("r-{}", text.call_id)));
+                }
+                self.send_next(&text.imsi);
+            } else if self.wrong == Wrong::ForgetsTheFull && answer.code() == 400 {
+                self.texts.remove(found);
             }
             return;
         }
@@ -401,39 +445,102 @@ impl Box {
         let sender = user_of(uri_in(message.get("From").unwrap())).strip_prefix("IMSI").unwrap().to_owned();
         let number = self.numbers.iter().find(|(_, known)| **known == sender).unwrap().0.clone();
         let hex = String::from_utf8(message.body.clone()).unwrap();
-        // After the RP-DATA's head of 8 octets: first octet, reference, destination, protocol, coding, user data.
+        // RP-SMMA.
+        if hex.starts_with("06") {
+            if self.wrong == Wrong::RefusesRoom {
+                return self.answer(message, "400 Bad Request", "", b"", from);
+            }
+            self.answer(message, "202 Accepted", "", b"", from);
+            return self.start_again(&sender);
+        }
+        // After the RP-DATA's head of 8 octets: first octet, reference, destination, protocol, coding, validity period, user data.
         let tpdu = &hex[16..];
-        let digits = usize::from_str_radix(&tpdu[4..6], 16).unwrap();
+        let octet = |at: usize| u8::from_str_radix(&tpdu[at..at + 2], 16).unwrap();
+        let (first, reference, digits) = (octet(0), octet(2), usize::from(octet(4)));
         let end = 8 + 2 * digits.div_ceil(2);
-        let swapped: String =
-            tpdu.as_bytes()[8..end].chunks(2).flat_map(|two| [two[1], two[0]]).map(char::from).collect();
+        let destination = &tpdu[4..end];
         let plus = if &tpdu[6..8] == "91" { "+" } else { "" };
-        let to = format!("{plus}{}", swapped.trim_end_matches('f'));
-        let data = tpdu[end + 4..].to_owned();
+        let to = format!("{plus}{}", swapped(&tpdu[8..end]).trim_end_matches('f'));
+        // The enhanced format: 2, seconds, and five octets more.
+        let valid_for = (first & 0x18 == 0x08).then(|| Duration::from_secs(octet(end + 6).into()));
+        let data = &tpdu[end + 4 + if valid_for.is_some() { 14 } else { 0 }..];
         self.count += 1;
         let call_id = format!("t{}-{}", self.count, message.call_id());
+        if to == STATUS_CODE {
+            self.answer(message, "202 Accepted", "", b"", from);
+            if self.wrong != Wrong::KeepsSilent {
+                self.queue(Waiting::new(&sender, deliver(STATUS_CODE, WORDS, false), call_id));
+            }
+            return;
+        }
         let Some(imsi) = self.numbers.get(&to).cloned() else {
             if self.wrong == Wrong::TakesAllTexts {
                 return self.answer(message, "202 Accepted", "", b"", from);
             }
             self.answer(message, "404 Not Found", "", b"", from);
-            // "no no".
-            let words = Waiting { imsi: sender, body: deliver("1000", "056e37a8ed06"), call_id };
-            self.send_text(&words, from);
-            return self.texts.push(words);
+            return self.queue(Waiting::new(&sender, deliver("1000", WORDS, false), call_id));
         };
         self.answer(message, "202 Accepted", "", b"", from);
-        if self.wrong == Wrong::LosesTexts {
+        let has_header = first & 0x40 != 0;
+        // The length of user data, that of its header, 0, 3, the reference, the count, which part.
+        let is_second_part = has_header && &data[12..14] == "02";
+        if self.wrong == Wrong::LosesTexts || (self.wrong == Wrong::LosesAPart && is_second_part) {
             return;
         }
         let number = if self.wrong == Wrong::OtherSender { "1234" } else { &number };
-        let text = Waiting { imsi, body: deliver(number, &data), call_id };
-        if let Some(there) = self.bindings.get(&text.imsi) {
-            for _ in 0..if self.wrong == Wrong::KnocksForEver { 4 } else { 1 } {
+        let reported = if self.wrong == Wrong::ReportsAnother { reference.wrapping_add(1) } else { reference };
+        let status = if self.wrong == Wrong::ReportsFailure { 0x41 } else { 0 };
+        let text = Waiting {
+            ends_at: valid_for.map(|valid_for| Instant::now() + valid_for),
+            report: (first & 0x20 != 0).then(|| report(reported, destination, status)),
+            sender,
+            ..Waiting::new(&imsi, deliver(number, data, has_header), call_id)
+        };
+        if let (Some(there), Wrong::KnocksForEver) = (self.bindings.get(&imsi), self.wrong) {
+            for _ in 0..3 {
                 self.send_text(&text, *there);
             }
         }
+        self.queue(text);
+    }
+
+    fn queue(&mut self, text: Waiting) {
+        let imsi = text.imsi.clone();
         self.texts.push(text);
+        self.send_next(&imsi);
+    }
+
+    /// The first text for this phone, where it is bound and has none under way.
+    fn send_next(&mut self, imsi: &str) {
+        let Some(there) = self.bindings.get(imsi).copied() else { return };
+        let Some(first) = self.texts.iter().position(|text| text.imsi == imsi) else { return };
+        if !std::mem::replace(&mut self.texts[first].is_sent, true) {
+            self.send_text(&self.texts[first], there);
+        }
+    }
+
+    /// It is back, or has room.
+    fn start_again(&mut self, imsi: &str) {
+        for text in self.texts.iter_mut().filter(|text| text.imsi == imsi) {
+            text.is_sent = false;
+        }
+        self.send_next(imsi);
+    }
+
+    /// Texts whose phone did not come back in their time.
+    fn end_texts(&mut self) {
+        let now = Instant::now();
+        while let Some(over) = self.texts.iter().position(|text| text.ends_at.is_some_and(|ends_at| ends_at <= now)) {
+            let text = &mut self.texts[over];
+            text.ends_at = None;
+            let words = Waiting::new(&text.sender, deliver("1000", WORDS, false), format!("e-{}", text.call_id));
+            if self.wrong != Wrong::KnowsNoTime {
+                self.texts.remove(over);
+            }
+            if self.wrong != Wrong::EndsInSilence {
+                self.queue(words);
+            }
+        }
     }
 
     fn send_text(&self, text: &Waiting, to: SocketAddr) {
@@ -451,14 +558,26 @@ impl Box {
     }
 }
 
-/// Hex RP-DATA with a DELIVER from this number; `data` is the length and the septets.
-fn deliver(number: &str, data: &str) -> String {
+fn swapped(digits: &str) -> String {
+    digits.as_bytes().chunks(2).flat_map(|two| [two[1], two[0]]).map(char::from).collect()
+}
+
+/// Hex RP-DATA with a DELIVER from this number; `data` is the length and the septets, behind a header or not.
+fn deliver(number: &str, data: &str, has_header: bool) -> String {
     let digits = number.trim_start_matches('+');
     let even = if digits.len() % 2 == 1 { format!("{digits}f") } else { digits.to_owned() };
-    let swapped: String = even.as_bytes().chunks(2).flat_map(|two| [two[1], two[0]]).map(char::from).collect();
     let kind = if number.starts_with('+') { "91" } else { "81" };
-    let tpdu = format!("04{:02x}{kind}{swapped}000062111221000100{data}", digits.len());
-    // RP-DATA from the network, reference 1, the service centre "0000", no destination.
+    let first = if has_header { "44" } else { "04" };
+    rp_data(&format!("{first}{:02x}{kind}{}000062111221000100{data}", digits.len(), swapped(&even)))
+}
+
+/// The same with a STATUS-REPORT of the text to this TP-DA.
+fn report(reference: u8, destination: &str, status: u8) -> String {
+    rp_data(&format!("06{reference:02x}{destination}6211122100010062111221000100{status:02x}"))
+}
+
+/// RP-DATA from the network, reference 1, the service centre "0000", no destination.
+fn rp_data(tpdu: &str) -> String {
     format!("010103a1000000{:02x}{tpdu}", tpdu.len() / 2)
 }
 
@@ -487,6 +606,10 @@ fn rehearse(wrong: Wrong, phones: u32) -> Report {
             nobody: Some("2999".into()),
             nobody_text: Some("2999".into()),
             silence: Duration::from_secs(4),
+            status: Some(STATUS_CODE.into()),
+            explains: true,
+            queue_max: 1_000,
+            welcomes: false,
         }),
         sims,
     };
@@ -516,7 +639,18 @@ fn a_right_box_lets_them_call_and_text() {
             json["calls"].as_array().unwrap().iter().any(|row| row["scene"].as_str().unwrap().starts_with(scene));
         assert!(found, "no call of the kind {scene:?}:\n{}", report.table());
     }
-    for scene in ["the same cell", "another cell", "switched off", "battery out", "nobody's number"] {
+    for scene in [
+        "the same cell",
+        "another cell",
+        "switched off, comes back",
+        "switched off, valid for 3 s",
+        "battery out",
+        "nobody's number",
+        "a report is asked for",
+        "3 parts long",
+        "the message centre's own number",
+        "no room on the phone",
+    ] {
         let found =
             json["texts"].as_array().unwrap().iter().any(|row| row["scene"].as_str().unwrap().starts_with(scene));
         assert!(found, "no text of the kind {scene:?}:\n{}", report.table());

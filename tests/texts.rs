@@ -236,7 +236,7 @@ fn a_text_that_nobody_takes_is_given_up_at_the_end_of_its_life() {
     assert!(live_marks(&desk, 2).is_empty(), "nobody waits any more");
     let told = only(take(&mut desk));
     assert_eq!(told.station.to_string(), HILL);
-    assert!(told.words().ends_with("to 2002 could not be delivered: it could not be delivered in its time."));
+    assert!(told.words().ends_with("to 2002 could not be delivered: its time was over."));
     answered(&mut desk, &told, "200 OK");
     desk.wait_s(2 * 7200);
     assert!(take(&mut desk).is_empty() && queue(&mut desk).is_empty());

@@ -4,12 +4,12 @@
 //! Limits: the times below, shorter than in the field so that a rehearsal ends; what a box waits for does not depend on them.
 //! Read first: wire.md 3.3, 4.2.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::bts::{Shared, Station, lock};
 use super::call::Leg;
-use super::text::{Arriving, Text};
+use super::text::{Arriving, Reported, Split, Text};
 use crate::ident::Imsi;
 
 /// A phone answers its paging at one of these; 3.4 s in the field.
@@ -44,7 +44,13 @@ pub(super) struct Air {
     /// MT texts that are paged for or on the air, by Call-ID.
     pub arriving: HashMap<String, Arriving>,
     pub inbox: Vec<Text>,
+    /// Long texts, whole or not.
+    pub split: HashMap<Split, BTreeMap<u8, String>>,
+    pub reports: Vec<Reported>,
     pub message_counts: HashMap<Imsi, u32>,
+    /// Phones that have no room for a text, and how many each of all has refused.
+    pub full: HashSet<Imsi>,
+    pub refusal_counts: HashMap<Imsi, u32>,
     timers: BTreeMap<(Instant, u64), Tick>,
     order: u64,
 }

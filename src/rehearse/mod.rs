@@ -35,7 +35,7 @@ pub mod trunk;
 
 use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -56,6 +56,9 @@ use crate::ident::{Imsi, Msisdn};
 pub const CHANNEL_COUNT: usize = 4;
 /// How long the box may take until a phone that switched itself off is off; nobody waits for the answer to a detach.
 const DETACH_WAIT: Duration = Duration::from_secs(3);
+/// So long without a text, and all that were to come have come; in a large cell that may never be so.
+const SETTLE_TIME: Duration = Duration::from_secs(1);
+const SETTLE_MAX: Duration = Duration::from_secs(10);
 /// So many silences, one after the other, and the box is taken for dead; one is enough where it never said anything.
 const SILENCE_COUNT_MAX: u32 = 4;
 
@@ -97,6 +100,14 @@ pub struct Talk {
     pub nobody_text: Option<String>,
     /// After so much silence of a phone that was sent a text the box must take it for absent.
     pub silence: Duration,
+    /// A number of the message centre's own that answers everybody.
+    pub status: Option<String>,
+    /// Whether a sender is told in words why his text went nowhere.
+    pub explains: bool,
+    /// How many texts may wait for one phone.
+    pub queue_max: usize,
+    /// Whether a phone that registers for the first time is sent a text.
+    pub welcomes: bool,
 }
 
 /// Nothing new begins after this time.
@@ -189,6 +200,10 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(&str)) -> Report {
     if stage.patience.heard.load(Ordering::Relaxed) {
         if let Err(error) = stations[0].restart() {
             report.failures.push(format!("no dice for a new Call-ID: {error}"));
+        }
+        // One that moves while its welcome is on the air would be away for as long as the box waits.
+        if plan.talk.as_ref().is_some_and(|talk| talk.welcomes) {
+            stage.settle();
         }
         stage.move_on(&mut parts, progress);
         stage.look_up(&mut parts, &mut report, progress);
@@ -327,6 +342,19 @@ impl Stage<'_> {
         report.attached_in = started.elapsed();
         let is_in = |part: &&Part| part.first.as_ref().is_some_and(|seen| seen.saw == Saw::Registered);
         report.attached = parts.iter().filter(is_in).count() as u32;
+    }
+
+    /// Until no text has come for a while.
+    fn settle(&self) {
+        let until = Instant::now() + SETTLE_MAX;
+        let (mut had, mut since) = (0, Instant::now());
+        while since.elapsed() < SETTLE_TIME && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(50));
+            let has = self.stations.iter().map(|station| station.inbox().len()).sum();
+            if has != had {
+                (had, since) = (has, Instant::now());
+            }
+        }
     }
 
     /// Second act: the first base station has been restarted; some move, some are switched off, thieves try.
@@ -493,6 +521,8 @@ impl Stage<'_> {
             pbx,
             patience: &self.patience,
             run: format!("{:08x}", u32::from_be_bytes(dice)),
+            references: AtomicU8::new(dice[0]),
+            text_count: AtomicU32::new(0),
         };
         report.scenes = company.play(progress);
         report.failures.extend(company.leftovers());

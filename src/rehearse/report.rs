@@ -57,7 +57,8 @@ pub struct SceneRow {
     pub expected: String,
     /// What the phones saw, in order.
     pub saw: String,
-    /// From dialling to the ringing, or to the refusal; from the 202, or the return of the phone, to the text.
+    /// From dialling to the ringing, or to the refusal; from the 202, or the return of the phone, to the text; from the handing in to the
+    /// words of the message centre.
     pub took: Option<Duration>,
     /// What was wrong; empty: as it should be.
     pub faults: Vec<String>,

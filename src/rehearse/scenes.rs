@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,9 @@ use super::bts::Station;
 use super::call::{Leg, State};
 use super::phone::{Phone, Saw};
 use super::report::{Act, SceneRow};
+use super::rp::Written;
 use super::rtp::{Ear, PACKET_COUNT, converse, media_of};
+use super::text::Text;
 use super::trunk::Exchange;
 use super::{Patience, Talk};
 use crate::ident::Imsi;
@@ -33,10 +35,20 @@ const SOON: Duration = Duration::from_secs(4);
 const ACK_WAIT: Duration = Duration::from_secs(8);
 /// From the 202, or from the REGISTER of a phone that was away, until the text is there.
 const ARRIVAL_WAIT: Duration = Duration::from_secs(6);
+/// From a phone's refusal until somebody has deleted an old text.
+const ROOM_AFTER: Duration = Duration::from_millis(500);
+/// The validity period of a text to one who stays away for longer.
+const VALID_FOR: Duration = Duration::from_secs(3);
+/// How many parts the longest text has.
+const LONG_PARTS: u8 = 3;
+/// Texts that may wait for one who is away: two of ours, and his welcome.
+const ABSENT_TEXTS: usize = 3;
 /// A scene that takes longer has lost its thread.
 const SCENE_WAIT: Duration = Duration::from_secs(180);
 /// As whom the PBX calls.
 const PBX_NUMBER: &str = "5550199";
+/// Of longer words the beginning is shown.
+const SHOWN_MAX: usize = 60;
 /// What every text of a rehearsal begins with; what other texts a phone gets are somebody else's.
 const MARK: &str = "Rehearsal ";
 
@@ -98,6 +110,25 @@ enum Scene {
     TextToNobody {
         from: usize,
     },
+    /// Its sender asks to be told when it is there.
+    Reported {
+        from: usize,
+        to: usize,
+    },
+    /// It takes several messages.
+    Long {
+        from: usize,
+        to: usize,
+    },
+    /// To a number of the message centre's own.
+    Status {
+        from: usize,
+    },
+    /// The phone has no room for it at first.
+    Full {
+        from: usize,
+        to: usize,
+    },
 }
 
 impl Scene {
@@ -109,8 +140,11 @@ impl Scene {
             Scene::Cancel { caller, called } | Scene::Absent { caller, called } => vec![caller, called],
             Scene::Out { caller, .. } | Scene::Nobody { caller } => vec![caller],
             Scene::In { called, .. } => vec![called],
-            Scene::Text { from, to } => vec![from, to],
-            Scene::TextToNobody { from } => vec![from],
+            Scene::Text { from, to }
+            | Scene::Reported { from, to }
+            | Scene::Long { from, to }
+            | Scene::Full { from, to } => vec![from, to],
+            Scene::TextToNobody { from } | Scene::Status { from } => vec![from],
         }
     }
 }
@@ -129,6 +163,10 @@ pub(super) struct Company<'a> {
     pub patience: &'a Patience,
     /// Tells this rehearsal's texts from those of an earlier one.
     pub run: String,
+    /// The next TP-MR; that two phones do not have the same at a time makes a mistaken report plain.
+    pub references: AtomicU8,
+    /// Texts that have been thought of.
+    pub text_count: AtomicU32,
 }
 
 enum News {
@@ -239,13 +277,21 @@ impl Company<'_> {
                 _ => None,
             });
         }
-        const TEXT_KINDS: usize = 3;
-        for number in 0..here.len().div_ceil(2).clamp(TEXT_KINDS, SCENE_COUNT_MAX) {
+        const TEXT_KINDS: usize = 7;
+        for number in 0..here.len().clamp(TEXT_KINDS, SCENE_COUNT_MAX) {
             let from = pick(2 * number + 1);
+            let same = next(from, &[], &|other| cell(other) == cell(from));
+            let far = next(from, &[], &|other| cell(other) != cell(from));
+            let any = next(from, &[], &|_| true);
             scenes.extend(match number % TEXT_KINDS {
-                0 => next(from, &[], &|other| cell(other) != cell(from)).map(|to| Scene::Text { from, to }),
-                1 => next(from, &[], &|other| cell(other) == cell(from)).map(|to| Scene::Text { from, to }),
-                _ => self.talk.nobody_text.is_some().then_some(Scene::TextToNobody { from }),
+                0 => far.map(|to| Scene::Text { from, to }),
+                1 => same.map(|to| Scene::Text { from, to }),
+                2 => self.talk.nobody_text.is_some().then_some(Scene::TextToNobody { from }),
+                3 => far.or(any).map(|to| Scene::Reported { from, to }),
+                4 if self.talk.queue_max >= usize::from(LONG_PARTS) => any.map(|to| Scene::Long { from, to }),
+                5 if self.talk.status.is_some() => Some(Scene::Status { from }),
+                6 => any.map(|to| Scene::Full { from, to }),
+                _ => None,
             });
         }
         scenes
@@ -266,6 +312,10 @@ impl Company<'_> {
             Scene::Nobody { caller } => vec![self.nobody(&self.actors[caller])],
             Scene::Text { from, to } => vec![self.text(&self.actors[from], &self.actors[to])],
             Scene::TextToNobody { from } => vec![self.text_to_nobody(&self.actors[from])],
+            Scene::Reported { from, to } => vec![self.reported(&self.actors[from], &self.actors[to])],
+            Scene::Long { from, to } => vec![self.long(&self.actors[from], &self.actors[to])],
+            Scene::Status { from } => vec![self.status(&self.actors[from])],
+            Scene::Full { from, to } => vec![self.full(&self.actors[from], &self.actors[to])],
         }
     }
 
@@ -605,16 +655,23 @@ impl Company<'_> {
 
     /// A text that no other of this rehearsal is like, with characters of both halves of the alphabet.
     fn words(&self, from: &Actor, to: &Actor) -> String {
-        format!("{MARK}{}: {} to {} @ Ñandu [é] 5€", self.run, from.number, to.number)
+        let number = self.text_count.fetch_add(1, Ordering::Relaxed);
+        format!("{MARK}{}-{number}: {} to {} @ Ñandu [é] 5€", self.run, from.number, to.number)
+    }
+
+    /// A text as most are, under a reference of its own.
+    fn written<'t>(&self, number: &'t str, text: &'t str) -> Written<'t> {
+        let reference = self.references.fetch_add(LONG_PARTS, Ordering::Relaxed);
+        Written { number, text, reference, report_wanted: false, valid_for: None }
     }
 
     /// Hands in, and says whether it was taken.
-    fn hand_in(&self, row: &mut SceneRow, from: &Actor, number: &str, text: &str) -> Option<u16> {
+    fn hand_in(&self, row: &mut SceneRow, from: &Actor, written: &Written<'_>) -> Option<u16> {
         if let Some(why) = self.patience.is_out() {
             row.faults.push(why.to_owned());
             return None;
         }
-        let code = match self.station(from).text(&from.imsi, number, text) {
+        let code = match self.station(from).text(&from.imsi, written) {
             Ok(code) => code,
             Err(error) => {
                 row.faults.push(format!("the phone cannot send: {error}"));
@@ -649,13 +706,19 @@ impl Company<'_> {
         let Some(first) = found.first() else {
             let any = self.station(to).inbox().into_iter().filter(|one| one.imsi == to.imsi && one.at >= since);
             let others: Vec<String> = any.map(|one| format!("{:?} from {}", one.text, one.from)).collect();
-            let instead =
-                if others.is_empty() { String::new() } else { format!("; in its place {}", others.join(", ")) };
+            let torn = self.station(to).torn(&to.imsi);
+            let mut instead: String = torn.iter().map(|(has, of)| format!("; {has} of {of} parts")).collect();
+            if !others.is_empty() {
+                instead += &format!("; in its place {}", others.join(", "));
+            }
             row.saw += "; did not arrive";
             return row.faults.push(format!("not on the phone {} s later{instead}", ARRIVAL_WAIT.as_secs()));
         };
         row.took = Some(first.at.saturating_duration_since(since));
-        row.saw += &format!("; on the phone, from {}", first.from);
+        row.saw += &match first.parts {
+            1 => format!("; on the phone, from {}", first.from),
+            parts => format!("; on the phone in {parts} parts, from {}", first.from),
+        };
         if first.from != from.number {
             row.faults.push(format!("it is from {:?}, not from {:?}", first.from, from.number));
         }
@@ -666,11 +729,130 @@ impl Company<'_> {
             if self.station(from).address() == self.station(to).address() { "the same cell" } else { "another cell" };
         let mut row = self.row(Act::Text, Some(from), Some(to), place, "taken with 202, and arrives once");
         let text = self.words(from, to);
-        let code = self.hand_in(&mut row, from, &to.number, &text);
+        let code = self.hand_in(&mut row, from, &self.written(&to.number, &text));
         if Self::must_be_taken(&mut row, code) {
             self.must_arrive(&mut row, from, to, &text);
         }
         row
+    }
+
+    /// TP-SRR: the sender's phone gets a STATUS-REPORT, which has the reference of his text.
+    fn reported(&self, from: &Actor, to: &Actor) -> SceneRow {
+        let mut row = self.row(
+            Act::Text,
+            Some(from),
+            Some(to),
+            "a report is asked for",
+            "taken with 202, arrives once, and its sender's phone is told so",
+        );
+        let text = self.words(from, to);
+        let written = Written { report_wanted: true, ..self.written(&to.number, &text) };
+        let since = Instant::now();
+        let code = self.hand_in(&mut row, from, &written);
+        if !Self::must_be_taken(&mut row, code) {
+            return row;
+        }
+        self.must_arrive(&mut row, from, to, &text);
+        let Some(found) = self.station(from).report_when(&from.imsi, ARRIVAL_WAIT, |one| one.at >= since) else {
+            return fail(row, "no report came to the sender".into());
+        };
+        let report = found.report;
+        if (report.reference, report.to.as_str()) != (written.reference, to.number.as_str()) {
+            row.faults.push(format!(
+                "the report is of text {} to {}, not of text {} to {}",
+                report.reference, report.to, written.reference, to.number
+            ));
+        }
+        match report.status {
+            0 => row.saw += "; its sender has the report",
+            status => row.faults.push(format!("the report says that it did not arrive: status {status:#04x}")),
+        }
+        row
+    }
+
+    fn long(&self, from: &Actor, to: &Actor) -> SceneRow {
+        let scene = format!("{LONG_PARTS} parts long");
+        let mut row =
+            self.row(Act::Text, Some(from), Some(to), &scene, "each part taken with 202; arrives once, whole");
+        let mut text = self.words(from, to);
+        // 160 septets fit in one message, 306 in two, 459 in three.
+        for line in 1..=17 {
+            text += &format!("\n{line}. one after the other");
+        }
+        text.truncate(text.char_indices().nth(400).map_or(text.len(), |(at, _)| at));
+        let code = self.hand_in(&mut row, from, &self.written(&to.number, &text));
+        if Self::must_be_taken(&mut row, code) {
+            self.must_arrive(&mut row, from, to, &text);
+        }
+        row
+    }
+
+    /// Whoever asks the message centre is answered.
+    fn status(&self, from: &Actor) -> SceneRow {
+        let number = self.talk.status.clone().unwrap_or_default();
+        let mut row = self.row(
+            Act::Text,
+            Some(from),
+            None,
+            "the message centre's own number",
+            "taken with 202, and answered in words",
+        );
+        row.to.clone_from(&number);
+        let since = Instant::now();
+        let text = format!("{MARK}{}: how are you?", self.run);
+        let code = self.hand_in(&mut row, from, &self.written(&number, &text));
+        if Self::must_be_taken(&mut row, code) && !self.is_told(&mut row, from, since, ARRIVAL_WAIT) {
+            row.faults.push("no answer came to the sender".into());
+        }
+        row
+    }
+
+    /// OpenBTS shows a full memory as 400, like all else that a phone refuses; that there is room again the phone says itself.
+    fn full(&self, from: &Actor, to: &Actor) -> SceneRow {
+        let mut row = self.row(
+            Act::Text,
+            Some(from),
+            Some(to),
+            "no room on the phone",
+            "taken with 202; arrives once when the phone says that it has room",
+        );
+        let there = self.station(to);
+        let text = self.words(from, to);
+        let refused_before = there.refusal_count(&to.imsi);
+        there.fill_up(&to.imsi);
+        let code = self.hand_in(&mut row, from, &self.written(&to.number, &text));
+        let is_taken = Self::must_be_taken(&mut row, code);
+        if is_taken {
+            match there.refused_when(&to.imsi, ARRIVAL_WAIT, refused_before) {
+                true => row.saw += "; refused by the phone",
+                false => row.faults.push("the phone was not asked before it had room".into()),
+            }
+        }
+        std::thread::sleep(ROOM_AFTER);
+        let reference = self.references.fetch_add(LONG_PARTS, Ordering::Relaxed);
+        match there.make_room(&to.imsi, reference) {
+            Ok(Some(200..=299)) => {}
+            Ok(code) => row.faults.push(format!("that there is room was answered {}", code_words(code))),
+            Err(error) => row.faults.push(format!("the phone cannot send: {error}")),
+        }
+        if is_taken {
+            self.must_arrive(&mut row, from, to, &text);
+        }
+        row
+    }
+
+    /// Whether the message centre has said something to this phone since then; what this rehearsal's phones write begins with [`MARK`].
+    fn is_told(&self, row: &mut SceneRow, phone: &Actor, since: Instant, wait: Duration) -> bool {
+        let is_words = |one: &Text| one.at >= since && !one.text.starts_with(MARK) && one.text.contains(' ');
+        let found = self.station(phone).inbox_when(&phone.imsi, wait, is_words);
+        let Some(words) = found.first() else { return false };
+        row.took = Some(words.at - since);
+        let mut shown: String = words.text.chars().take(SHOWN_MAX).collect();
+        if shown.len() < words.text.len() {
+            shown += "..";
+        }
+        row.saw += &format!("; told by {}: {shown:?}", words.from);
+        true
     }
 
     /// "404 and a text in words".
@@ -681,24 +863,22 @@ impl Company<'_> {
             Some(from),
             None,
             "nobody's number",
-            "refused with 404, and a text in words to the sender",
+            match self.talk.explains {
+                true => "refused with 404, and a text in words to the sender",
+                false => "refused with 404",
+            },
         );
         row.to.clone_from(&number);
         let since = Instant::now();
-        match self.hand_in(&mut row, from, &number, &format!("{MARK}{}: to nobody", self.run)) {
+        let text = format!("{MARK}{}: to nobody", self.run);
+        match self.hand_in(&mut row, from, &self.written(&number, &text)) {
             Some(404) => {}
             Some(code @ 200..=299) => return fail(row, format!("taken with {code}, not refused with 404")),
             Some(code) => row.faults.push(format!("refused with {code}, not 404")),
             None => return row,
         }
-        let is_words =
-            |one: &super::text::Text| one.at >= since && !one.text.starts_with(MARK) && one.text.contains(' ');
-        match self.station(from).inbox_when(&from.imsi, ARRIVAL_WAIT, is_words).first() {
-            Some(words) => {
-                row.took = Some(words.at - since);
-                row.saw += &format!("; told by {}: {:?}", words.from, words.text);
-            }
-            None => row.faults.push("no text in words came to the sender".into()),
+        if self.talk.explains && !self.is_told(&mut row, from, since, ARRIVAL_WAIT) {
+            row.faults.push("no text in words came to the sender".into());
         }
         row
     }
@@ -716,8 +896,11 @@ impl Company<'_> {
             "taken with 202; arrives once when the phone comes back",
         );
         let there = self.station(called);
+        let asked_before = there.message_count(&called.imsi);
+        // It is the first to wait; those behind it must not go with it.
+        let mut brief = (is_off && self.talk.queue_max >= ABSENT_TEXTS).then(|| self.brief(caller, called));
         let text = self.words(caller, called);
-        let code = self.hand_in(&mut text_row, caller, &called.number, &text);
+        let code = self.hand_in(&mut text_row, caller, &self.written(&called.number, &text));
         let taken_at = Instant::now();
         let is_taken = Self::must_be_taken(&mut text_row, code);
 
@@ -731,6 +914,9 @@ impl Company<'_> {
                 self.must_be_asked_everywhere(&mut call_row, called, began);
             }
         }
+        if let Some(brief) = &mut brief {
+            self.must_be_given_up(brief, caller);
+        }
         free_caller();
 
         if is_taken {
@@ -739,7 +925,7 @@ impl Company<'_> {
                 while taken_at.elapsed() < self.talk.silence && self.patience.is_out().is_none() {
                     std::thread::sleep(Duration::from_millis(200));
                 }
-                let count = there.message_count(&called.imsi);
+                let count = there.message_count(&called.imsi) - asked_before;
                 if count > 2 {
                     text_row
                         .faults
@@ -755,11 +941,53 @@ impl Company<'_> {
                 self.stations[next].camp(&called.imsi, Manner::Answers);
                 text_row.saw += &format!("; back at {}", self.stations[next].name);
                 self.must_arrive(&mut text_row, caller, called, &text);
+                if let Some(brief) = &mut brief
+                    && !self
+                        .station(called)
+                        .inbox_when(&called.imsi, Duration::ZERO, |one| one.text == brief.text)
+                        .is_empty()
+                {
+                    brief.row.faults.push("it came all the same, after its time".into());
+                }
             } else {
                 text_row.faults.push(format!("it could not register again at {}", self.stations[next].name));
             }
         }
-        vec![call_row, text_row]
+        [Some(call_row), brief.map(|brief| brief.row), Some(text_row)].into_iter().flatten().collect()
+    }
+
+    /// A text whose time ends before its phone comes back.
+    fn brief(&self, caller: &Actor, called: &Actor) -> Brief {
+        let mut row = self.row(
+            Act::Text,
+            Some(caller),
+            Some(called),
+            &format!("switched off, valid for {} s", VALID_FOR.as_secs()),
+            match self.talk.explains {
+                true => "taken with 202; never arrives, and its sender is told in words",
+                false => "taken with 202; never arrives",
+            },
+        );
+        let text = format!("{MARK}{}: {} to {} at once", self.run, caller.number, called.number);
+        let since = Instant::now();
+        let written = Written { valid_for: Some(VALID_FOR), ..self.written(&called.number, &text) };
+        let code = self.hand_in(&mut row, caller, &written);
+        let is_taken = Self::must_be_taken(&mut row, code);
+        Brief { row, text, since, is_taken }
+    }
+
+    fn must_be_given_up(&self, brief: &mut Brief, caller: &Actor) {
+        if !brief.is_taken {
+            return;
+        }
+        let ends_at = brief.since + VALID_FOR;
+        if self.talk.explains {
+            let wait = ends_at.saturating_duration_since(Instant::now()) + ARRIVAL_WAIT;
+            if !self.is_told(&mut brief.row, caller, brief.since, wait) {
+                brief.row.faults.push("no text in words came to the sender when its time was over".into());
+            }
+        }
+        std::thread::sleep(ends_at.saturating_duration_since(Instant::now()));
     }
 
     /// "the other base stations of the phone's location area … are tried (any base station pages any IMSI)".
@@ -795,7 +1023,7 @@ impl Company<'_> {
                     .map(|imsi| format!("{} still has a call of {} when all have hung up", station.name, number(imsi))),
             );
             for text in station.inbox() {
-                if text.text.starts_with(&format!("{MARK}{}:", self.run)) {
+                if text.text.starts_with(&format!("{MARK}{}", self.run)) {
                     *texts.entry((text.imsi, text.text)).or_default() += 1;
                 }
             }
@@ -808,6 +1036,14 @@ impl Company<'_> {
         }
         left
     }
+}
+
+/// A text that is not to arrive.
+struct Brief {
+    row: SceneRow,
+    text: String,
+    since: Instant,
+    is_taken: bool,
 }
 
 fn fail(mut row: SceneRow, why: String) -> SceneRow {

@@ -4,13 +4,14 @@
 //! after the 200 is a second text on the phone. Does not know: what a right message centre does.
 //! Limits: a MESSAGE is sent at [`SEND_AT_MS`] and given up after [`GIVE_UP`] (32 s in the field).
 
+use std::collections::btree_map::Entry;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::air::{Air, TRANSFER_TIME, Tick};
 use super::bts::{Shared, Station, USER_AGENT, dice, letters, lock};
 use super::heard::{Heard, uri_in, user_of};
-use super::rp;
+use super::rp::{self, Brought, Deliver, Report, Written};
 use crate::ident::Imsi;
 
 /// "Retransmission about 1, 3, 7, 15, 31 s" (wire.md 4.1).
@@ -24,15 +25,33 @@ pub struct Text {
     /// As the phone shows it.
     pub from: String,
     pub text: String,
+    /// In how many messages it came.
+    pub parts: u8,
     pub at: Instant,
+}
+
+/// A report on a phone.
+#[derive(Clone, Debug)]
+pub(super) struct Reported {
+    pub imsi: Imsi,
+    pub report: Report,
+    pub at: Instant,
+}
+
+/// A long text on a phone: whose parts belong together.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Split {
+    pub imsi: Imsi,
+    pub from: String,
+    pub reference: u16,
+    pub count: u8,
 }
 
 /// An MT text under way.
 pub(super) struct Arriving {
     request: Heard,
     imsi: Imsi,
-    from: String,
-    text: String,
+    brought: Brought,
     paging_turn: u32,
 }
 
@@ -78,14 +97,39 @@ impl Submit<'_> {
 }
 
 impl Station {
-    /// A phone hands in a text: the code of the final answer, `None` when there was none in time.
+    /// A phone hands in a text: the code of the final answer, `None` when there was none in time. Of a long text it hands in one part
+    /// after the other, and the first that is not taken is the last.
     ///
     /// Errors: there are no dice.
-    pub fn text(&self, imsi: &Imsi, number: &str, text: &str) -> std::io::Result<Option<u16>> {
+    pub(super) fn text(&self, imsi: &Imsi, written: &Written<'_>) -> std::io::Result<Option<u16>> {
+        let mut code = None;
+        for body in rp::submits(written) {
+            code = self.hand_up(imsi, &body)?;
+            if !code.is_some_and(|code| (200..300).contains(&code)) {
+                break;
+            }
+        }
+        Ok(code)
+    }
+
+    /// The phone has no room for another text.
+    pub(super) fn fill_up(&self, imsi: &Imsi) {
+        lock(&self.shared.air).full.insert(*imsi);
+    }
+
+    /// Somebody has deleted texts, and the phone says that there is room: as [`Station::text`].
+    ///
+    /// Errors: there are no dice.
+    pub(super) fn make_room(&self, imsi: &Imsi, reference: u8) -> std::io::Result<Option<u16>> {
+        lock(&self.shared.air).full.remove(imsi);
+        self.hand_up(imsi, &rp::has_room(reference))
+    }
+
+    /// An RPDU of a phone, in hex.
+    fn hand_up(&self, imsi: &Imsi, body: &str) -> std::io::Result<Option<u16>> {
         let shared = &*self.shared;
         let dice = dice()?;
         let (call_id, cseq) = (format!("{:x}", dice >> 64 & u128::from(u64::MAX)), (dice & 0xF_FFFF) as u32);
-        let body = rp::submit(number, text, (dice >> 32) as u8);
         let submit = Submit {
             texts: shared.proxies.texts,
             own: shared.own,
@@ -94,7 +138,7 @@ impl Station {
             cseq,
             tag: &format!("OBTS{}", letters()),
             branch: &format!("z9hG4bKOBTS{}", letters()),
-            body: &body,
+            body,
         };
         let key = (call_id.clone(), cseq, "MESSAGE");
         let answer = self.transact(key, &submit.text(), shared.proxies.texts, &SEND_AT_MS, GIVE_UP);
@@ -109,6 +153,33 @@ impl Station {
         self.watch(wait, |air| Some(find(air)).filter(|found| !found.is_empty())).unwrap_or_default()
     }
 
+    /// The report on this phone that is so, as soon as there is one.
+    pub(super) fn report_when(
+        &self,
+        imsi: &Imsi,
+        wait: Duration,
+        is_so: impl Fn(&Reported) -> bool,
+    ) -> Option<Reported> {
+        self.watch(wait, |air| air.reports.iter().find(|one| one.imsi == *imsi && is_so(one)).cloned())
+    }
+
+    /// Whether this phone has refused more texts than so many, as soon as it has.
+    pub(super) fn refused_when(&self, imsi: &Imsi, wait: Duration, more_than: u32) -> bool {
+        self.watch(wait, |air| (air.refusal_count(imsi) > more_than).then_some(())).is_some()
+    }
+
+    pub(super) fn refusal_count(&self, imsi: &Imsi) -> u32 {
+        lock(&self.shared.air).refusal_count(imsi)
+    }
+
+    /// Of each long text to this phone that is not whole: how many parts it has got, of how many.
+    pub(super) fn torn(&self, imsi: &Imsi) -> Vec<(usize, u8)> {
+        let air = lock(&self.shared.air);
+        let split = air.split.iter().filter(|(split, _)| split.imsi == *imsi);
+        let torn = split.filter(|(split, parts)| parts.len() < usize::from(split.count));
+        torn.map(|(split, parts)| (parts.len(), split.count)).collect()
+    }
+
     /// How many MESSAGEs came for this phone, copies included.
     pub fn message_count(&self, imsi: &Imsi) -> u32 {
         lock(&self.shared.air).message_counts.get(imsi).copied().unwrap_or(0)
@@ -117,6 +188,12 @@ impl Station {
     /// Every text that arrived in this cell.
     pub fn inbox(&self) -> Vec<Text> {
         lock(&self.shared.air).inbox.clone()
+    }
+}
+
+impl Air {
+    fn refusal_count(&self, imsi: &Imsi) -> u32 {
+        self.refusal_counts.get(imsi).copied().unwrap_or(0)
     }
 }
 
@@ -151,14 +228,15 @@ impl Shared {
         let read = match kind {
             "text/plain" => {
                 let from = user_of(uri_in(message.get("From").unwrap_or_default())).to_owned();
-                Ok((from, String::from_utf8_lossy(&message.body).into_owned()))
+                let text = String::from_utf8_lossy(&message.body).into_owned();
+                Ok(Brought::Text(Deliver { from, text, stamp: String::new(), part: None }))
             }
-            "application/vnd.3gpp.sms" => rp::deliver(&message.body).map(|read| (read.from, read.text)),
+            "application/vnd.3gpp.sms" => rp::brought(&message.body),
             _ => Err("its Content-Type is not understood"),
         };
         match read {
-            Ok((from, text)) => {
-                air.arriving.insert(call_id.clone(), Arriving { request: message, imsi, from, text, paging_turn: 0 });
+            Ok(brought) => {
+                air.arriving.insert(call_id.clone(), Arriving { request: message, imsi, brought, paging_turn: 0 });
                 air.page(&call_id, 0, true);
             }
             Err(why) => {
@@ -180,14 +258,50 @@ impl Shared {
         }
     }
 
-    /// "The 200 has no To tag" (wire.md 4.2).
+    /// "The 200 has no To tag"; where the phone has no room: "`400 Bad Request`, cause not visible" (wire.md 4.2).
     pub(super) fn transferred(&self, air: &mut Air, call_id: &str) {
-        let Some(Arriving { request, imsi, from, text, .. }) = air.arriving.remove(call_id) else { return };
-        self.reply(&request, "200 OK", "", "", b"");
+        let Some(Arriving { request, imsi, brought, .. }) = air.arriving.remove(call_id) else { return };
+        let at = Instant::now();
+        match brought {
+            Brought::Text(_) if air.full.contains(&imsi) => {
+                *air.refusal_counts.entry(imsi).or_default() += 1;
+                self.reply(&request, "400 Bad Request", "", "", b"");
+            }
+            Brought::Text(text) => {
+                self.reply(&request, "200 OK", "", "", b"");
+                self.keep(air, imsi, text, at);
+            }
+            Brought::Report(report) => {
+                self.reply(&request, "200 OK", "", "", b"");
+                if air.reports.iter().any(|had| had.imsi == imsi && had.report == report) {
+                    self.complain(format!("a report of a text to {} that the phone has already", report.to));
+                }
+                air.reports.push(Reported { imsi, report, at });
+            }
+        }
+    }
+
+    /// The phone has it; a part is shown when all are there.
+    fn keep(&self, air: &mut Air, imsi: Imsi, came: Deliver, at: Instant) {
+        let Deliver { from, mut text, part, .. } = came;
+        let mut count = 1;
+        if let Some(part) = part {
+            let split = Split { imsi, from: from.clone(), reference: part.reference, count: part.count };
+            let parts = air.split.entry(split).or_default();
+            match parts.entry(part.number) {
+                Entry::Vacant(place) => drop(place.insert(text)),
+                Entry::Occupied(_) => return self.complain(format!("a part from {from} that the phone has already")),
+            }
+            if parts.len() < usize::from(part.count) {
+                return;
+            }
+            count = part.count;
+            text = parts.values().map(String::as_str).collect();
+        }
         if air.inbox.iter().any(|had| had.imsi == imsi && had.from == from && had.text == text) {
             self.complain(format!("a text from {from} that the phone has already: it is shown twice"));
         }
-        air.inbox.push(Text { imsi, from, text, at: Instant::now() });
+        air.inbox.push(Text { imsi, from, text, parts: count, at });
     }
 }
 
@@ -201,6 +315,9 @@ mod tests {
     /// wire.md 4.1, seen live.
     #[test]
     fn a_message_is_byte_for_byte_what_was_seen_live() {
+        let written =
+            Written { number: "2101", text: "Hello self", reference: 0x2A, report_wanted: false, valid_for: None };
+        let body = rp::submits(&written).remove(0);
         let submit = Submit {
             texts: "127.0.0.1:5063".parse().unwrap(),
             own: "127.0.0.1:5062".parse().unwrap(),
@@ -209,7 +326,7 @@ mod tests {
             cseq: 131_737,
             tag: "OBTSvzgnaalnutwucdjc",
             branch: "z9hG4bKOBTSwwzwouywbrzggksh",
-            body: &rp::submit("2101", "Hello self", 0x2A),
+            body: &body,
         };
         let expected = "MESSAGE sip:smsc@127.0.0.1:5063 SIP/2.0\n\
             To:  <sip:smsc@127.0.0.1>\n\

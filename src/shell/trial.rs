@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use super::commands::{Failure, ask_running, load, say};
 use super::files;
-use crate::config::{Settings, Transport, Trunk, TrunkMode};
+use crate::config::{CodeAction, Settings, Transport, Trunk, TrunkMode, Welcome};
+use crate::gsm::form::TextForm;
 use crate::ident::Msisdn;
 use crate::rehearse::{Plan, Talk, run, sims};
 
@@ -93,6 +94,10 @@ fn plan(settings: &Settings, phones: u32) -> Result<Plan, Failure> {
             outside.map(|outside| format!("{outside}9999"))
         }),
         silence: TEXT_SILENCE,
+        status: status_code(settings),
+        explains: settings.messages.explain,
+        queue_max: settings.messages.count_per_phone_max,
+        welcomes: settings.messages.welcome != Welcome::Never,
     };
     Ok(Plan {
         phones,
@@ -124,24 +129,37 @@ fn outside(settings: &Settings, trunk: &Trunk) -> Option<String> {
     })
 }
 
+/// The number that tells the state of the network to whoever texts to it.
+fn status_code(settings: &Settings) -> Option<String> {
+    let codes = settings.short_codes.iter().filter(|code| code.senders.is_none());
+    codes.filter(|code| code.does == CodeAction::Status).map(|code| code.number.to_string()).next()
+}
+
 /// A number that is nobody's and never goes out: one with a local prefix.
 fn nobody(settings: &Settings) -> Option<String> {
     let numbers = settings.dialplan.local_prefixes.iter().flat_map(|prefix| {
         let width = 4usize.saturating_sub(prefix.trim_start_matches('+').len()).max(2);
         [9, 8, 7].map(|digit: u32| format!("{prefix}{}", digit.to_string().repeat(width)))
     });
-    let is_free = |number: &Msisdn| settings.subscribers.by_number(number).is_none();
+    let is_free =
+        |number: &Msisdn| settings.subscribers.by_number(number).is_none() && settings.code(number.digits()).is_none();
     numbers.filter_map(|number| Msisdn::parse(&number).ok()).find(is_free).map(|number| number.to_string())
 }
 
-/// Addresses of `[[base_station]]` tables that can be bound here, else free ones inside `base_stations`.
+/// Addresses of `[[base_station]]` tables that can be bound here, else free ones inside `base_stations`; none whose phones are written
+/// to otherwise than those of an OpenBTS.
 fn stations(settings: &Settings) -> Option<Vec<(String, SocketAddr)>> {
     let named = settings.base_stations.iter().map(|station| (station.name.clone(), station.address));
     let loopback = (1..=254).map(|last| SocketAddr::from(([127, 0, 0, last], 5062)));
     let free = loopback
         .filter(|address| settings.is_base_station(address.ip()))
         .map(|address| (address.ip().to_string(), address));
-    let usable: Vec<_> = named.chain(free).filter(|(_, address)| can_bind(*address)).take(STATIONS).collect();
+    let is_open_bts = |address: &SocketAddr| {
+        let table = settings.base_station_at(address.ip());
+        table.and_then(|station| station.texts).is_none_or(|form| form == TextForm::OpenBts)
+    };
+    let usable = named.chain(free).filter(|(_, address)| is_open_bts(address) && can_bind(*address));
+    let usable: Vec<_> = usable.take(STATIONS).collect();
     (usable.len() == STATIONS).then_some(usable)
 }
 

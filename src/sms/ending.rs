@@ -52,7 +52,7 @@ impl End {
     }
 
     pub(super) fn expired() -> End {
-        End::new(TextOutcome::Expired, Status::VALIDITY_EXPIRED, "it could not be delivered in its time")
+        End::new(TextOutcome::Expired, Status::VALIDITY_EXPIRED, "its time was over")
     }
 }
 
