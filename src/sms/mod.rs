@@ -120,6 +120,8 @@ pub struct Centre {
     timestamps: BTreeMap<Imsi, u64>,
     /// Texts that came to their end, and are still on the disk because the store refused: what is to be written, by their keys.
     unfinished: BTreeMap<Vec<u8>, Work>,
+    /// Those of them that have a batch, oldest first: what they add to a queue stands in its order there.
+    unfinished_order: VecDeque<Vec<u8>>,
     /// The longest life of a text, as the settings had it when it was last looked at.
     life_max: Duration,
     /// Commands of the operator that take more than one turn.
@@ -455,17 +457,8 @@ impl Centre {
             (left, reads) = (left.saturating_sub(over.max(1)), reads.saturating_sub(read));
         }
         self.work_off(w, finder);
-        // Those without a batch of their own end with another one's.
-        let whole = self.unfinished.iter().filter(|(_, work)| !work.batch.changes.is_empty());
-        for key in whole.map(|(key, _)| key.clone()).take(PURGE_PER_SECOND).collect::<Vec<_>>() {
-            let Some(work) = self.unfinished.remove(&key) else { continue };
-            // A store that refuses is asked again in a second.
-            let ended = work.ended.clone();
-            let Some(commit) = self.finish(w, &key, work) else { break };
-            for (recipient, text) in ended {
-                w.ctx.out.after(After::nothing().and(commit), Inner::TextRemoved { recipient, text });
-            }
-        }
+        // A store that refuses is asked again in a second.
+        let _ = self.finish_older(w);
         match self.too_old(w) {
             Ok(batch) if batch.changes.is_empty() => {}
             Ok(batch) => drop(write(w, batch)),
@@ -638,6 +631,7 @@ impl Centre {
     ///
     /// Errors: the store refuses, which is told; nothing has happened then.
     fn commit(&mut self, w: &mut World<'_, '_>, work: Work) -> Result<CommitId, StoreError> {
+        self.finish_older(w)?;
         let commit = write(w, self.whole_batch(&work))?;
         self.enter(w, work, commit);
         Ok(commit)
@@ -645,11 +639,9 @@ impl Centre {
 
     /// The same for what must be written in the end: what a store refuses is tried again every second. `key`: the text that it ends.
     fn finish(&mut self, w: &mut World<'_, '_>, key: &[u8], work: Work) -> Option<CommitId> {
-        match write(w, self.whole_batch(&work)) {
+        let written = self.finish_older(w).and_then(|()| write(w, self.whole_batch(&work)));
+        match written {
             Ok(commit) => {
-                for (recipient, number) in &work.ended {
-                    self.unfinished.remove(&record::text_key(*recipient, *number));
-                }
                 self.enter(w, work, commit);
                 Some(commit)
             }
@@ -658,9 +650,33 @@ impl Centre {
                     self.unfinished.insert(record::text_key(*recipient, *number), Work::default());
                 }
                 self.unfinished.insert(key.to_vec(), work);
+                self.unfinished_order.push_back(key.to_vec());
                 None
             }
         }
+    }
+
+    /// What was refused before comes first: its numbers are smaller, and one that enters a queue behind a larger one is not found.
+    ///
+    /// Errors: the store refuses still, or there is more than is written in one turn.
+    fn finish_older(&mut self, w: &mut World<'_, '_>) -> Result<(), StoreError> {
+        for _ in 0..PURGE_PER_SECOND {
+            let Some(key) = self.unfinished_order.front().cloned() else { return Ok(()) };
+            let batch = self.unfinished.get(&key).map(|work| self.whole_batch(work)).unwrap_or_default();
+            let commit = write(w, batch)?;
+            self.unfinished_order.pop_front();
+            let work = self.unfinished.remove(&key).unwrap_or_default();
+            let ended = work.ended.clone();
+            // Those without a batch of their own end with this one.
+            for (recipient, number) in &ended {
+                self.unfinished.remove(&record::text_key(*recipient, *number));
+            }
+            self.enter(w, work, commit);
+            for (recipient, text) in ended {
+                w.ctx.out.after(After::nothing().and(commit), Inner::TextRemoved { recipient, text });
+            }
+        }
+        if self.unfinished_order.is_empty() { Ok(()) } else { Err(StoreError::Full) }
     }
 
     /// What is to be written of it. One that was refused before others were written must not take their numbers back.
