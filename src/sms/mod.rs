@@ -76,7 +76,7 @@ const RESUME_ABSENT: Duration = Duration::from_secs(60);
 /// human who presses *send again* with the same TP-MR. A second text with the same words has another TP-MR.
 pub const REPEAT_WINDOW: Duration = Duration::from_secs(600);
 /// Old keys, and endings that the store had refused, per second.
-const PURGE_PER_SECOND: usize = 500;
+const PURGE_PER_SECOND: usize = 2_000;
 /// Texts whose time is over, and queues in which none is, in one turn; and texts that are read for it.
 const EXPIRE_PER_TURN: usize = 100;
 const EXPIRE_READS_PER_TURN: usize = 10_000;
