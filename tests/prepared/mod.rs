@@ -49,7 +49,7 @@ pub fn fill(
             batch = batch
                 .put(record::text_key(recipient, number), record::encode(&text))
                 .put(record::fate_key(number), record::encode_fate(&Fate::Waits(recipient)));
-            if number as usize % TEXTS_PER_BATCH == 0 || number as usize == count {
+            if (number as usize).is_multiple_of(TEXTS_PER_BATCH) || number as usize == count {
                 write(&mut store, std::mem::take(&mut batch));
             }
         }
