@@ -115,6 +115,7 @@ struct Open {
     heard_us: u64,
     copies: u32,
     is_answered: bool,
+    is_read: bool,
 }
 
 struct Attempt {
@@ -212,7 +213,8 @@ impl World {
         let mut fresh = Vec::new();
         for text in put {
             match self.ledger.kept.get_mut(&(which, text.number)) {
-                Some(kept) => kept.cause = text.cause,
+                // An SMS-COMMAND may ask for a report, or want it no longer.
+                Some(kept) => (kept.cause, kept.report_wanted) = (text.cause, text.report_wanted),
                 None => {
                     fresh.push(text.clone());
                     self.accepted(which, seq, text, &digests);
@@ -304,7 +306,19 @@ impl World {
         });
         let words = fresh.iter().filter(told).filter(|text| matches!(text.payload, Payload::Text(_)));
         let (reports, words) = (reports.count(), words.count());
-        let failed = matches!(outcome, TextOutcome::Failed | TextOutcome::Expired | TextOutcome::Dropped);
+        // Of what the operator drops only he is told who asked for a report.
+        let failed = matches!(outcome, TextOutcome::Failed | TextOutcome::Expired);
+        if outcome == TextOutcome::Deleted {
+            let all = fresh.iter().filter(told).filter(|text| matches!(text.payload, Payload::Report(_))).count();
+            self.meet("a phone deletes its text");
+            if all > 1 || (kept.report_wanted && all == 0) || words > 0 {
+                self.broken(
+                    OWED,
+                    format!("box {which}: text {number} is deleted, and {all} reports and {words} words say so"),
+                );
+            }
+            return;
+        }
         let owed = (usize::from(kept.report_wanted), usize::from(!kept.report_wanted && failed));
         // Parts of one text that end together are told of together.
         let words_right = if count > 1 { words >= owed.1 } else { words == owed.1 };
@@ -315,7 +329,11 @@ impl World {
             );
             self.broken(OWED, what);
         }
+        if outcome == TextOutcome::Dropped {
+            self.meet("the operator drops a text");
+        }
         self.meet(match (outcome, kept.report_wanted) {
+            (TextOutcome::Dropped, false) => "a text dropped without report",
             (TextOutcome::Delivered, true) => "a report of success",
             (TextOutcome::Delivered, false) => "a success without report",
             (_, true) => "a report of failure",
@@ -587,6 +605,7 @@ impl World {
             heard_us: now_us,
             copies: 1,
             is_answered: false,
+            is_read: false,
         };
         self.ledger.open.insert((which, phone), open);
         self.ledger.count(PLACES_KEPT);
@@ -674,6 +693,9 @@ impl World {
             100..200 => open.heard_us = now_us,
             200..300 if open.form == TextForm::Ims && rpdu.is_none() => {
                 // It says that it has read it; the rest comes within 45 s.
+                if std::mem::replace(&mut open.is_read, true) {
+                    return;
+                }
                 open.heard_us = now_us + 15 * SECOND;
                 open.started_us = open.started_us.max(now_us);
             }
@@ -813,6 +835,11 @@ impl World {
     }
 
     pub fn check_return(&mut self, phone: usize, at_us: u64, waiting: &[(usize, Vec<u64>)]) {
+        // A box that dies right after its answer tells nobody any more: then there is the slow ladder, and everything ends all the same.
+        if self.died_us + SECOND > at_us {
+            self.meet("a box dies after it has answered who returns");
+            return;
+        }
         for (which, numbers) in waiting {
             self.ledger.count(WAKES);
             let tried = self.ledger.attempts.values().any(|attempt| {
@@ -828,6 +855,17 @@ impl World {
             let waits = numbers
                 .iter()
                 .any(|number| self.ledger.kept.get(&(*which, *number)).is_some_and(|kept| kept.end.is_none()));
+            let was_open = self.ledger.attempts.values().any(|attempt| {
+                attempt.which == *which
+                    && (at_us.saturating_sub(60 * SECOND)..at_us).contains(&attempt.started_us)
+                    && attempt.numbers.iter().any(|number| numbers.contains(number))
+            });
+            // A return during an attempt is told from the binding that the attempt went to by its stamp: with clocks that are apart it
+            // may not be, and the slow ladder has to do.
+            if waits && !tried && was_open && !self.ledger.jumped.is_empty() {
+                self.meet("a return during an attempt, with clocks apart");
+                continue;
+            }
             if waits && !tried {
                 let what = format!("phone {phone} is back, and box {which} does not send it {numbers:?}");
                 return self.broken(WAKES, what);
@@ -875,7 +913,7 @@ impl World {
                 let outcome = ended.and_then(|kept| kept.end).map(|(_, outcome)| outcome);
                 let lives = written.life_s.is_none() && !written.single;
                 let is_right = match outcome {
-                    Some(TextOutcome::Delivered | TextOutcome::Dropped) => true,
+                    Some(TextOutcome::Delivered | TextOutcome::Dropped | TextOutcome::Deleted) => true,
                     Some(TextOutcome::Expired) => !lives || self.expired_by_hand,
                     _ => false,
                 };

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use encamp::gsm::form::TextForm;
+use encamp::gsm::report::{Command, CommandKind};
+use encamp::gsm::rpdu::Rpdu;
 use encamp::gsm::tpdu::{Address, Submit, Validity};
 
 use crate::boxes::*;
@@ -201,19 +203,11 @@ impl World {
         if !one.on || one.outgoing.len() > 3 || one.written > PARTS_MAX {
             return;
         }
-        self.next_text += 1;
-        let text = self.next_text;
-        let form = self.phones[phone].form;
-        let is_plain = form == TextForm::Plain;
+        let is_plain = self.phones[phone].form == TextForm::Plain;
         let to = match self.rng.below(20) {
             0 => To::Nobody,
             1 => To::Code,
             _ => To::Phone(self.rng.below(PHONES as u64) as usize),
-        };
-        let dialled = match to {
-            To::Nobody => "7999".to_owned(),
-            To::Code => CODE.to_owned(),
-            To::Phone(to) => number(to),
         };
         let parts = if !is_plain && self.one_in(6) { 2 + self.rng.below(2) as u8 } else { 1 };
         let report_wanted = !is_plain && self.one_in(2);
@@ -226,6 +220,25 @@ impl World {
             }
             2 => (Some(Validity::Enhanced([0b0100_0000, 0, 0, 0, 0, 0, 0])), None, true),
             _ => (None, None, false),
+        };
+        self.compose(phone, to, parts, report_wanted, (validity, life_s, single));
+    }
+
+    /// A text of so many parts, each a SUBMIT of its own.
+    pub fn compose(
+        &mut self,
+        phone: usize,
+        to: To,
+        parts: u8,
+        report_wanted: bool,
+        (validity, life_s, single): (Option<Validity>, Option<u64>, bool),
+    ) {
+        self.next_text += 1;
+        let text = self.next_text;
+        let dialled = match to {
+            To::Nobody => "7999".to_owned(),
+            To::Code => CODE.to_owned(),
+            To::Phone(to) => number(to),
         };
         self.tell(|| format!("phone {phone} writes #{text} to {dialled}, {parts} parts, report {report_wanted}"));
         for part in 1..=parts {
@@ -248,6 +261,55 @@ impl World {
             self.ledger.parts.insert((text, part), written);
         }
         self.send_next(phone);
+    }
+
+    /// An SMS-COMMAND about a text that this phone has written.
+    pub fn commands(&mut self, phone: usize) {
+        let one = &self.phones[phone];
+        if !one.on || one.form == TextForm::Plain || one.written > PARTS_MAX {
+            return;
+        }
+        let mine: Vec<(usize, u8, To)> = self
+            .ledger
+            .parts
+            .iter()
+            .rev()
+            .filter(|(_, part)| part.from == phone)
+            .take(6)
+            .map(|((text, _), part)| (*text, part.reference, part.to))
+            .collect();
+        if mine.is_empty() {
+            return;
+        }
+        let (text, about, to) = mine[self.rng.below(mine.len() as u64) as usize];
+        let kinds = [CommandKind::ENQUIRE, CommandKind::DELETE, CommandKind::CANCEL_REPORT, CommandKind::ENABLE_REPORT];
+        let kind = kinds[self.rng.below(4) as usize];
+        let To::Phone(to) = to else { return };
+        let report_wanted = kind == CommandKind::ENQUIRE || self.one_in(2);
+        let one = &mut self.phones[phone];
+        one.reference = one.reference.wrapping_add(1);
+        one.written += 1;
+        let (reference, form, at, which) = (one.reference, one.form, one.at(), one.box_of());
+        let command = Command {
+            reference,
+            report_wanted,
+            protocol: 0,
+            kind,
+            message: about,
+            destination: Address::parse(&number(to)).expect("a number"),
+            has_header: false,
+            data: Vec::new(),
+        };
+        self.tell(|| format!("phone {phone} commands {kind:?} of #{text}, its {about}, as {reference}"));
+        let destination = Address::parse("0000").ok();
+        let tpdu = command.encode();
+        let rpdu = Rpdu::DataFromPhone { reference, originator: None, destination, tpdu: &tpdu };
+        let rpdu = rpdu.encode().expect("short");
+        self.next_id += 1;
+        let call_id = format!("cm{}", self.next_id);
+        let bytes = message(form, phone, at, &call_id, &call_id, "smsc", Some(&rpdu), "", None);
+        self.meet("a phone commands");
+        self.ask(call_id, at, which, bytes);
     }
 
     fn send_next(&mut self, phone: usize) {

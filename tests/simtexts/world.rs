@@ -7,7 +7,7 @@ use encamp::seam::{Command, Input, Local, Output, QueueAsk, QueuePick, Rng, Who}
 use encamp::store::{CommitId, StoreId};
 
 use crate::boxes::*;
-use crate::checks::{Ledger, Violation};
+use crate::checks::{Ledger, To, Violation};
 use crate::phone::{Later, Phone};
 use crate::wire::Sip;
 
@@ -48,6 +48,17 @@ pub enum Breaker {
     RecordsTwice,
     /// A base station says yes and has not given it to the phone.
     YesWithoutPhone,
+}
+
+/// One text, and how its phone is.
+#[derive(Clone, Copy, Debug)]
+pub struct Story {
+    pub from: usize,
+    pub to: usize,
+    pub parts: u8,
+    pub report: bool,
+    pub absent: bool,
+    pub full: bool,
 }
 
 pub enum Ev {
@@ -108,6 +119,10 @@ pub struct World {
     pub step: u64,
     pub cut_at: BTreeSet<u64>,
     pub cut_only: Option<usize>,
+    /// What phones and base stations say is mutilated, and nothing is promised but that nobody falls over it.
+    pub fuzz: bool,
+    /// When a box died last.
+    pub died_us: u64,
     /// An operator ended texts before their time.
     pub expired_by_hand: bool,
 }
@@ -155,6 +170,8 @@ impl World {
             step: 0,
             cut_at,
             cut_only: None,
+            fuzz: false,
+            died_us: 0,
             expired_by_hand: false,
         }
     }
@@ -174,7 +191,7 @@ impl World {
     }
 
     pub fn broken(&mut self, promise: &'static str, what: String) {
-        if self.violation.is_none() {
+        if self.violation.is_none() && !self.fuzz {
             self.violation = Some(Violation { promise, what, at_us: self.now_us });
         }
     }
@@ -242,6 +259,46 @@ impl World {
             let until = self.now_us + 200 * SECOND;
             self.run_until(until);
         }
+        self.drain();
+    }
+
+    /// Phones at their first places, no weather, and one text; this box loses power at this step of it. How many steps there are.
+    pub fn run_one(&mut self, story: Story, which: usize, cut_at: Option<u64>) -> (u64, Option<Violation>) {
+        self.fair = true;
+        self.quiet = true;
+        self.cut_at.clear();
+        for other in 0..BOXES {
+            self.boxes[other].trusted = true;
+            self.boxes[other].shift_ms = 0;
+            self.start(other);
+        }
+        for phone in 0..PHONES {
+            self.phones[phone].on = true;
+            self.register(phone);
+        }
+        self.run_until(10 * SECOND);
+        if story.absent {
+            self.phones[story.to].on = false;
+        }
+        self.set_memory(story.to, !story.full);
+        (self.step, self.cut_only) = (0, Some(which));
+        self.cut_at.extend(cut_at);
+        self.compose(story.from, To::Phone(story.to), story.parts, story.report, (None, None, false));
+        self.run_until(45 * SECOND);
+        self.set_memory(story.to, true);
+        self.phones[story.to].place = self.phones[story.to].places().len() - 1;
+        self.phones[story.to].on = true;
+        self.register(story.to);
+        self.run_until(107 * SECOND);
+        let steps = self.step;
+        self.cut_at.clear();
+        self.cut_only = None;
+        self.drain();
+        (steps, self.violation.clone())
+    }
+
+    /// Everything ends, however long the ladders are.
+    fn drain(&mut self) {
         self.coarse = true;
         let end = self.now_us + CALM_US;
         while self.now_us < end && self.violation.is_none() && !self.is_calm() {
@@ -464,6 +521,7 @@ impl World {
             return;
         }
         while one.out.pop().is_some() {}
+        self.died_us = self.now_us;
         let mut kept = 0;
         for (id, disk) in &mut one.disks.0 {
             let unsynced = disk.unsynced();
@@ -493,6 +551,9 @@ impl World {
         if is_mt {
             bytes = self.spoilt(bytes);
         }
+        if self.fuzz && port_of(from).is_none() && !self.fair && self.one_in(2) {
+            self.mutilate(&mut bytes);
+        }
         let may_double = !is_mt || self.breaker == Some(Breaker::NetDoubles);
         let copies = match (self.fair, self.rng.below(20)) {
             (false, 0) => 0,
@@ -503,12 +564,31 @@ impl World {
         if copies == 0 {
             self.note_lost(&bytes);
         }
-        for _ in 0..copies {
+        for copy in 0..copies {
             let late_us = match self.bad(20) {
+                // After the answer, that is.
+                _ if copy > 0 && is_mt => 8 * SECOND + self.rng.below(4 * SECOND),
                 true => self.rng.below(4 * SECOND),
                 false => MS + self.rng.below(20 * MS),
             };
             self.later(late_us, Ev::Arrive { from, to, bytes: bytes.clone() });
+        }
+    }
+
+    /// Octets changed, cut out and put in, in the body first of all.
+    fn mutilate(&mut self, bytes: &mut Vec<u8>) {
+        let body = bytes.windows(4).position(|four| four == b"\r\n\r\n").map_or(0, |at| at + 4);
+        let from = if self.one_in(4) { 0 } else { body };
+        for _ in 0..=self.rng.below(4) {
+            let length = (bytes.len() - from.min(bytes.len())) as u64;
+            let at = from + self.rng.below(length + 1) as usize;
+            let octet = self.rng.below(256) as u8;
+            match self.rng.below(4) {
+                0 if at < bytes.len() => drop(bytes.remove(at)),
+                1 => bytes.insert(at.min(bytes.len()), octet),
+                2 => bytes.truncate(at),
+                _ => bytes.iter_mut().skip(at).take(1).for_each(|held| *held = octet),
+            }
         }
     }
 
@@ -593,6 +673,7 @@ impl World {
             }
             39 if self.one_in(3) => self.boxes[which].messages().fail_next_sync(),
             40 => self.operates(which, phone),
+            41..44 => self.commands(phone),
             _ => {}
         }
     }
