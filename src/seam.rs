@@ -85,7 +85,7 @@ pub enum Input<'a> {
     },
 }
 
-/// The answer to a POST: its status, and the first [`HTTP_ANSWER_BYTES_MAX`] of its body.
+/// The answer to a POST: its status and its body; of one that is too long the first [`HTTP_ANSWER_BYTES_MAX`] and one byte more.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HttpAnswer {
     pub status: u16,
@@ -94,7 +94,7 @@ pub struct HttpAnswer {
     pub body: Vec<u8>,
 }
 
-/// Longer answers to a POST are a failure: nothing that a phone can show is as long.
+/// A longer body is none that is understood: nothing that a phone can show is as long.
 pub const HTTP_ANSWER_BYTES_MAX: usize = 16 * 1024;
 
 /// No answer to a POST: why, in words for the operator.

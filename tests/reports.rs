@@ -88,6 +88,23 @@ fn a_text_that_arrives_is_reported_with_its_own_numbers_and_times() {
     assert!(came(&mut desk).is_empty(), "a report has no report");
 }
 
+/// Of two texts of one second the later one has the next second for its time.
+#[test]
+fn no_text_is_reported_to_have_arrived_before_its_own_time() {
+    let mut desk = waiting();
+    come(&mut desk, 2);
+    for (id, reference) in [("a", 7), ("b", 8)] {
+        let mt = write(&mut desk, id, &asking("2002", "hello", reference)).1;
+        let requests = forms::reply(&mut desk, &mt[0], "200 OK", &[]);
+        let (report, _) = report(&mut desk, &requests);
+        assert_eq!(report.reference, reference);
+        let times = [&report.timestamp, &report.discharged].map(|stamp| stamp.unix_s().unwrap());
+        let ahead = u64::from(reference == 8);
+        assert_eq!(times, [TODAY_MS / 1000 + ahead; 2], "by the clock it is the same second");
+    }
+    assert!(queue(&mut desk).is_empty() && desk.is_at_rest());
+}
+
 #[test]
 fn nobody_is_told_who_did_not_ask_and_whose_text_arrived() {
     let mut desk = waiting();

@@ -217,5 +217,7 @@ fn report_on(w: &World<'_, '_>, command: &Command, meant: &Meant, is_deleted: bo
             (text.dialled.clone(), text.timestamp_s, tried_s, verdict::still_trying(text.cause))
         }
     };
+    // As of every report: the time that a text was given may lie ahead of the clock.
+    let ended_s = ended_s.max(accepted_s);
     ReportOf { reference: command.reference, by_command: true, dialled, accepted_s, ended_s, status }
 }

@@ -291,14 +291,15 @@ pub(super) fn told(w: &mut World<'_, '_>, text: &Text, end: &End) {
     });
 }
 
-/// What is told of a text at this moment: TP-SCTS is the one that it was given, TP-DT is now.
+/// What is told of a text at this moment: TP-SCTS is the one that it was given, TP-DT is now. The former may lie ahead of the clock, where
+/// texts of one second have each a second of their own; no text has ended before it was there.
 pub(super) fn report_of(w: &World<'_, '_>, text: &Text, status: Status, reference: u8, by_command: bool) -> ReportOf {
     ReportOf {
         reference,
         by_command,
         dialled: text.dialled.clone(),
         accepted_s: text.timestamp_s,
-        ended_s: w.wall().ms / 1000,
+        ended_s: (w.wall().ms / 1000).max(text.timestamp_s),
         status,
     }
 }

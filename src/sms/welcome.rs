@@ -12,35 +12,35 @@ use super::{Centre, Work};
 use crate::config::words::{NOTHING, Word};
 use crate::config::{CodeAction, Welcome};
 use crate::event::Event;
-use crate::ident::Imsi;
+use crate::ident::{Imsi, Plmn};
 use crate::register::front::Arrival;
 use crate::register::locate::Finder;
 use crate::site::World;
 use crate::time::Instant;
 
-/// One phone is welcomed no oftener: where two networks overlap it goes to and fro.
+/// One phone is welcomed to one network no oftener: where two of them overlap it goes to and fro.
 const WELCOME_PAUSE: Duration = Duration::from_secs(600);
 const WELCOMED_MAX: usize = 10_000;
 
-/// Who has been welcomed of late, oldest first.
+/// Who has been welcomed of late, and to which network (`None`: here, the first time), oldest first.
 #[derive(Default)]
 pub(super) struct Welcomed {
-    line: VecDeque<(Instant, Imsi)>,
-    who: BTreeSet<Imsi>,
+    line: VecDeque<(Instant, (Imsi, Option<Plmn>))>,
+    who: BTreeSet<(Imsi, Option<Plmn>)>,
 }
 
 impl Welcomed {
     /// Whether it has not been of late; it has from now on.
-    fn note(&mut self, now: Instant, imsi: Imsi) -> bool {
+    fn note(&mut self, now: Instant, welcome: (Imsi, Option<Plmn>)) -> bool {
         while let Some((at, oldest)) = self.line.front().copied()
             && (now >= at + WELCOME_PAUSE || self.line.len() >= WELCOMED_MAX)
         {
             self.line.pop_front();
             self.who.remove(&oldest);
         }
-        let is_new = self.who.insert(imsi);
+        let is_new = self.who.insert(welcome);
         if is_new {
-            self.line.push_back((now, imsi));
+            self.line.push_back((now, welcome));
         }
         is_new
     }
@@ -57,7 +57,11 @@ impl Centre {
             Welcome::First => first,
             Welcome::Network => first || network.is_some(),
         };
-        if !is_wanted || !self.open || site.subscribers.get(&imsi).is_none() || !self.welcomed.note(w.ctx.now, imsi) {
+        if !is_wanted
+            || !self.open
+            || site.subscribers.get(&imsi).is_none()
+            || !self.welcomed.note(w.ctx.now, (imsi, network))
+        {
             return;
         }
         let held = number(site, imsi);

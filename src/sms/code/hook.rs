@@ -15,7 +15,7 @@ use crate::config::words::Word;
 use crate::event::Event;
 use crate::gsm::report::Status;
 use crate::register::locate::Finder;
-use crate::seam::{HttpAnswer, HttpFailure, Output, TextOutcome};
+use crate::seam::{HTTP_ANSWER_BYTES_MAX, HttpAnswer, HttpFailure, Output, TextOutcome};
 use crate::site::World;
 use crate::sms::ending::End;
 use crate::sms::record::Recipient;
@@ -163,6 +163,9 @@ fn body(w: &World<'_, '_>, question: &Question, words: &str) -> Vec<u8> {
 fn read(answer: &HttpAnswer) -> Result<Answer, &'static str> {
     if answer.status == 204 || answer.body.trim_ascii().is_empty() {
         return Ok(Answer::default());
+    }
+    if answer.body.len() > HTTP_ANSWER_BYTES_MAX {
+        return Err("more than it may");
     }
     match answer.content_type.as_str() {
         "application/json" => {
