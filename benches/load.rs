@@ -1,9 +1,10 @@
 //! Whole-program figures: the real binary on loopback, and how much processor time and memory it takes for each thing it does.
 //!
-//! `make bench`, or `cargo bench --bench load -- [registrations] [bindings]`. Nothing is asserted: a figure is printed with the machine it
-//! was taken on, and with the load average of the minute in which it was taken. CPU is the server's own (utime + stime of its processes,
-//! all threads), divided by the operations; the wall rate depends on what else the machine does. Half of the phones are at each of two
-//! base stations, which this program plays; Kamailio, where it is unpacked, answers the same INVITEs from its usrloc.
+//! `make bench`, or `cargo bench --bench load -- [registrations] [bindings]`; `-- backlogs` for its last table alone. Nothing is
+//! asserted: a figure is printed with the machine it was taken on, and with the load average of the minute in which it was taken. CPU is
+//! the server's own (utime + stime of its processes, all threads), divided by the operations; the wall rate depends on what else the
+//! machine does. Half of the phones are at each of two base stations, which this program plays; Kamailio, where it is unpacked, answers
+//! the same INVITEs from its usrloc.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a load generator has sockets and a clock")]
 
 use std::collections::{HashMap, HashSet};
@@ -18,12 +19,18 @@ use encamp::gsm::auc::{Auth, Ki};
 use encamp::gsm::rpdu::{Rpdu, to_hex};
 use encamp::gsm::text;
 use encamp::gsm::tpdu::{Address, Submit};
+use encamp::ident::Imsi;
+
+#[path = "../tests/prepared/mod.rs"]
+mod prepared;
 
 const FRONT: &str = "127.0.0.1:15064";
 const ZONE: &str = "127.0.0.1:15354";
 /// Where the phones are that call and write, and where those are that are called and written to.
 const STATION: &str = "127.0.0.17:15062";
 const OTHER_STATION: &str = "127.0.0.18:15062";
+/// Nobody answers there.
+const SILENT_STATION: &str = "127.0.0.19:15062";
 const TRUNK: &str = "127.0.0.33:15060";
 const KAMAILIO: &str = "127.0.0.1:15066";
 const KI: &str = "00112233445566778899aabbccddeeff";
@@ -31,6 +38,10 @@ const KI: &str = "00112233445566778899aabbccddeeff";
 const WINDOW: usize = 64;
 /// SIMs that answer a challenge; the others of the memory test have no key.
 const KEYED: usize = 10_000;
+/// Phones at the silent base station.
+const SILENT: usize = 1_000;
+/// Texts of a backlog that are taken before the line is written.
+const TAKEN: usize = 100_000;
 /// The phone of index n has this number and n more.
 const NUMBER: usize = 100_000;
 const AGENT: &str = "OpenBTS 5.0-master Build Date 2026-11-21T11:58:28";
@@ -38,11 +49,16 @@ const AGENT: &str = "OpenBTS 5.0-master Build Date 2026-11-21T11:58:28";
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn main() {
+    if std::env::args().any(|argument| argument == "backlogs") {
+        machine();
+        return backlogs(&Client::new(OTHER_STATION, FRONT));
+    }
     let mut numbers = std::env::args().skip(1).filter_map(|argument| argument.parse::<usize>().ok());
     let registrations = numbers.next().unwrap_or(30_000).max(KEYED);
     let bindings = numbers.next().unwrap_or(100_000).max(2 * KEYED);
     let folder = tempfile::tempdir().expect("a temporary directory");
-    let encamp = start_encamp(folder.path(), bindings);
+    configure(folder.path(), bindings, KEYED, "");
+    let encamp = start_encamp(folder.path());
     machine();
     println!("{:<54} {:>7} {:>12} {:>12} {:>6}", "", "count", "CPU us each", "wall per s", "load");
 
@@ -59,7 +75,13 @@ fn main() {
         with_answers(&other, "BYE", || (exchanges, calls(&station, bindings / 2, exchanges)))
     });
     encamp.measure("text: MESSAGE, 202 after sync, MESSAGE, 200", exchanges, || {
-        with_answers(&other, "MESSAGE", || (exchanges, texts(&station, bindings / 2, exchanges)))
+        with_answers(&other, "MESSAGE", || (exchanges, texts(&station, bindings / 2, bindings / 2 - SILENT, exchanges)))
+    });
+    // Those who are written to are at a base station that says nothing: of each only the first text is looked at again, and few of those.
+    let silent = Client::new(SILENT_STATION, FRONT);
+    register_at(&silent, SILENT_STATION, bindings - SILENT, SILENT);
+    encamp.measure("text: MESSAGE, 202 after sync; it waits", registrations, || {
+        texts(&station, bindings - SILENT, SILENT, registrations)
     });
     let trunk = Client::new(TRUNK, FRONT);
     encamp.measure("INVITE -> 302", registrations, || invites(&trunk, registrations));
@@ -67,7 +89,8 @@ fn main() {
     match start_kamailio(folder.path()) {
         Err(why) => println!("Kamailio's INVITE -> 302 is not measured: {why}"),
         Ok((kamailio, version)) => {
-            let phones = Client { to: KAMAILIO.parse().expect("an address"), ..other };
+            let socket = other.socket.try_clone().expect("another descriptor");
+            let phones = Client { to: KAMAILIO.parse().expect("an address"), socket };
             register_numbers(&phones, bindings);
             let trunk = Client { to: phones.to, ..trunk };
             let what = format!("INVITE -> 302: {version}, usrloc, 1 worker");
@@ -82,6 +105,84 @@ fn main() {
         full_kb / 1024
     );
     println!("               ({bindings} provisioned subscribers included in both)");
+    drop(encamp);
+    backlogs(&other);
+}
+
+/// What a start finds waiting.
+fn backlogs(other: &Client) {
+    println!(
+        "\na start with texts on the disk: when it serves, the first and the 100 000th are there, in s of wall and of CPU"
+    );
+    println!(
+        "{:<30} {:>13} {:>13} {:>6} {:>14} {:>6} {:>6} {:>6} {:>6} {:>6}",
+        "", "no texts", "serves", "first", "100 000th", "list", "MB", "MB", "MB", "load"
+    );
+    backlog(other, 100_000, 1);
+    backlog(other, 10_000, 100);
+}
+
+/// A start with so many texts for each of so many phones, all of them bound at this base station, until it has been given [`TAKEN`].
+fn backlog(station: &Client, phones: usize, each: usize) {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    configure(folder.path(), phones, 0, "[messages]\ncount_max = 10000000\nattempts_per_base_station_max = 64\n");
+    let before = start_encamp(folder.path());
+    register_at(station, OTHER_STATION, 0, phones);
+    drop(before);
+    // Once more: what it takes with all that, and no texts.
+    let started = Instant::now();
+    let empty = start_encamp(folder.path());
+    let (empty_serves, empty_cpu, empty_kb) = (started.elapsed(), empty.cpu(), empty.resident_kb());
+    drop(empty);
+    let imsis: Vec<Imsi> = (0..phones).map(|n| Imsi::parse(&imsi(n)).expect("an IMSI")).collect();
+    let words = |_, _| "Hello, are you there? It is half past nine, and we are waiting.".to_owned();
+    prepared::fill(&folder.path().join("data/messages"), imsis[0], "100000", &imsis, each, words);
+    station.drain();
+    let started = Instant::now();
+    let (first, all, (encamp, serves, serves_cpu, full_kb, list)) = std::thread::scope(|scope| {
+        let taking = scope.spawn(|| take_texts(station, started, TAKEN));
+        let encamp = start_encamp(folder.path());
+        let (serves, serves_cpu, full_kb) = (started.elapsed(), encamp.cpu(), encamp.resident_kb());
+        let list = Instant::now();
+        let _ = ask(folder.path(), &["queue", "list"]);
+        let list = list.elapsed();
+        let (first, all) = taking.join().expect("the base station");
+        (first, all, (encamp, serves, serves_cpu, full_kb, list))
+    });
+    let cpu = encamp.cpu();
+    let then_kb = encamp.resident_kb();
+    let pair = |wall: Duration, cpu: Duration| format!("{:.2}, {:.2}", wall.as_secs_f64(), cpu.as_secs_f64());
+    println!(
+        "{:<30} {:>13} {:>13} {:>6.2} {:>14} {:>6.2} {:>6} {:>6} {:>6} {:>6}",
+        format!("{} for {phones} phones", phones * each),
+        pair(empty_serves, empty_cpu),
+        pair(serves, serves_cpu),
+        first.as_secs_f64(),
+        pair(all, cpu),
+        list.as_secs_f64(),
+        empty_kb / 1024,
+        full_kb / 1024,
+        then_kb / 1024,
+        load_average()
+    );
+}
+
+/// When the first text came, and when so many had come; each is answered at once.
+fn take_texts(station: &Client, started: Instant, count: usize) -> (Duration, Duration) {
+    let mut seen: HashSet<String> = HashSet::new();
+    let (mut buffer, mut first) = ([0; 2000], None);
+    station.socket.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+    while seen.len() < count {
+        let request = String::from_utf8_lossy(station.receive(&mut buffer)).into_owned();
+        if !request.starts_with("MESSAGE ") {
+            continue;
+        }
+        first.get_or_insert(started.elapsed());
+        answer(station, &request, "MESSAGE");
+        seen.insert(header(&request, "Call-ID:").to_owned());
+    }
+    station.socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    (first.unwrap_or_default(), started.elapsed())
 }
 
 fn machine() {
@@ -174,23 +275,27 @@ impl Drop for Program {
     }
 }
 
-/// The real binary with a configuration of its own.
-fn start_encamp(folder: &Path, bindings: usize) -> Program {
-    let config: PathBuf = folder.join("encamp.toml");
+/// A configuration of its own, and its subscribers, so many of them with a key. `more`: other sections.
+fn configure(folder: &Path, bindings: usize, keyed: usize, more: &str) {
     let text = format!(
         "domain = \"gsm.example\"\ndata_dir = \"{}\"\n[front]\nlisten = [\"udp:{FRONT}\"]\nbase_stations = [\"127.0.0.16/28\"]\n\
-         [[trunk]]\nname = \"pbx\"\naddress = \"{TRUNK}\"\n[zone]\nlisten = [\"udp:{ZONE}\"]\n\
+         {more}[[trunk]]\nname = \"pbx\"\naddress = \"{TRUNK}\"\n[zone]\nlisten = [\"udp:{ZONE}\"]\n\
          [[shard]]\nname = \"all\"\nsuffixes = [\"0-9\"]\nreplicas = [\"a\", \"b\"]\n",
         folder.join("data").display()
     );
-    fs::write(&config, text).expect("the configuration");
+    fs::write(folder.join("encamp.toml"), text).expect("the configuration");
     fs::create_dir_all(folder.join("subscribers.d")).expect("subscribers.d");
     let mut csv = String::from("imsi,msisdn,algorithm,ki\n");
     for n in 0..bindings {
-        let (algorithm, ki) = if n < KEYED { ("comp128v1", KI) } else { ("none", "") };
+        let (algorithm, ki) = if n < keyed { ("comp128v1", KI) } else { ("none", "") };
         csv += &format!("{},{},{algorithm},{ki}\n", imsi(n), NUMBER + n);
     }
     fs::write(folder.join("subscribers.d/load.csv"), csv).expect("the subscribers");
+}
+
+/// The real binary with the configuration in this folder, when it serves.
+fn start_encamp(folder: &Path) -> Program {
+    let config: PathBuf = folder.join("encamp.toml");
     let program = env!("CARGO_BIN_EXE_encamp");
     let log = fs::File::create(folder.join("log")).expect("a log");
     let mut run = Command::new(program);
@@ -207,11 +312,16 @@ fn start_encamp(folder: &Path, bindings: usize) -> Program {
     server
 }
 
+/// What a command of the box in this folder prints.
+fn ask(folder: &Path, words: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_encamp"));
+    let answer = command.args(words).arg("--config").arg(folder.join("encamp.toml")).output();
+    answer.map_or(String::new(), |output| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 /// Calls and redirects are recorded in a file; those that were lost have cost less than they should have.
 fn call_records(folder: &Path) -> String {
-    let mut status = Command::new(env!("CARGO_BIN_EXE_encamp"));
-    let answer = status.args(["status", "--json", "--config"]).arg(folder.join("encamp.toml")).output();
-    let answer = answer.map_or(String::new(), |output| String::from_utf8_lossy(&output.stdout).into_owned());
+    let answer = ask(folder, &["status", "--json"]);
     let count = |name: &str| {
         let behind =
             answer.split_once(&format!("\"call_records_{name}\":")).map_or("", |(_, behind)| behind).trim_start();
@@ -383,6 +493,13 @@ fn register_open(here: &Client, there: &Client, bindings: usize) -> usize {
         + windowed(there, bindings - half, &["SIP/2.0 200"], |n| text(OTHER_STATION, half + n))
 }
 
+/// So many phones, this one and those behind it, come to this base station; they need no key, or are known.
+fn register_at(client: &Client, station: &str, first: usize, count: usize) -> usize {
+    windowed(client, count, &["SIP/2.0 200"], |n| {
+        register_text(station, first + n, 20_000_000 + first + n, "").into_bytes()
+    })
+}
+
 /// The same bindings as the box has them, by number, for a registrar that knows no subscribers.
 fn register_numbers(client: &Client, bindings: usize) -> usize {
     windowed(client, bindings, &["SIP/2.0 200"], |n| {
@@ -475,10 +592,10 @@ fn calls(client: &Client, phones: usize, count: usize) -> usize {
     odd
 }
 
-/// Phones of the first half write to those of the second: one text each, as long as there are enough of them.
-fn texts(client: &Client, phones: usize, count: usize) -> usize {
+/// Phones of the first half write to `phones` others, those behind `first`: one text each, as long as there are enough of them.
+fn texts(client: &Client, first: usize, phones: usize, count: usize) -> usize {
     windowed(client, count, &["SIP/2.0 202"], |n| {
-        let destination = Address::parse(&(NUMBER + phones + n % phones).to_string()).expect("a number");
+        let destination = Address::parse(&(NUMBER + first + n % phones).to_string()).expect("a number");
         let submit = Submit {
             reference: n as u8,
             destination,
@@ -495,7 +612,8 @@ fn texts(client: &Client, phones: usize, count: usize) -> usize {
         let rpdu = Rpdu::DataFromPhone { reference: n as u8, originator: None, destination: centre, tpdu: &tpdu };
         let body = to_hex(&rpdu.encode().expect("a short one"));
         let start = format!("MESSAGE sip:smsc@{FRONT}");
-        let head = station_text(&start, "<sip:smsc@127.0.0.17>", n % phones, 1_000_000_000 + n, n);
+        let cseq = 1_000 * first + n;
+        let head = station_text(&start, "<sip:smsc@127.0.0.17>", n % KEYED, 1_000_000_000 + cseq, cseq);
         let kind = "Content-Type: application/vnd.3gpp.sms";
         format!("{head}{kind}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
     })

@@ -401,7 +401,7 @@ fn a_program_is_told_all_that_it_needs_and_answers_the_sender() {
     let body: serde_json::Value = serde_json::from_str(&post.body).unwrap();
     let id = body["id"].as_str().unwrap().to_owned();
     let expected = serde_json::json!({
-        "id": id, "code": "301", "from": "2003", "from_imsi": imsi(ASHA).to_string(), "from_name": "somebody 3",
+        "id": id, "to": "301", "from": "2003", "from_imsi": imsi(ASHA).to_string(), "from_name": "somebody 3",
         "text": "bei ya \"mahindi\"\n", "received": "2026-09-21T14:13:20Z", "language": "sw",
     });
     assert_eq!(body, expected);
@@ -490,13 +490,8 @@ fn a_program_that_says_no_ends_the_question_in_words() {
 fn a_program_that_cannot_is_asked_again_with_the_same_id() {
     let mut desk = with(vec![code_of("301", hook(), None)]);
     ask(&mut desk, 1, "a", "301", "?");
-    let mut answers = vec![
-        http(500, "", ""),
-        http(429, "", ""),
-        http(408, "", ""),
-        Err(HttpFailure("connection refused".into())),
-        http(503, "", ""),
-    ];
+    let mut answers =
+        vec![http(500, "", ""), http(429, "", ""), Err(HttpFailure("connection refused".into())), http(503, "", "")];
     let mut asked = 1;
     while let Some(answer) = answers.pop() {
         assert!(hooked(&mut desk, answer).is_empty());
@@ -515,9 +510,8 @@ fn a_program_that_cannot_is_asked_again_with_the_same_id() {
 }
 
 #[test]
-fn a_program_that_never_answers_is_given_up_at_the_end_of_the_questions_life() {
+fn a_program_that_never_answers_is_asked_five_times_and_its_sender_told() {
     let mut desk = with(vec![code_of("301", hook(), None)]);
-    desk.set(|settings| settings.messages.life_max = Duration::from_secs(600));
     ask(&mut desk, 1, "a", "301", "?");
     desk.wait_s(9);
     assert!(!desk.is_at_rest());
@@ -526,10 +520,36 @@ fn a_program_that_never_answers_is_given_up_at_the_end_of_the_questions_life() {
     let late = desk.posts[0].id;
     desk.handle(Input::HttpDone { id: late, result: http(200, "text/plain", "late") });
     assert!(inbox(&mut desk).is_empty(), "a late answer is none");
-    let words = answer_of(wait(&mut desk, 1_200), 1, "1000");
-    assert!(words.contains("to 301 could not be delivered"), "{words}");
-    assert_eq!(last_end(&desk, "301"), TextOutcome::Expired);
-    assert!(desk.posts.len() > 3);
+    let words = answer_of(wait(&mut desk, 200), 1, "301");
+    assert_eq!(words, "301 could not be reached: your text was not sent.");
+    assert_eq!((desk.posts.len(), last_end(&desk, "301")), (5, TextOutcome::Failed));
+    assert!(desk.posts.iter().all(|post| post.body == desk.posts[0].body));
+    assert!(wait(&mut desk, 600).is_empty(), "it is said once");
+    assert_eq!(desk.posts.len(), 5);
+    assert_rest(&desk);
+}
+
+#[test]
+fn a_restart_begins_no_new_count_of_what_a_program_did_not_answer() {
+    let mut desk = with(vec![code_of("301", hook(), None)]);
+    ask(&mut desk, 1, "a", "301", "?");
+    let (mut told, mut asked) = (Vec::new(), 0);
+    for status in [408, 503, 500, 429, 503] {
+        asked += 1;
+        for _ in 0..100 {
+            if desk.posts.len() < asked {
+                desk.wait_s(1);
+            }
+        }
+        told.extend(hooked(&mut desk, http(status, "", "")));
+        desk.restart();
+    }
+    assert_eq!(
+        answer_of([told, wait(&mut desk, 10)].concat(), 1, "301"),
+        "301 could not be reached: your text was not sent."
+    );
+    wait(&mut desk, 600);
+    assert_eq!(desk.posts.len(), 5);
     assert_rest(&desk);
 }
 

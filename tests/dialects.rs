@@ -224,6 +224,86 @@ fn what_an_ims_phone_is_told_is_what_its_report_says() {
     assert!(queue(&mut desk).is_empty());
 }
 
+#[test]
+fn a_copy_after_a_crash_is_answered_in_the_dialect_of_its_phone() {
+    let mut desk = today();
+    ims(&mut desk, 1);
+    yate(&mut desk, HILL, 3);
+    came(&mut desk);
+    let user = format!("IMSI{}", imsi(1));
+    let of_ims = request(SOFT, &user, "smsc", "i", RPDU_IN, &octets(&submit("2002", "hello", 0x42)));
+    let of_yate = request(HILL, "2003", "smsc", "y", RPDU_IN, &octets(&submit("2002", "hello", 0x43)));
+    for restarted in [false, true] {
+        let (answer, requests) = ask(&mut desk, SOFT, &of_ims);
+        assert_eq!((answer.code(), requests.len()), (202, 1), "{restarted}");
+        assert_eq!((requests[0].header("In-Reply-To"), requests[0].verdict().0), ("i", 0x42));
+        reply(&mut desk, &requests[0], "200 OK", &[]);
+        let (answer, _) = ask(&mut desk, HILL, &of_yate);
+        assert_eq!((answer.code(), answer.verdict()), (200, (0x43, 0, None)), "{restarted}");
+        desk.restart();
+    }
+    assert_eq!((queue(&mut desk).len(), happened(&desk, "text_duplicate")), (2, 2));
+}
+
+#[test]
+fn an_ims_phone_behind_a_connection_is_told_where_it_is_bound() {
+    let mut desk = today();
+    ims(&mut desk, 1);
+    came(&mut desk);
+    let user = format!("IMSI{}", imsi(1));
+    let far_end = "192.0.2.13:49152";
+    let bytes = request(far_end, &user, "smsc", "tcp", RPDU_IN, &octets(&submit("2002", "hello", 0x42)));
+    desk.stream(far_end, &bytes);
+    let note = came(&mut desk).remove(0);
+    assert_eq!((note.to.to_string().as_str(), note.header("In-Reply-To")), (SOFT, "tcp"));
+}
+
+#[test]
+fn what_cannot_be_read_is_told_in_the_dialect_of_its_phone() {
+    // A SUBMIT that ends in the middle, with an RP-Message-Reference that can be read.
+    let cut = |reference: u8| {
+        let tpdu = submit("2002", "hello", reference).encode();
+        let destination = encamp::gsm::tpdu::Address::parse("0000").ok();
+        Rpdu::DataFromPhone { reference, originator: None, destination, tpdu: &tpdu[..4] }.encode().unwrap()
+    };
+    let mut desk = today();
+    openbts(&mut desk, HILL, 1);
+    yate(&mut desk, DALE, 2);
+    ims(&mut desk, 3);
+    came(&mut desk);
+    let from_openbts = request(HILL, &format!("IMSI{}", imsi(1)), "smsc", "o", RPDU_IN, to_hex(&cut(1)).as_bytes());
+    let (code, told) = tell(&mut desk, HILL, &from_openbts);
+    assert_eq!((code, told.len()), (400, 1));
+    assert!(told[0].words().starts_with("Your text to - was not sent: "), "{}", told[0].words());
+    assert_eq!(tell(&mut desk, HILL, &from_openbts).0, 400);
+    reply(&mut desk, &told[0], "200 OK", &[]);
+    let (answer, told) = ask(&mut desk, DALE, &request(DALE, "2002", "smsc", "y", RPDU_IN, &cut(2)));
+    assert_eq!((answer.code(), answer.verdict(), told.len()), (200, (2, 111, None), 0));
+    let user = format!("IMSI{}", imsi(3));
+    let (answer, told) = ask(&mut desk, SOFT, &request(SOFT, &user, "smsc", "i", RPDU_IN, &cut(3)));
+    assert_eq!((answer.code(), told.len(), told[0].verdict()), (202, 1, (3, 111, None)));
+    // Who is elsewhere is told nothing in words.
+    let elsewhere = request(MOOR, &format!("IMSI{}", imsi(1)), "smsc", "e", RPDU_IN, to_hex(&cut(1)).as_bytes());
+    assert_eq!(tell(&mut desk, MOOR, &elsewhere), (403, Vec::new()));
+    assert!(queue(&mut desk).is_empty());
+}
+
+#[test]
+fn a_text_that_found_no_room_is_taken_when_it_is_sent_again() {
+    let mut all = settings();
+    all.messages.count_per_phone_max = 1;
+    let mut desk = valley_with(all, |desk| openbts(desk, DALE, 2));
+    let first = writes(&mut desk, "a", "in the way");
+    let again = submit("2002", "hello", 9);
+    let (code, told) = tell(&mut desk, HILL, sms(1, HILL, "b", &again).as_bytes());
+    assert_eq!((code, told.len()), (503, 1));
+    reply(&mut desk, &told[0], "200 OK", &[]);
+    assert!(reply(&mut desk, &first, "200 OK", &[]).is_empty());
+    let (code, requests) = tell(&mut desk, HILL, sms(1, HILL, "c", &again).as_bytes());
+    assert_eq!((code, requests.len()), (202, 1));
+    assert_eq!(requests[0].words(), "hello");
+}
+
 /// The headers of an IMS phone's answer to this MESSAGE.
 fn answers(to: &Came) -> String {
     format!("{RPDU_IN}In-Reply-To: {}\r\n", to.header("Call-ID"))
@@ -284,6 +364,7 @@ fn an_ims_phone_says_200_first_and_then_what_became_of_it() {
     assert_eq!(says(&mut desk, DALE, "wrong", &mt, &ack()).0, 200);
     let stranger = format!("{RPDU_IN}In-Reply-To: m99-0@192.0.2.1\r\n");
     assert_eq!(tell(&mut desk, SOFT, &request(SOFT, &user, "smsc", "unknown", &stranger, &ack())).0, 200);
+    assert_eq!(happened(&desk, "drop_response_unknown"), 2, "answered, and counted");
     assert_eq!(queue(&mut desk)[0].state, "sending");
     assert_eq!(says(&mut desk, SOFT, "right", &mt, &ack()).0, 200);
     assert!(queue(&mut desk).is_empty() && desk.is_at_rest());
@@ -337,6 +418,7 @@ fn a_phone_with_memory_again_is_tried_at_once_in_whatever_form_it_says_so() {
         (bound_openbts, format!("IMSI{}", imsi(2)), "smsc", RPDU_IN, hex, 202),
         (bound_yate, "2002".to_owned(), "smsc", YATE_SAYS, smma.clone(), 200),
         (bound_yate, "2002".to_owned(), "SMMA", "", Vec::new(), 202),
+        (bound_yate, "2002".to_owned(), "SMMA", RPDU_IN, Vec::new(), 202),
     ]
     .into_iter()
     .enumerate()
@@ -470,6 +552,11 @@ fn a_text_from_a_trunk_goes_to_a_phone_and_nowhere_else() {
     assert_eq!(tell(&mut desk, TRUNKS[0], &from_trunk("b", "+15550001", "2999", "?")).0, 404);
     assert_eq!(tell(&mut desk, TRUNKS[0], &from_trunk("c", "+15550001", "+15550002", "?")).0, 404, "not to a trunk");
     assert_eq!(tell(&mut desk, TRUNKS[0], &from_trunk("d", "", "2001", "?")).0, 400, "from nobody");
+    // What a From may not hold as it is.
+    let (code, requests) = tell(&mut desk, TRUNKS[0], &from_trunk("f", "a,b;c", "2001", "odd"));
+    assert_eq!((code, requests[0].deliver().originator.number().as_str()), (202, "a,b;c"));
+    assert!(requests[0].header("From").starts_with("<sip:a%2Cb%3Bc@"), "{}", requests[0].head);
+    reply(&mut desk, &requests[0], "200 OK", &[]);
     let other = request(TRUNKS[1], "+15550001", "2001", "e", PLAIN, b"?");
     assert_eq!(tell(&mut desk, TRUNKS[1], &other).0, 403, "this one takes and gives none");
     assert!(queue(&mut desk).is_empty() && came(&mut desk).is_empty());
@@ -496,6 +583,129 @@ fn a_trunk_that_fails_leaves_its_turn_to_the_next_and_the_last_one_to_a_pause() 
     assert_eq!(third[0].to.to_string(), TRUNKS[0], "from the beginning");
     reply(&mut desk, &third[0], "200 OK", &[]);
     assert!(queue(&mut desk).is_empty() && desk.is_at_rest());
+}
+
+#[test]
+fn what_one_trunk_does_not_know_the_next_one_is_asked_for_and_the_last_one_is_believed() {
+    for status in ["404 Not Found", "403 Forbidden", "405 Method Not Allowed"] {
+        let mut desk = valley_with(with_trunks(), |_| ());
+        let (_, first) = tell(&mut desk, HILL, sms(1, HILL, "a", &submit("+15550001", "out", 1)).as_bytes());
+        let second = reply(&mut desk, &first[0], status, &[]);
+        desk.wait_ms(10);
+        let second = second.into_iter().chain(came(&mut desk)).next().unwrap();
+        assert_eq!((second.to.to_string().as_str(), second.words().as_str()), (TRUNKS[1], "out"), "{status}");
+        let told = reply(&mut desk, &second, status, &[]);
+        assert_eq!((told.len(), happened(&desk, "text_failed")), (1, 1), "{status}");
+        assert!(told[0].words().contains("to +15550001 could not be delivered"), "{}", told[0].words());
+    }
+}
+
+/// What RFC 7616 §3.4.1 has as the response, without `qop`.
+fn digest_response(hash: fn(&str) -> String, uri: &str, password: &str) -> String {
+    hash(&format!("{}:n1:{}", hash(&format!("box:pbx:{password}")), hash(&format!("MESSAGE:{uri}"))))
+}
+
+fn md5_hex(text: &str) -> String {
+    use md5::Digest as _;
+    encamp::sip::write::hex(&md5::Md5::digest(text))
+}
+
+fn sha256_hex(text: &str) -> String {
+    use sha2::Digest as _;
+    encamp::sip::write::hex(&sha2::Sha256::digest(text))
+}
+
+#[test]
+fn a_trunk_that_asks_for_a_login_gets_that_of_its_table() {
+    type Hash = fn(&str) -> String;
+    let hashes: [(&str, Hash); 2] = [("MD5", md5_hex), ("SHA-256", sha256_hex)];
+    for (algorithm, hash) in hashes {
+        for (code, asks, answers) in [
+            ("401 Unauthorized", "WWW-Authenticate", "Authorization"),
+            ("407 Proxy Authentication Required", "Proxy-Authenticate", "Proxy-Authorization"),
+        ] {
+            let mut all = with_trunks();
+            all.trunks.truncate(1);
+            all.trunks[0].username = Some("box".into());
+            all.trunks[0].password = Some(encamp::config::Password("secret".into()));
+            let mut desk = valley_with(all, |_| ());
+            let (_, first) = tell(&mut desk, HILL, sms(1, HILL, "a", &submit("+15550001", "out", 1)).as_bytes());
+            let status = format!("{code}\r\n{asks}: Digest realm=\"pbx\", nonce=\"n1\", algorithm={algorithm}");
+            let again = reply(&mut desk, &first[0], &status, &[]);
+            assert_eq!(again.len(), 1, "{algorithm} {code}");
+            let again = &again[0];
+            for same in ["Call-ID", "From", "To", "Content-Type"] {
+                assert_eq!(again.header(same), first[0].header(same));
+            }
+            assert_eq!((again.header("CSeq"), again.words().as_str()), ("2 MESSAGE", "out"));
+            assert_ne!(again.header("Via"), first[0].header("Via"));
+            let expected = digest_response(hash, again.uri(), "secret");
+            let value = again.header(answers);
+            assert!(value.contains(&format!("response=\"{expected}\"")), "{value}");
+            // A copy of the challenge is none to the second one.
+            assert!(reply(&mut desk, &first[0], &status, &[]).is_empty());
+            // Silence, then a copy of the second one.
+            desk.wait_s(13);
+            assert_eq!(only_one(came(&mut desk)).header("CSeq"), "2 MESSAGE");
+            assert!(reply(&mut desk, again, "202 Accepted", &[]).is_empty());
+            assert!(queue(&mut desk).is_empty() && happened(&desk, "text_delivered") == 1 && desk.is_at_rest());
+        }
+    }
+}
+
+fn only_one(mut all: Vec<Came>) -> Came {
+    assert_eq!(all.len(), 1, "{all:?}");
+    all.remove(0)
+}
+
+#[test]
+fn a_login_that_is_wrong_or_not_there_is_no_end() {
+    for login in [Some("wrong"), None] {
+        let mut all = with_trunks();
+        all.trunks[0].username = login.map(|_| "box".into());
+        all.trunks[0].password = login.map(|word| encamp::config::Password(word.into()));
+        let mut desk = valley_with(all, |_| ());
+        let (_, mut open) = tell(&mut desk, HILL, sms(1, HILL, "a", &submit("+15550001", "out", 1)).as_bytes());
+        let status = "401 Unauthorized\r\nWWW-Authenticate: Digest realm=\"pbx\", nonce=\"n1\", qop=\"auth\"";
+        let mut asked = 0;
+        while open[0].to.to_string() == TRUNKS[0] {
+            asked += 1;
+            let challenged = open.remove(0);
+            open = reply(&mut desk, &challenged, status, &[]);
+            desk.wait_ms(10);
+            open.extend(came(&mut desk));
+            assert!(asked < 5 && open.len() == 1);
+        }
+        assert_eq!(asked, if login.is_some() { 2 } else { 1 });
+        let log: String = desk.events.iter().map(ToString::to_string).collect();
+        assert!(log.contains("it takes texts with a login only") && !log.contains("wrong"), "{log}");
+        reply(&mut desk, &open[0], "200 OK", &[]);
+        assert!(queue(&mut desk).is_empty() && desk.is_at_rest());
+    }
+}
+
+#[test]
+fn a_single_shot_that_was_never_fired_is_not_over() {
+    let mut desk = valley_with(with_trunks(), |_| ());
+    let validity = Some(encamp::gsm::tpdu::Validity::Enhanced([0b0100_0000, 0, 0, 0, 0, 0, 0]));
+    desk.slow = true;
+    let text = sms(1, HILL, "a", &Submit { validity, ..submit("+15550001", "out", 1) });
+    desk.send_bytes(HILL, desk::texts::FRONT, text.as_bytes());
+    desk.set(|settings| settings.trunks.iter_mut().for_each(|trunk| trunk.texts = false));
+    desk.slow = false;
+    desk.wait_s(1);
+    assert!(came(&mut desk).iter().all(|came| came.code() == 202));
+    assert_eq!((happened(&desk, "text_expired"), queue(&mut desk).len()), (0, 1));
+    desk.set(|settings| settings.trunks.iter_mut().for_each(|trunk| trunk.texts = true));
+    let mut shot = Vec::new();
+    while shot.is_empty() {
+        desk.wait_s(1);
+        shot = came(&mut desk);
+    }
+    let shot = shot.remove(0);
+    assert_eq!(shot.words(), "out");
+    reply(&mut desk, &shot, "503 Service Unavailable", &[]);
+    assert_eq!(happened(&desk, "text_expired"), 1, "once");
 }
 
 #[test]

@@ -586,6 +586,38 @@ fn a_phone_that_comes_back_at_another_front_end_gets_its_text_by_a_signed_alert(
 }
 
 #[test]
+fn a_phone_with_memory_again_wakes_every_centre_that_waits() {
+    let mut site = Site::new();
+    for phone in [1, 2] {
+        site.register(0, HILL, phone, phone as u32);
+    }
+    write(&mut site.boxes[0], 1, "a", "2002", "hello");
+    let first = only(mts(&site.carry()));
+    // Back in the network, and still without room.
+    site.boxes[0].send(HILL, FRONT, &first.answer("480 No_Paging_Response"));
+    site.carry();
+    site.wait_s(60);
+    let second = only(mts(&site.register(1, DALE, 2, 3)));
+    let full = encamp::gsm::rpdu::Rpdu::Error {
+        direction: encamp::gsm::rpdu::Direction::FromPhone,
+        reference: 1,
+        cause: 22,
+        tpdu: None,
+    };
+    let full = encamp::gsm::rpdu::to_hex(&full.encode().unwrap());
+    let media = format!("Content-Type: application/vnd.3gpp.sms\r\nContent-Length: {}\r\n\r\n{full}", full.len());
+    let answer = second.answer("500 Error").replace("Content-Length: 0\r\n\r\n", &media);
+    site.boxes[0].send(DALE, FRONT, &answer);
+    site.carry();
+    assert_eq!(queue(&mut site.boxes[0])[0].cause, "the phone's memory is full");
+    site.wait_s(10);
+    site.alerts = 0;
+    site.boxes[1].send(DALE, FRONT, &message(2, DALE, "smma", "smsc", "application/vnd.3gpp.sms", "062a"));
+    let sent = site.carry();
+    assert_eq!((only(mts(&sent)).identity(), site.alerts), (first.identity(), 1));
+}
+
+#[test]
 fn a_mark_and_a_binding_that_meet_late_alert_too() {
     let mut site = Site::new();
     for phone in [1, 2] {

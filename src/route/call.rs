@@ -40,7 +40,7 @@ use crate::register::locate::{Finder, Located, Seeker, Want};
 use crate::register::merge::Record;
 use crate::seam::{After, CallAnswer, CallOutcome, CallRecord, Inner, Output, ReplyTo, Timer, TransactionKey};
 use crate::sip::digest;
-use crate::sip::header::{HeaderName, Uri, auth_params, values};
+use crate::sip::header::{HeaderName, Uri, values};
 use crate::sip::parse::{Message, StartLine, parse};
 use crate::sip::write::{DATAGRAM_BYTES_MAX, Writer};
 use crate::site::{Request, World};

@@ -1,4 +1,4 @@
-//! How we answer a digest challenge of somebody else's server: a trunk's 401 or 407.
+//! How we answer a digest challenge of somebody else's server: a trunk's 401 or 407 to a call or a text.
 //!
 //! Source: RFC 7616 §3.4 (RFC 2617's MD5 forms included). Only `qop=auth` or none, MD5 or SHA-256: what trunks ask for.
 //! Tests: below, against RFC 2617 §3.5 and what curl sends.
@@ -6,13 +6,35 @@
 use md5::Md5;
 use sha2::{Digest as _, Sha256};
 
-use super::header::AuthParams;
+use super::header::{AuthParams, HeaderName, auth_params};
+use super::parse::Message;
 use super::write::hex;
 
 /// What is answered with.
 pub struct Credentials<'a> {
     pub username: &'a str,
     pub password: &'a str,
+}
+
+/// What a 401 or 407 is answered with in the same request once more: the name of a header, and its value.
+///
+/// `None`: the answer is neither, or none of its challenges is one that we can answer.
+pub fn answer_to(
+    message: &Message<'_>,
+    credentials: &Credentials<'_>,
+    method: &str,
+    uri: &str,
+    cnonce: &str,
+) -> Option<(&'static str, String)> {
+    let (asks, answers) = match message.code()? {
+        401 => (HeaderName::WwwAuthenticate, "Authorization"),
+        407 => (HeaderName::ProxyAuthenticate, "Proxy-Authorization"),
+        _ => return None,
+    };
+    // Several challenges may be offered: the first one that we can answer.
+    let mut challenges = message.headers_of(asks);
+    let value = challenges.find_map(|value| answer(&auth_params(value)?, credentials, method, uri, cnonce))?;
+    Some((answers, value))
 }
 
 /// The value of Authorization (or Proxy-Authorization) for a request.
@@ -74,7 +96,6 @@ fn sha256_hex(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sip::header::auth_params;
 
     fn response(challenge: &str, username: &str, password: &str, uri: &str, cnonce: &str) -> Option<String> {
         let credentials = Credentials { username, password };

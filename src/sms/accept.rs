@@ -17,18 +17,19 @@ use sha2::{Digest as _, Sha256};
 
 use super::answer::{self, Reply};
 use super::command;
+use super::deliver::address_of;
 use super::ending::told;
 use super::read::{Asked, Letter, Read, read};
 use super::record::{self, Fate, OldOf, Payload, Recipient, Seen, Sender, Text};
 use super::{Centre, Full, REPEAT_WINDOW, Work, is_over};
-use crate::config::words::Word;
-use crate::event::Event;
+use crate::config::words::{NOTHING, Word};
+use crate::event::{Drop, Event};
 use crate::gsm::form::TextForm;
 use crate::gsm::text;
 use crate::gsm::tpdu::Validity;
 use crate::ident::{Imsi, Msisdn};
 use crate::register::locate::{Finder, Located, Seeker, Want};
-use crate::seam::{After, ReplyTo, TextOutcome, TextRecord, TransactionKey};
+use crate::seam::{After, Inner, ReplyTo, TextOutcome, TextRecord, TransactionKey};
 use crate::sip::header::HeaderName;
 use crate::sip::parse::{Message, parse};
 use crate::site::{Request, World};
@@ -139,7 +140,7 @@ impl Centre {
             Ok(None) => {}
             Ok(Some((sender, read))) => {
                 if self.submissions.len() >= w.site.settings.registrar.transaction_count_max {
-                    return self.refuse(w, request, &early_reply(request, Some(&read)), None, "", No::Overload, &[]);
+                    return self.refuse(w, request, &early_reply(request, &read), None, "", No::Overload, &[]);
                 }
                 self.submission_count += 1;
                 let id = self.submission_count;
@@ -162,32 +163,37 @@ impl Centre {
             return Err((Reply::Code, No::Overload));
         }
         let read = read(request.message, w.ctx.rng);
-        if let Ok(Read { asked: Asked::Said(said), .. }) = &read {
-            let said = super::verdict::Said { code: 0, rpdu: Some(*said) };
+        if let Asked::Said(said) = read.asked {
+            let said = super::verdict::Said { code: 0, rpdu: Some(said) };
             let call_id = request.message.header_named("In-Reply-To").unwrap_or_default();
             let known = self.reported(w, request.from, call_id.trim(), said);
             answer::noted(w, request, 200, "OK");
-            if known {
-                self.work_off(w, finder);
+            match known {
+                true => self.work_off(w, finder),
+                false => w.event(Event::DatagramDropped { from: request.from, why: Drop::ResponseUnknown }),
             }
             return Ok(None);
         }
-        let reply = early_reply(request, read.as_ref().ok());
+        let reply = early_reply(request, &read);
         let subscriber = sender_of(w, request.message).ok_or((reply.clone(), No::NotAPhone))?;
         let (sender, barred) = (subscriber.imsi, subscriber.barred);
         if barred {
             return Err((reply, No::SenderBarred));
         }
-        let read = read.map_err(|no| (reply.clone(), no))?;
+        if let Asked::Unread(No::ContentType) = read.asked {
+            return Err((reply, No::ContentType));
+        }
         let trailing = match &read.asked {
-            Asked::Said(_) | Asked::Memory => 0,
+            Asked::Said(_) | Asked::Memory | Asked::Unread(_) => 0,
             Asked::Send(letter) => letter.trailing,
             Asked::Command { trailing, .. } => *trailing,
         };
         if trailing > 0 {
             w.event(Event::TextTrailing { from: request.from, octets: trailing });
         }
-        if self.repeated(w, request, &reply, &[request_digest(request.from, request.message)]) {
+        // What a phone's own layer waits for is known when the phone is found.
+        let is_known = reply.shows_causes() || read.rp_reference.is_none();
+        if is_known && self.repeated(w, request, &reply, &[request_digest(request.from, request.message)]) {
             return Ok(None);
         }
         Ok(Some((sender, read)))
@@ -199,14 +205,21 @@ impl Centre {
         let Ok(message) = parse(&submission.bytes) else { return };
         let Submission { from, to, key, sender, read, .. } = submission;
         let request = Request { from, to, key, bytes: &submission.bytes, message: &message };
-        let reply = early_reply(&request, Some(&read));
-        let (contact, form) = match located {
-            Located::Found { contact, form, .. } => (contact, form),
+        let reply = early_reply(&request, &read);
+        let (contact, form, record) = match located {
+            Located::Found { contact, form, record, .. } => (contact, form, record),
             Located::Away => return self.refuse(w, &request, &reply, None, "", No::NotHere, &[]),
             Located::TooFew => return self.refuse(w, &request, &reply, None, "", No::TooFew, &[]),
         };
         let reply = match (form, read.rp_reference) {
-            (TextForm::Ims, Some(rp_reference)) => Reply::Message { rp_reference, to: from, uri: contact },
+            (TextForm::Ims, Some(rp_reference)) => {
+                // To the far end of a connection no datagram goes.
+                let bound = match to {
+                    ReplyTo::Stream(_) => address_of(&contact),
+                    ReplyTo::Datagram { .. } => None,
+                };
+                Reply::Message { rp_reference, to: bound.unwrap_or(from), uri: contact }
+            }
             (TextForm::Yate, Some(rp_reference)) => Reply::InBody { rp_reference },
             _ => reply,
         };
@@ -222,7 +235,17 @@ impl Centre {
             Asked::Memory => {
                 answer::accept(self, w, &request, &reply, None, After::nothing());
                 w.event(Event::PhoneHasMemory { imsi: sender });
-                self.returned(w, finder, sender, false);
+                // Every centre that waits for it, as when it registers.
+                let marks = record.iter().flat_map(|record| &record.marks);
+                let owners = marks.filter(|(_, mark)| mark.since.is_some()).map(|(owner, _)| *owner).collect();
+                let back = Inner::Returned { imsi: sender, owners, registered: true };
+                w.ctx.out.after(After::nothing(), back);
+            }
+            Asked::Unread(no) => {
+                let digests = [request_digest(request.from, request.message)];
+                if !self.repeated(w, &request, &reply, &digests) {
+                    self.refuse(w, &request, &reply, Some(sender), "", no, &digests);
+                }
             }
             Asked::Said(_) => {}
         }
@@ -236,10 +259,12 @@ impl Centre {
         if !self.open {
             return self.refuse(w, request, &reply, None, "", No::Overload, &[]);
         }
-        let letter = match read(request.message, w.ctx.rng) {
-            Ok(Read { asked: Asked::Send(letter), .. }) => letter,
-            Ok(_) => return self.refuse(w, request, &reply, None, "", No::ContentType, &[]),
-            Err(no) => return self.refuse(w, request, &reply, None, "", no, &[]),
+        let letter = match read(request.message, w.ctx.rng).asked {
+            Asked::Send(letter) => letter,
+            Asked::Unread(no) => return self.refuse(w, request, &reply, None, "", no, &[]),
+            Asked::Command { .. } | Asked::Said(_) | Asked::Memory => {
+                return self.refuse(w, request, &reply, None, "", No::ContentType, &[]);
+            }
         };
         if self.repeated(w, request, &reply, &digests) {
             return;
@@ -361,12 +386,18 @@ impl Centre {
         if let (Some(sender), Some(word)) = (sender, word) {
             let shown: String = dialled.chars().filter(|char| text::septets(&char.to_string()).is_some()).collect();
             let shown: String = shown.chars().take(DIALLED_SHOWN_MAX).collect();
+            let shown = if shown.is_empty() { NOTHING } else { &shown };
             let (code, _, _, why) = no.answer();
             let mut work = Work::default();
             // Without room for the words the phone is told no all the same, and a repeat is a new text.
-            if self.say(w, &mut work, sender, word, &[("number", &shown), ("why", why)]).is_ok() {
+            if self.say(w, &mut work, sender, word, &[("number", shown), ("why", why)]).is_ok() {
                 let number = work.added.first().map_or(0, |added| added.number);
-                self.remember(w, &mut work, digests, code, number);
+                // When the human sends it again there may be room; the digest of the request stands first.
+                let remembered = match no {
+                    No::TooManyForOne => digests.get(..1).unwrap_or_default(),
+                    _ => digests,
+                };
+                self.remember(w, &mut work, remembered, code, number);
                 if let Ok(commit) = self.commit(w, work) {
                     after = after.and(commit);
                 }
@@ -437,11 +468,10 @@ fn timestamp_of(w: &mut World<'_, '_>, number: u64) -> Option<u64> {
 }
 
 /// What is known before the sender was found: who says that he reads answers in a body is believed.
-fn early_reply(request: &Request<'_>, read: Option<&Read>) -> Reply {
-    let rp_reference = read.and_then(|read| read.rp_reference);
+fn early_reply(request: &Request<'_>, read: &Read) -> Reply {
     let supported = request.message.headers_of(HeaderName::Supported).flat_map(|text| text.split(','));
     let mut supported = supported.map(str::trim);
-    match rp_reference {
+    match read.rp_reference {
         Some(rp_reference) if supported.any(|tag| tag == "sms-response") => Reply::InBody { rp_reference },
         _ => Reply::Code,
     }

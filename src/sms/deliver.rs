@@ -9,18 +9,21 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::ending::End;
-use super::form::{self, Target};
+use super::form::{self, Marked, Target};
 use super::record::{self, Cause, Happened, Recipient, Text};
 use super::trunk;
 use super::verdict::{self, Said, Verdict, verdict};
-use super::whole::Whole;
-use super::{Centre, RETURN_LEARNED, State, Taker, Wait, Work, end, left, number_of, write};
+use super::whole::{PARTS_WAIT, Whole};
+use super::{
+    Centre, RETURN_LEARNED, State, Taker, UNREADABLE_AT_ONCE, UNREADABLE_PAUSE, Wait, Work, end, number_of, write,
+};
 use crate::event::{Drop, Event};
 use crate::gsm::form::TextForm;
 use crate::gsm::report::Status;
 use crate::ident::Imsi;
 use crate::register::locate::{Finder, Located, Seeker, Want};
 use crate::seam::{After, Inner, Local, Output, TextOutcome, Timer};
+use crate::sip::digest;
 use crate::sip::header::Uri;
 use crate::sip::parse::Message;
 use crate::site::World;
@@ -46,10 +49,14 @@ pub(super) struct Attempt {
     since: Stamp,
     target: Target,
     from: Local,
+    /// From tag.
+    tag: u64,
     bytes: Vec<u8>,
     started: Instant,
     heard: bool,
     copied: bool,
+    /// A trunk's challenge has been answered: once is enough.
+    logged_in: bool,
     /// It has been read, and what became of it will be told.
     read: bool,
     deadline: Instant,
@@ -89,12 +96,22 @@ impl Centre {
         let mut text = match record::decode(recipient, head, &bytes) {
             Ok(text) => text,
             Err(error) => {
-                // It stays on the disk, for a release that can read it; those behind it are not held up.
-                w.event(Event::MessagesStoreRefused { why: error.to_string() });
+                // It stays on the disk, for a release that can read it; those behind it are not held up, and nobody else by many of it.
+                let Some(queue) = self.queues.get_mut(&recipient) else { return };
+                queue.unreadable += 1;
+                let count = queue.unreadable;
+                if count.is_multiple_of(UNREADABLE_AT_ONCE) {
+                    let at = w.ctx.now + UNREADABLE_PAUSE;
+                    queue.state = State::Waiting { at, why: Wait::Pause };
+                    return w.timers.at(at, Timer::Text(recipient));
+                }
+                if count == 1 {
+                    w.event(Event::MessagesStoreRefused { why: error.to_string() });
+                }
                 return self.pass(w, recipient, head, false);
             }
         };
-        if left(w, &text).is_zero() {
+        if self.left(w, &text).is_zero() {
             return self.conclude(w, &[&text], &End::expired(), Work::default(), false);
         }
         text.possible_duplicate |= resumed;
@@ -190,9 +207,11 @@ impl Centre {
         let call_id = format!("m{number:x}-{:016x}@{own}", w.ctx.rng.u64());
         let more = self.queues.get(&recipient).is_some_and(|queue| queue.count > texts.len());
         let all: Vec<&Text> = texts.iter().collect();
-        let (from, bytes) = match form::message(w, &all, more, &target, &branch, &call_id) {
+        let tag = w.ctx.rng.u64();
+        let marked = Marked { branch: &branch, call_id: &call_id, tag, login: None };
+        let (from, bytes) = match form::message(w, &all, more, &target, &marked) {
             Ok(message) => message,
-            Err(unsendable) => return self.failed(w, texts, since, Some(target.to), unsendable, Said::default()),
+            Err(unsendable) => return self.failed(w, texts, since, None, unsendable, Said::default()),
         };
         if texts.iter().any(|text| text.possible_duplicate) {
             w.event(Event::TextPossibleDuplicate { text: texts[0].number, recipient });
@@ -210,8 +229,21 @@ impl Centre {
             to: target.to,
             texts: texts.iter().map(|text| text.number).collect(),
         };
-        let (heard, copied, read) = (false, false, false);
-        let attempt = Attempt { number, texts, since, target, from, bytes, started, heard, copied, read, deadline };
+        let attempt = Attempt {
+            number,
+            texts,
+            since,
+            target,
+            from,
+            tag,
+            bytes,
+            started,
+            heard: false,
+            copied: false,
+            logged_in: false,
+            read: false,
+            deadline,
+        };
         self.attempts.insert(number, recipient);
         self.under_way += 1;
         if let Some(queue) = self.queues.get_mut(&recipient) {
@@ -224,8 +256,10 @@ impl Centre {
     /// Parts are missing: the queue waits for them, and no longer than they may take.
     pub(super) fn wait_for_parts(&mut self, w: &mut World<'_, '_>, recipient: Recipient, wait: Duration) {
         self.leave_place(recipient);
-        let at = w.ctx.now + wait;
         let Some(queue) = self.queues.get_mut(&recipient) else { return };
+        // A clock that is put back says each time that there is time.
+        let until = *queue.parts_until.get_or_insert(w.ctx.now + PARTS_WAIT);
+        let at = until.min(w.ctx.now + wait);
         queue.state = State::Waiting { at, why: Wait::Parts };
         w.timers.at(at, Timer::Text(recipient));
     }
@@ -270,10 +304,50 @@ impl Centre {
             queue.and_then(|queue| queue.sent.as_ref()).is_some_and(|sent| sent.branch == branch)
         });
         match ours {
-            Some(recipient) => self.said(w, from, recipient, number, form::said(message)),
+            Some(recipient) => {
+                if !self.log_in(w, recipient, number, message) {
+                    self.said(w, from, recipient, number, form::said(message));
+                }
+            }
             None => w.event(Event::DatagramDropped { from, why: Drop::ResponseUnknown }),
         }
         self.work_off(w, finder);
+    }
+
+    /// Answers a trunk's challenge: the same MESSAGE, with the login of its table. `false`: it is a final answer like others.
+    fn log_in(&mut self, w: &mut World<'_, '_>, recipient: Recipient, number: u64, message: &Message<'_>) -> bool {
+        let Some(queue) = self.queues.get_mut(&recipient) else { return false };
+        let (Recipient::Trunk(_), State::Sending(attempt), Some(sent)) = (recipient, &mut queue.state, &mut queue.sent)
+        else {
+            return false;
+        };
+        let site = w.site;
+        let trunk = site.settings.trunks.iter().find(|trunk| trunk.address == attempt.target.to);
+        let login = trunk.and_then(|trunk| Some((trunk.username.as_deref()?, trunk.password.as_ref()?)));
+        let Some((username, password)) = login.filter(|_| attempt.number == number && !attempt.logged_in) else {
+            return false;
+        };
+        let cnonce = format!("{:016x}", w.ctx.rng.u64());
+        let credentials = digest::Credentials { username, password: &password.0 };
+        let login = digest::answer_to(message, &credentials, "MESSAGE", &attempt.target.uri, &cnonce);
+        if login.is_none() {
+            return false;
+        }
+        let branch = format!("{BRANCH}{number:x}-{:016x}", w.ctx.rng.u64());
+        let marked = Marked { branch: &branch, call_id: &sent.call_id, tag: attempt.tag, login };
+        let all: Vec<&Text> = attempt.texts.iter().collect();
+        // A trunk gets words, and no word of what else waits.
+        let Ok((from, bytes)) = form::message(w, &all, false, &attempt.target, &marked) else { return false };
+        attempt.logged_in = true;
+        attempt.heard = false;
+        (attempt.from, attempt.bytes) = (from, bytes.clone());
+        attempt.started = w.ctx.now;
+        attempt.deadline = w.ctx.now + SILENCE;
+        sent.branch = branch;
+        w.ctx.out.send(Output::Datagram { from, to: attempt.target.to, bytes });
+        w.timers.at(attempt.started + SECOND_COPY, Timer::Text(recipient));
+        w.timers.at(attempt.deadline, Timer::Text(recipient));
+        true
     }
 
     /// An IMS phone tells what became of the text of this Call-ID; `false`: it is none of ours.
@@ -375,9 +449,17 @@ impl Centre {
             Some(super::verdict::SaidByPhone::Error { cause, .. }) => cause.0,
             _ => 0,
         };
+        let failures = self.queues.get(&recipient).map_or(0, |queue| queue.failures);
+        let is_next = matches!(recipient, Recipient::Trunk(number) if trunk::has_next(w.site, number, failures));
+        let is_single = texts.iter().any(|text| text.single_shot);
+        // Where nothing left because of ourselves, the one shot has not been fired.
+        let is_tried =
+            to.is_some() || matches!(verdict, Verdict::Absent(_)) || matches!(recipient, Recipient::Code(..));
         // Behind a trunk is nobody whose return could be noticed.
         let verdict = match (verdict, recipient) {
             (Verdict::Absent(why), Recipient::Trunk(_) | Recipient::Code(..)) => Verdict::Temporary(why),
+            // What one trunk does not know or take another one may.
+            (Verdict::Permanent { why, .. }, _) if is_next && code > 0 && !is_single => Verdict::Temporary(why),
             (verdict, _) => verdict,
         };
         let (cause, why) = match verdict {
@@ -396,9 +478,7 @@ impl Centre {
         let all: Vec<&Text> = texts.iter().collect();
         let last = match verdict {
             Verdict::Permanent { status, .. } => Some((TextOutcome::Failed, status)),
-            _ if texts.iter().any(|text| text.single_shot) => {
-                Some((TextOutcome::Expired, verdict::still_trying(cause).given_up()))
-            }
+            _ if is_single && is_tried => Some((TextOutcome::Expired, verdict::still_trying(cause).given_up())),
             _ => None,
         };
         if let Some((outcome, status)) = last {
@@ -411,7 +491,6 @@ impl Centre {
         });
         let is_known = write(w, batch).is_ok() || !texts.iter().any(|text| text.possible_duplicate);
         let Some(queue) = self.queues.get_mut(&recipient) else { return };
-        let is_next = matches!(recipient, Recipient::Trunk(number) if trunk::has_next(w.site, number, queue.failures));
         // A round of all trunks is one failure.
         let mut pause = match recipient {
             _ if is_next => Duration::ZERO,
@@ -470,7 +549,7 @@ fn uri_for(w: &World<'_, '_>, form: TextForm, imsi: Imsi, to: SocketAddr, contac
 }
 
 /// Where a contact is; names are not resolved here.
-fn address_of(contact: &str) -> Option<SocketAddr> {
+pub(super) fn address_of(contact: &str) -> Option<SocketAddr> {
     let uri = Uri::parse(contact).ok().filter(Uri::is_sip)?;
     Some(SocketAddr::new(uri.host.parse::<IpAddr>().ok()?, uri.port.unwrap_or(5060)))
 }

@@ -5,7 +5,7 @@
 //! Every accepted text ends once, by [`Centre::conclude`]; a store that refuses is asked again until it takes the batch.
 
 use super::record::{self, Ended, Fate, OldOf, Payload, Recipient, ReportOf, Sender, Text};
-use super::{Centre, Work, end, left, number_of, shift_ms};
+use super::{Centre, Searched, Work, end, number_of, shift_ms};
 use crate::config::words::Word;
 use crate::event::Event;
 use crate::gsm::header::Reference;
@@ -17,6 +17,7 @@ use crate::ident::Imsi;
 use crate::seam::{After, Inner, TextOutcome, TextRecord};
 use crate::site::World;
 use crate::store::{CommitId, StoreId};
+use crate::time::Instant;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -218,43 +219,62 @@ impl Centre {
         Ok(())
     }
 
-    /// Ends the texts of this queue whose time is over, up to so many; how many it were.
-    pub(super) fn expire(&mut self, w: &mut World<'_, '_>, recipient: Recipient, limit: usize) -> usize {
-        let Some(queue) = self.queues.get_mut(&recipient) else { return 0 };
+    /// Ends the texts of this queue whose time is over, up to so many; how many it were, and how many were read.
+    ///
+    /// One page at a time: where there are more, the search goes on at once, and others have their turns between.
+    pub(super) fn expire(&mut self, w: &mut World<'_, '_>, recipient: Recipient, limit: usize) -> (usize, usize) {
+        self.note_lived(w, recipient);
+        let Some(queue) = self.queues.get_mut(&recipient) else { return (0, 0) };
         if let Some(ends) = queue.ends.take() {
             self.ends.remove(&(ends, recipient));
         }
-        let head = queue.head;
-        let before_head = head.checked_sub(1).map(|number| record::text_key(recipient, number));
+        let before = queue.searched.take();
+        let cursor = before.map(|before| record::text_key(recipient, before.number));
         let found = w
             .store(StoreId::Messages)
-            .and_then(|store| store.scan(&record::queue_prefix(recipient), before_head.as_deref(), EXPIRE_PAGE));
+            .and_then(|store| store.scan(&record::queue_prefix(recipient), cursor.as_deref(), EXPIRE_PAGE));
         let page = match found {
             Ok(page) => page,
             Err(error) => {
                 end(w, &error);
-                return 0;
+                return (0, 0);
             }
         };
         let now = w.ctx.now;
-        let mut over = 0;
+        let (mut over, mut read, mut searched) = (0, 0, None);
+        let mut ends = before.and_then(|before| before.ends);
+        let mut note = |at: Instant| ends = Some(ends.map_or(at, |ends: Instant| ends.min(at)));
+        let is_full = page.len() == EXPIRE_PAGE;
         for (key, value) in page {
             let Some((_, number)) = record::read_text_key(&key) else { continue };
+            read += 1;
+            if over == limit {
+                break;
+            }
+            // What cannot be read, or has ended, is behind it, too.
+            searched = Some(number);
             let Ok(text) = record::decode(recipient, number, &value) else { continue };
             if self.unfinished.contains_key(&key) {
                 continue;
             }
-            let left = left(w, &text);
+            let left = self.left(w, &text);
             if !left.is_zero() {
-                self.note_end(now + left, recipient);
-            } else if self.is_under_way(recipient, number) || over == limit {
-                self.note_end(now + EXPIRE_AGAIN, recipient);
+                note(now + left);
+            } else if self.is_under_way(recipient, number) {
+                note(now + EXPIRE_AGAIN);
             } else {
                 self.conclude(w, &[&text], &End::expired(), Work::default(), false);
                 over += 1;
             }
         }
-        over
+        let goes_on = is_full || over == limit;
+        if let (true, Some(number), Some(queue)) = (goes_on, searched, self.queues.get_mut(&recipient)) {
+            queue.searched = Some(Searched { number, ends });
+            self.note_search(now, recipient);
+        } else if let Some(ends) = ends {
+            self.note_end(ends, recipient);
+        }
+        (over, read)
     }
 }
 

@@ -20,6 +20,8 @@ use crate::site::World;
 
 pub(super) const RPDU_TYPE: &str = "application/vnd.3gpp.sms";
 pub(super) const PLAIN_TYPE: &str = "text/plain";
+/// A text of 255 parts in any script, but for the rarest signs; below what a datagram holds (65 507 bytes).
+const PLAIN_BYTES_MAX: usize = 60_000;
 
 /// Whom a MESSAGE goes to, and how.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -28,6 +30,14 @@ pub(super) struct Target {
     pub(super) to: SocketAddr,
     /// Request-URI and To.
     pub(super) uri: String,
+}
+
+/// What tells a MESSAGE from others, and what a challenge to the first one is answered with.
+pub(super) struct Marked<'a> {
+    pub(super) branch: &'a str,
+    pub(super) call_id: &'a str,
+    pub(super) tag: u64,
+    pub(super) login: Option<(&'static str, String)>,
 }
 
 /// The MESSAGE of one attempt, one datagram: our numeric address, the tag last.
@@ -39,13 +49,12 @@ pub(super) fn message(
     texts: &[&Text],
     more: bool,
     target: &Target,
-    branch: &str,
-    call_id: &str,
+    marked: &Marked<'_>,
 ) -> Result<(Local, Vec<u8>), Verdict> {
     let unsendable = |why| Verdict::Permanent { why, status: Status::INCOMPATIBLE_DESTINATION };
     let text = *texts.first().ok_or(unsendable("there is no text"))?;
     let (from, own) = w.site.own_port().ok_or(Verdict::Temporary("this node has no UDP port to send it from"))?;
-    let Target { form, to: _, uri } = target;
+    let Target { form, to, uri } = target;
     let (shown, centre) = (&text.shown, &w.site.settings.messages.service_centre);
     let (body, media) = match form {
         TextForm::Plain => {
@@ -63,24 +72,51 @@ pub(super) fn message(
     };
     // An IMS phone is spoken to by the centre; who wrote stands in the TPDU. The others show this number.
     let shown = if *form == TextForm::Ims { centre } else { shown };
-    let tag = w.ctx.rng.u64();
+    let Marked { branch, call_id, tag, login } = marked;
+    let (display, user) = (display(shown), escaped(shown));
+    let cseq = if login.is_some() { "2 MESSAGE" } else { "1 MESSAGE" };
     let mut writer = Writer::request("MESSAGE", uri);
     writer
         .header_fmt("Via", format_args!("SIP/2.0/UDP {own};branch={branch}"))
-        .header_fmt("From", format_args!("{shown} <sip:{shown}@{own}>;tag={tag:016x}"))
+        .header_fmt("From", format_args!("{display}<sip:{user}@{own}>;tag={tag:016x}"))
         .header_fmt("To", format_args!("<{uri}>"))
         .header("Call-ID", call_id)
-        .header("CSeq", "1 MESSAGE")
+        .header("CSeq", cseq)
         .header("Max-Forwards", "70");
+    if let Some((name, value)) = login {
+        writer.header(name, value);
+    }
     if *form == TextForm::Ims {
         writer
-            .header_fmt("P-Asserted-Identity", format_args!("<sip:{shown}@{own}>"))
+            .header_fmt("P-Asserted-Identity", format_args!("<sip:{user}@{own}>"))
             .header("Request-Disposition", "no-fork")
             .header("Accept-Contact", "*;+g.3gpp.smsip;require;explicit")
             .header("Content-Transfer-Encoding", "binary");
     }
-    let bytes = writer.body(media, &body).finish_within(DATAGRAM_BYTES_MAX).ok_or(unsendable("it is too long"))?;
+    // A base station has its limit; of everybody else SIP asks that he take what UDP can carry.
+    let is_station = *form != TextForm::Plain || w.site.settings.base_station_at(to.ip()).is_some();
+    let limit = if is_station { DATAGRAM_BYTES_MAX } else { PLAIN_BYTES_MAX };
+    let bytes = writer.body(media, &body).finish_within(limit).ok_or(unsendable("it is too long"))?;
     Ok((from, bytes))
+}
+
+/// A display name that needs no quotes, and a blank behind it; nothing, where it would need them: base stations are no good at that.
+fn display(shown: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+';
+    if !shown.is_empty() && shown.bytes().all(is_plain) { format!("{shown} ") } else { String::new() }
+}
+
+/// As the user of a URI: a trunk's sender may hold whatever a phone can show.
+fn escaped(shown: &str) -> String {
+    let mut user = String::with_capacity(shown.len());
+    for byte in shown.bytes() {
+        if byte.is_ascii_alphanumeric() || b"+-_.!~*'".contains(&byte) {
+            user.push(char::from(byte));
+        } else {
+            user.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    user
 }
 
 /// DELIVER or STATUS-REPORT; `None`: the number of its sender cannot be written.

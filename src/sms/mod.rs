@@ -58,7 +58,7 @@ use crate::register::locate::Finder;
 use crate::seam::{After, Inner, Output, TextRecord, Timer};
 use crate::site::{Site, World};
 use crate::store::{Batch, CommitId, StoreError, StoreId};
-use crate::time::{Instant, Stamp};
+use crate::time::{Instant, Stamp, StampClock};
 
 /// Recipients that are looked for or sent to at a time; the others stand in line.
 pub const ATTEMPTS_MAX: usize = 1_000;
@@ -76,9 +76,13 @@ const RESUME_ABSENT: Duration = Duration::from_secs(60);
 /// human who presses *send again* with the same TP-MR. A second text with the same words has another TP-MR.
 pub const REPEAT_WINDOW: Duration = Duration::from_secs(600);
 /// Old keys, and endings that the store had refused, per second.
-const PURGE_PER_SECOND: usize = 500;
-/// Texts of one queue whose time is over, in one turn.
+const PURGE_PER_SECOND: usize = 2_000;
+/// Texts whose time is over, and queues in which none is, in one turn; and texts that are read for it.
 const EXPIRE_PER_TURN: usize = 100;
+const EXPIRE_READS_PER_TURN: usize = 10_000;
+/// Of texts that cannot be read so many are passed over at once; their queue rests before it goes on.
+const UNREADABLE_AT_ONCE: usize = 500;
+const UNREADABLE_PAUSE: Duration = Duration::from_secs(1);
 /// Numbers are taken from a stretch of so many, which is noted before the first of it is given: a crash skips some.
 const NUMBERS_AT_ONCE: u64 = 1_000;
 
@@ -106,6 +110,10 @@ pub struct Centre {
     notes: BTreeMap<u64, Note>,
     note_count: u64,
     next_number: u64,
+    /// Texts below this number are the last run's.
+    first_number: u64,
+    /// The clock was believed when it was last looked at: see [`is_believed`].
+    believed: bool,
     /// Below it numbers may be given: the store knows.
     numbers_end: u64,
     /// The last timestamps given, while a later text may be given the same: the batch of an earlier one may have been refused.
@@ -194,6 +202,29 @@ struct Queue {
     place: Option<Taker>,
     /// When the first of its texts may be over.
     ends: Option<Instant>,
+    /// The search for those that are over goes on behind this one: `Some` while it takes more than one page.
+    searched: Option<Searched>,
+    /// Its texts of that time have lived since then, whatever the clock says.
+    lived: Option<Lived>,
+    /// For missing parts of the head nobody waits longer.
+    parts_until: Option<Instant>,
+    /// Texts at its front that could not be read.
+    unreadable: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Searched {
+    number: u64,
+    /// When the first of those that it has seen may be over.
+    ends: Option<Instant>,
+}
+
+/// These texts were there at this moment.
+#[derive(Clone, Copy)]
+struct Lived {
+    since: Instant,
+    /// Those below this number.
+    below: u64,
 }
 
 enum State {
@@ -236,6 +267,7 @@ impl Centre {
         let mut centre = Centre { next_number: 1, ..Centre::default() };
         let Some(store) = w.ctx.stores.store(StoreId::Messages) else { return Ok(centre) };
         (centre.open, centre.life_max) = (true, w.site.settings.messages.life_max);
+        let mut ends = Vec::new();
         if let Some(bytes) = store.get(record::NEXT_KEY)? {
             // The release before wrote it without a version.
             let before = || <[u8; 8]>::try_from(&bytes[..]).ok().map(u64::from_be_bytes);
@@ -264,7 +296,14 @@ impl Centre {
                         let absent = text.as_ref().is_some_and(|text| text.cause == Cause::Absent);
                         let spread = if absent { RESUME_ABSENT } else { RESUME };
                         let micros = u64::try_from(spread.as_micros()).unwrap_or(u64::MAX);
-                        let at = w.ctx.now + Duration::from_micros(w.ctx.rng.below(micros));
+                        let mut spread = Duration::from_micros(w.ctx.rng.below(micros));
+                        let wall = w.wall();
+                        if absent && wall.trusted {
+                            let messages = &w.site.settings.messages;
+                            let then_ms = wall.ms.saturating_add(millis(spread));
+                            spread += verdict::until_day(then_ms, messages.time_zone_quarters, messages.night);
+                        }
+                        let at = w.ctx.now + spread;
                         w.timers.at(at, Timer::Text(recipient));
                         let why = if absent { Wait::Return } else { Wait::Pause };
                         let queue = Queue::new(number, State::Waiting { at, why });
@@ -272,18 +311,26 @@ impl Centre {
                     }
                 }
                 let Some(text) = text else { continue };
-                centre.note_end(w.ctx.now + life_left(w, text.accepted_ms, text.life_ms), recipient);
+                ends.push((recipient, number, text.accepted_ms, text.life_ms));
                 if text.is_old {
                     let fate = record::encode_fate(&Fate::Waits(recipient));
                     fates = fates.put(record::fate_key(number), fate);
                 }
+            }
+            // All of them are the last run's.
+            centre.first_number = centre.next_number;
+            for (recipient, number, accepted_ms, life_ms) in ends.drain(..) {
+                let left = centre.life_left(w, recipient, number, accepted_ms, life_ms);
+                centre.note_end(w.ctx.now + left, recipient);
             }
             if !fates.changes.is_empty() {
                 // Where the store refuses them, which it tells, the next start tries again.
                 let _ = write(w, fates);
             }
         }
-        centre.numbers_end = centre.next_number;
+        (centre.numbers_end, centre.believed) = (centre.next_number, is_believed(w));
+        let all: Vec<Recipient> = centre.queues.keys().copied().collect();
+        all.into_iter().for_each(|recipient| centre.note_lived(w, recipient));
         Ok(centre)
     }
 
@@ -346,7 +393,10 @@ impl Centre {
         queue.marked |= marked;
         queue.last_return = Some(w.ctx.now);
         let since_start = queue.last_start.map(|start| w.ctx.now - start);
+        let soon = queue.last_start.map(|start| start + ATTEMPT_PAUSE_MIN);
         match queue.state {
+            // It has said so already.
+            State::Waiting { at, why: Wait::Pause } if soon == Some(at) && queue.failures == 0 => {}
             State::Waiting { .. } => {
                 w.ctx.out.event(Event::PhoneReturned { imsi, texts: queue.count as u64 });
                 queue.failures = 0;
@@ -387,18 +437,24 @@ impl Centre {
         }
         // Who is given less time now is over sooner than was noted.
         let life_max = w.site.settings.messages.life_max;
-        if std::mem::replace(&mut self.life_max, life_max) > life_max {
+        let is_less = std::mem::replace(&mut self.life_max, life_max) > life_max;
+        // And what the last run left has aged by a clock that is right now.
+        let believed = is_believed(w);
+        let is_right = !std::mem::replace(&mut self.believed, believed) && believed;
+        if is_less || is_right {
             let all: Vec<Recipient> = self.queues.keys().copied().collect();
             all.into_iter().for_each(|recipient| self.note_end(w.ctx.now, recipient));
         }
         let now_s = w.wall().ms / 1000;
         self.timestamps.retain(|_, timestamp_s| *timestamp_s >= now_s);
-        let mut left = EXPIRE_PER_TURN;
+        let (mut left, mut reads) = (EXPIRE_PER_TURN, EXPIRE_READS_PER_TURN);
         while left > 0
+            && reads > 0
             && let Some((at, recipient)) = self.ends.first().copied()
             && at <= w.ctx.now
         {
-            left = left.saturating_sub(self.expire(w, recipient, left).max(1));
+            let (over, read) = self.expire(w, recipient, left);
+            (left, reads) = (left.saturating_sub(over.max(1)), reads.saturating_sub(read));
         }
         self.work_off(w, finder);
         // A store that refuses is asked again in a second.
@@ -418,28 +474,71 @@ impl Centre {
             if !is_over(w, at_ms, Duration::ZERO) {
                 break;
             }
-            for key in record::decode_old(&value) {
+            // What is younger than the list says, because the clock jumped or a timestamp lies ahead, is looked at again.
+            let mut again: Option<u64> = None;
+            let now_ms = w.wall().ms;
+            let (history_life, archive_life) = {
+                let messages = &w.site.settings.messages;
+                (messages.history_life, messages.archive_life)
+            };
+            let keys = record::decode_old(&value);
+            for key in &keys {
                 // A key may have been written again since: then it is on a later list, too.
-                let bytes = w.store(StoreId::Messages)?.get(&key)?.unwrap_or_default();
+                let bytes = w.store(StoreId::Messages)?.get(key)?.unwrap_or_default();
                 if record::is_of_words(&old) {
                     if let Some(Fate::Ended(mut ended)) = record::decode_fate(number, &bytes) {
-                        ended.forget_words();
-                        batch = batch.put(key, record::encode_fate(&Fate::Ended(ended)));
+                        match young_until(w, ended.at_ms, archive_life.unwrap_or_default()) {
+                            Some(until_ms) => again = Some(until_ms),
+                            None => {
+                                ended.forget_words();
+                                batch = batch.put(key.clone(), record::encode_fate(&Fate::Ended(ended)));
+                            }
+                        }
                     }
                     continue;
                 }
                 let is_old = match key.first() {
-                    Some(b'i') => !matches!(record::decode_fate(number, &bytes), Some(Fate::Waits(_))),
-                    Some(b'r') => record::decode_number(&bytes).is_none_or(|last| last == number),
-                    _ => {
-                        let written_ms = record::decode_seen(&bytes).map(|seen| seen.at_ms);
-                        let written_ms = written_ms.or_else(|| record::decode_last(&bytes).map(|(at_ms, _)| at_ms));
-                        written_ms.is_none_or(|written_ms| is_over(w, written_ms, REPEAT_WINDOW))
-                    }
+                    Some(b'i') => match record::decode_fate(number, &bytes) {
+                        Some(Fate::Waits(_)) => false,
+                        Some(Fate::Ended(ended)) => {
+                            let archived = archive_life.filter(|_| ended.has_words).unwrap_or_default();
+                            again = young_until(w, ended.at_ms, history_life.max(archived));
+                            again.is_none()
+                        }
+                        None => true,
+                    },
+                    // It goes with the life that it leads to.
+                    Some(b'r') => again.is_none() && record::decode_number(&bytes).is_none_or(|last| last == number),
+                    Some(b'l') => match record::decode_last(&bytes) {
+                        Some((written_ms, timestamp_s)) => {
+                            // One that is written later has a later list.
+                            let is_newer = written_ms > at_ms.saturating_sub(millis(REPEAT_WINDOW));
+                            let last_ms = written_ms.max(timestamp_s.saturating_mul(1000));
+                            let is_old = is_over(w, written_ms, REPEAT_WINDOW) && is_over(w, last_ms, REPEAT_WINDOW);
+                            if !is_old && !is_newer {
+                                again = Some(now_ms.saturating_add(millis(REPEAT_WINDOW)));
+                            }
+                            is_old
+                        }
+                        None => true,
+                    },
+                    _ => match record::decode_seen(&bytes) {
+                        Some(seen) => {
+                            let is_old = is_over(w, seen.at_ms, REPEAT_WINDOW);
+                            if !is_old && seen.number == number {
+                                again = Some(now_ms.saturating_add(millis(REPEAT_WINDOW)));
+                            }
+                            is_old
+                        }
+                        None => true,
+                    },
                 };
                 if is_old {
-                    batch = batch.delete(key);
+                    batch = batch.delete(key.clone());
                 }
+            }
+            if let Some(again_ms) = again {
+                batch = batch.put(record::old_key_at(&old, again_ms), value);
             }
             batch = batch.delete(old);
         }
@@ -598,6 +697,7 @@ impl Centre {
             w.event(Event::TextAccepted { text: *number, sender: *sender, recipient: *recipient });
             self.enqueue(*recipient, *number);
             self.note_end(w.ctx.now + *life, *recipient);
+            self.note_lived(w, *recipient);
         }
         if !added.is_empty() {
             let texts = added.iter().map(|added| (added.recipient, added.number)).collect();
@@ -624,6 +724,15 @@ impl Centre {
     /// A text of this queue may be over then.
     fn note_end(&mut self, at: Instant, recipient: Recipient) {
         let Some(queue) = self.queues.get_mut(&recipient) else { return };
+        if let Some(searched) = &mut queue.searched {
+            searched.ends = Some(searched.ends.map_or(at, |ends| ends.min(at)));
+        }
+        self.note_search(at, recipient);
+    }
+
+    /// Then this queue is to be searched for texts that are over.
+    fn note_search(&mut self, at: Instant, recipient: Recipient) {
+        let Some(queue) = self.queues.get_mut(&recipient) else { return };
         match queue.ends {
             Some(ends) if ends <= at => return,
             Some(ends) => drop(self.ends.remove(&(ends, recipient))),
@@ -631,6 +740,41 @@ impl Centre {
         }
         queue.ends = Some(at);
         self.ends.insert((at, recipient));
+    }
+
+    /// From now on the texts of this queue age by the monotonic clock, too, unless older ones than these do so already.
+    fn note_lived(&mut self, w: &World<'_, '_>, recipient: Recipient) {
+        let below = self.next_number;
+        let Some(queue) = self.queues.get_mut(&recipient) else { return };
+        if queue.lived.is_none_or(|lived| lived.below <= queue.head) {
+            queue.lived = Some(Lived { since: w.ctx.now, below });
+        }
+    }
+
+    /// How long a text may still be tried: its own life, and never longer than `life_max` is today.
+    fn left(&self, w: &World<'_, '_>, text: &Text) -> Duration {
+        self.life_left(w, text.recipient, text.number, text.accepted_ms, text.life_ms)
+    }
+
+    /// It is as old as the clock says, and no younger than we have seen it: a clock that is put back stands still. What the last run
+    /// left ages by what we have seen alone while the clock is not believed.
+    fn life_left(
+        &self,
+        w: &World<'_, '_>,
+        recipient: Recipient,
+        number: u64,
+        accepted_ms: u64,
+        life_ms: u64,
+    ) -> Duration {
+        let life_ms = life_ms.min(millis(w.site.settings.messages.life_max));
+        let since_ms = accepted_ms.saturating_add(shift_ms(w, accepted_ms));
+        let told_ms = match number < self.first_number && !is_believed(w) {
+            true => 0,
+            false => w.wall().ms.saturating_sub(since_ms),
+        };
+        let lived = self.queues.get(&recipient).and_then(|queue| queue.lived).filter(|lived| number < lived.below);
+        let seen_ms = lived.map_or(0, |lived| millis(w.ctx.now - lived.since));
+        Duration::from_millis(life_ms.saturating_sub(told_ms.max(seen_ms)))
     }
 
     /// Begins attempts for those in line while there are places.
@@ -649,6 +793,9 @@ impl Centre {
         let Some(queue) = self.queues.get_mut(&recipient) else { return };
         let at = queue.last_start.map_or(w.ctx.now, |start| (start + ATTEMPT_PAUSE_MIN).max(w.ctx.now));
         if at > w.ctx.now {
+            if matches!(queue.state, State::Waiting { at: then, why: Wait::Pause } if then == at) {
+                return;
+            }
             queue.state = State::Waiting { at, why: Wait::Pause };
             w.timers.at(at, Timer::Text(recipient));
         } else {
@@ -735,7 +882,7 @@ impl Centre {
         if waits.is_none() {
             queue.failures = 0;
         }
-        (queue.resumed, queue.returned) = (false, false);
+        (queue.resumed, queue.returned, queue.parts_until) = (false, false, None);
         if queue.marked && (served || next.is_none()) {
             queue.marked = false;
             if let Recipient::Phone(imsi) = recipient {
@@ -754,6 +901,7 @@ impl Centre {
             queue.head = next;
             queue.state = waits.map_or(State::Unkept, |(at, why)| State::Waiting { at, why });
         }
+        self.note_lived(w, recipient);
         self.next_in_line(recipient);
     }
 
@@ -842,6 +990,10 @@ impl Queue {
             sent: None,
             place: None,
             ends: None,
+            searched: None,
+            lived: None,
+            parts_until: None,
+            unreadable: 0,
         }
     }
 }
@@ -872,15 +1024,17 @@ fn is_over(w: &World<'_, '_>, since_ms: u64, life: Duration) -> bool {
     since_ms.saturating_add(shift_ms(w, since_ms)).saturating_add(life_ms) <= w.wall().ms
 }
 
-/// How long a text may still be tried: its own life, and never longer than `life_max` is today.
-fn left(w: &World<'_, '_>, text: &Text) -> Duration {
-    life_left(w, text.accepted_ms, text.life_ms)
+/// Until when something of that time is young, where the clock was wrong then, and its list was made by that clock.
+fn young_until(w: &World<'_, '_>, at_ms: u64, life: Duration) -> Option<u64> {
+    let shift_ms = shift_ms(w, at_ms);
+    let until_ms = at_ms.saturating_add(shift_ms).saturating_add(millis(life));
+    (shift_ms > 0 && until_ms > w.wall().ms).then_some(until_ms)
 }
 
-fn life_left(w: &World<'_, '_>, accepted_ms: u64, life_ms: u64) -> Duration {
-    let life_ms = life_ms.min(millis(w.site.settings.messages.life_max));
-    let ends_ms = accepted_ms.saturating_add(shift_ms(w, accepted_ms)).saturating_add(life_ms);
-    Duration::from_millis(ends_ms.saturating_sub(w.wall().ms))
+/// Whether the clock can end what the last run left: somebody has set it, and no stamp of a time when it lay ahead holds it there.
+fn is_believed(w: &World<'_, '_>) -> bool {
+    let wall = w.wall();
+    wall.trusted && wall.ms <= w.ctx.wall.ms.saturating_add(StampClock::AHEAD_MS_MAX)
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -8,7 +8,7 @@ use super::form::{PLAIN_TYPE, RPDU_TYPE, octets_of, said_by_phone};
 use super::verdict::SaidByPhone;
 use crate::gsm::header::Reference;
 use crate::gsm::report::Command;
-use crate::gsm::rpdu::{BadRpdu, Direction, Rpdu};
+use crate::gsm::rpdu::{Direction, Rpdu};
 use crate::gsm::segment::{Cut, split};
 use crate::gsm::text;
 use crate::gsm::tpdu::{Submit, UserData, Validity};
@@ -48,6 +48,8 @@ pub(super) enum Asked {
     Said(SaidByPhone),
     /// The phone has memory again.
     Memory,
+    /// It cannot be told.
+    Unread(No),
 }
 
 /// The request, and RP-Message-Reference where it has one: the answer of the phone's own layer needs it.
@@ -57,39 +59,44 @@ pub(super) struct Read {
 }
 
 /// Reads the body.
-pub(super) fn read(message: &Message<'_>, rng: &mut Rng) -> Result<Read, No> {
+pub(super) fn read(message: &Message<'_>, rng: &mut Rng) -> Read {
     let content_type = message.header(HeaderName::ContentType).unwrap_or_default();
     let (media, params) = content_type.split_once(';').unwrap_or((content_type, ""));
     let media = media.trim();
-    if message.header(HeaderName::ContentEncoding).is_some_and(|coding| !coding.trim().eq_ignore_ascii_case("identity"))
-    {
-        return Err(No::ContentType);
-    }
     let user = message.uri().and_then(|uri| Uri::parse(uri).ok()).and_then(|uri| uri.user).unwrap_or_default();
-    if media.eq_ignore_ascii_case(RPDU_TYPE) {
-        read_rpdu(message)
-    } else if user == "SMMA" && message.body.is_empty() {
-        Ok(Read { asked: Asked::Memory, rp_reference: None })
+    // Whatever it says of the type of a body that it has not.
+    if user == "SMMA" && message.body.is_empty() {
+        return Read { asked: Asked::Memory, rp_reference: None };
+    }
+    let coding = message.header(HeaderName::ContentEncoding);
+    let asked = if coding.is_some_and(|coding| !coding.trim().eq_ignore_ascii_case("identity")) {
+        Err(No::ContentType)
+    } else if media.eq_ignore_ascii_case(RPDU_TYPE) {
+        return read_rpdu(message);
     } else if media.eq_ignore_ascii_case(PLAIN_TYPE) {
-        let words = plain(message.body, params)?;
-        if user.is_empty() {
-            return Err(No::Unreadable("its Request-URI names nobody"));
-        }
-        let letter = Letter {
-            dialled: user.to_owned(),
-            protocol: 0,
-            reply_path: false,
-            report_wanted: false,
-            reference: 0,
-            validity: None,
-            data: cut(&words, rng)?,
-            repeat: None,
-            trailing: 0,
-        };
-        Ok(Read { asked: Asked::Send(letter), rp_reference: None })
+        read_plain(message.body, params, user, rng)
     } else {
         Err(No::ContentType)
+    };
+    Read { asked: asked.unwrap_or_else(Asked::Unread), rp_reference: None }
+}
+
+fn read_plain(body: &[u8], params: &str, user: &str, rng: &mut Rng) -> Result<Asked, No> {
+    let words = plain(body, params)?;
+    if user.is_empty() {
+        return Err(No::Unreadable("its Request-URI names nobody"));
     }
+    Ok(Asked::Send(Letter {
+        dialled: user.to_owned(),
+        protocol: 0,
+        reply_path: false,
+        report_wanted: false,
+        reference: 0,
+        validity: None,
+        data: cut(&words, rng)?,
+        repeat: None,
+        trailing: 0,
+    }))
 }
 
 /// One text, or as many parts as it takes.
@@ -105,25 +112,34 @@ fn cut(words: &str, rng: &mut Rng) -> Result<Vec<UserData>, No> {
     Ok(parts)
 }
 
-fn read_rpdu(message: &Message<'_>) -> Result<Read, No> {
-    let unreadable = |bad: BadRpdu| No::Unreadable(bad.words());
-    let octets = octets_of(message).map_err(No::Unreadable)?;
-    let (rpdu, behind_rpdu) = Rpdu::decode(&octets).map_err(unreadable)?;
-    let rp_reference = Some(rpdu.reference());
+fn read_rpdu(message: &Message<'_>) -> Read {
+    let unread = |no| Read { asked: Asked::Unread(no), rp_reference: None };
+    let octets = match octets_of(message) {
+        Ok(octets) => octets,
+        Err(why) => return unread(No::Unreadable(why)),
+    };
+    match Rpdu::decode(&octets) {
+        Ok((rpdu, behind)) => {
+            let asked = read_asked(&octets, &rpdu, behind).unwrap_or_else(Asked::Unread);
+            Read { asked, rp_reference: Some(rpdu.reference()) }
+        }
+        Err(bad) => unread(No::Unreadable(bad.words())),
+    }
+}
+
+fn read_asked(octets: &[u8], rpdu: &Rpdu<'_>, behind_rpdu: usize) -> Result<Asked, No> {
     let tpdu = match rpdu {
         Rpdu::DataFromPhone { tpdu, .. } => tpdu,
         Rpdu::Ack { direction: Direction::FromPhone, .. } | Rpdu::Error { direction: Direction::FromPhone, .. } => {
-            let said = said_by_phone(&octets).ok_or(No::Unreadable("an answer of a phone"))?;
-            return Ok(Read { asked: Asked::Said(said), rp_reference });
+            return said_by_phone(octets).map(Asked::Said).ok_or(No::Unreadable("an answer of a phone"));
         }
-        Rpdu::Smma { .. } => return Ok(Read { asked: Asked::Memory, rp_reference }),
+        Rpdu::Smma { .. } => return Ok(Asked::Memory),
         Rpdu::DataToPhone { .. } | Rpdu::Ack { .. } | Rpdu::Error { .. } => {
             return Err(No::Unreadable("an RPDU of the direction to a phone"));
         }
     };
     if let Ok((command, behind)) = Command::decode(tpdu) {
-        let asked = Asked::Command { command, repeat: tpdu.to_vec(), trailing: behind_rpdu + behind };
-        return Ok(Read { asked, rp_reference });
+        return Ok(Asked::Command { command, repeat: tpdu.to_vec(), trailing: behind_rpdu + behind });
     }
     let (submit, behind_tpdu) = Submit::decode(tpdu).map_err(|bad| No::Unreadable(bad.words()))?;
     let dialled = submit.destination.number();
@@ -131,7 +147,7 @@ fn read_rpdu(message: &Message<'_>) -> Result<Read, No> {
         return Err(No::Unreadable("a SUBMIT without a number"));
     }
     let repeat = Some(submit.repeat_key_bytes());
-    let letter = Letter {
+    Ok(Asked::Send(Letter {
         dialled,
         protocol: submit.protocol,
         reply_path: submit.reply_path,
@@ -141,8 +157,7 @@ fn read_rpdu(message: &Message<'_>) -> Result<Read, No> {
         data: vec![submit.data],
         repeat,
         trailing: behind_rpdu + behind_tpdu,
-    };
-    Ok(Read { asked: Asked::Send(letter), rp_reference })
+    }))
 }
 
 /// A text in UTF-8, which ASCII is too, or in Latin-1.

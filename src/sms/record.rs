@@ -365,6 +365,11 @@ pub fn old_key(at_ms: u64, number: u64, of: OldOf) -> Vec<u8> {
     [OLD_PREFIX, &at_ms.to_be_bytes(), &number.to_be_bytes(), &[of as u8]].concat()
 }
 
+/// The same list at another time.
+pub fn old_key_at(old_key: &[u8], at_ms: u64) -> Vec<u8> {
+    [OLD_PREFIX, &at_ms.to_be_bytes(), old_key.get(OLD_PREFIX.len() + 8..).unwrap_or_default()].concat()
+}
+
 /// When the keys that it lists are too old, and of which text they are.
 pub fn read_old_key(key: &[u8]) -> Option<(u64, u64)> {
     let (at_ms, rest) = key.strip_prefix(OLD_PREFIX)?.split_first_chunk::<8>()?;

@@ -1,6 +1,7 @@
 //! Texts to numbers behind a trunk, as `text/plain` MESSAGEs.
 //!
-//! Knows: the trunks that take texts (`texts = true`), in the order of the dial plan; one that fails leaves its turn to the next. Does not know:
+//! Knows: the trunks that take texts (`texts = true`), in the order of the dial plan; one that fails or refuses leaves its turn to the
+//! next, and what the last one of a round says is believed. Does not know:
 //! how an attempt goes ([`super::deliver`]).
 
 use super::Centre;

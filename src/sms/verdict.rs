@@ -57,6 +57,8 @@ pub fn verdict(form: TextForm, said: Said) -> Verdict {
         0 | 408 | 410 | 480 | 604 => Verdict::Absent("its base station cannot reach it"),
         // "400 = RP-ERROR of unknown cause -> retry later, do not bounce at once" (wire.md 10).
         400 if form == TextForm::OpenBts => Verdict::Temporary("the phone did not take it"),
+        // Somebody will put the login right.
+        401 | 407 if is_last(form) => Verdict::Temporary("it takes texts with a login only, and not with ours"),
         486 | 491 | 600 => Verdict::Temporary("the phone is busy"),
         // A base station that knows no phone of this name is asked again, after the phone has been looked for again; what a SIP phone
         // or a trunk says of itself is believed.

@@ -66,7 +66,11 @@ impl Centre {
             }
         }
         let age_ms = w.wall().ms.saturating_sub(head.accepted_ms.saturating_add(shift_ms(w, head.accepted_ms)));
-        let wait = PARTS_WAIT.saturating_sub(Duration::from_millis(age_ms));
+        let until = self.queues.get(&recipient).and_then(|queue| queue.parts_until);
+        let wait = match until.is_some_and(|until| w.ctx.now >= until) {
+            true => Duration::ZERO,
+            false => PARTS_WAIT.saturating_sub(Duration::from_millis(age_ms)),
+        };
         if parts.iter().any(Option::is_none) && !wait.is_zero() {
             return Ok(Whole::Missing { wait });
         }

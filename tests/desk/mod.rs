@@ -18,7 +18,8 @@ use encamp::gsm::auc::Auth;
 use encamp::ident::{Imsi, Msisdn, Network, Suffix};
 use encamp::node::Node;
 use encamp::seam::{
-    BindingAnswer, CallRecord, Command, CommandAnswer, Ctx, Input, Local, Outbox, Output, Port, Rng, TextRecord, Who,
+    BindingAnswer, CallRecord, Command, CommandAnswer, ConnId, Ctx, Input, Local, Outbox, Output, Port, Rng,
+    StreamEvent, TextRecord, Who,
 };
 use encamp::store::memory::{MemoryStore, MemoryStores};
 use encamp::store::{CommitId, StoreId};
@@ -217,6 +218,16 @@ impl Desk {
         let from: SocketAddr = from.parse().expect("an address");
         self.handle(Input::Datagram { from, to: Local { port, address: None }, bytes });
         self.sent.iter().map(Sent::text).collect()
+    }
+
+    /// The same over a connection of its own, to the front end; what goes back over it is not kept.
+    pub fn stream(&mut self, from: &str, bytes: &[u8]) {
+        self.sent.clear();
+        self.count += 1;
+        let (conn, from) = (ConnId(self.count), from.parse().expect("an address"));
+        let to = Local { port: Port::Front(0), address: None };
+        self.handle(Input::Stream { conn, what: StreamEvent::Opened { from, to } });
+        self.handle(Input::Stream { conn, what: StreamEvent::Data(bytes) });
     }
 
     /// Everything that was sent since it was taken last, or since [`Desk::send`].

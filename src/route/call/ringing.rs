@@ -274,7 +274,7 @@ impl Call {
         }
         if matches!(code, 401 | 407)
             && !branch.challenged
-            && let Some(credentials) = credentials(w, &branch, message, code)
+            && let Some(credentials) = credentials(w, &branch, message)
         {
             branch.challenged = true;
             self.send_invite(w, branch, Some(credentials));
@@ -487,19 +487,10 @@ pub(super) fn credentials(
     w: &mut World<'_, '_>,
     branch: &Branch,
     message: &Message<'_>,
-    code: u16,
 ) -> Option<(&'static str, String)> {
     let trunk = w.site.settings.trunks.get(branch.trunk?)?;
     let (username, password) = (trunk.username.as_deref()?, trunk.password.as_ref()?);
-    let (asks, answers) = match code {
-        401 => (HeaderName::WwwAuthenticate, "Authorization"),
-        _ => (HeaderName::ProxyAuthenticate, "Proxy-Authorization"),
-    };
     let cnonce = format!("{:016x}", w.ctx.rng.u64());
     let credentials = digest::Credentials { username, password: &password.0 };
-    // Several challenges may be offered: the first one that we can answer.
-    let value = message
-        .headers_of(asks)
-        .find_map(|value| digest::answer(&auth_params(value)?, &credentials, "INVITE", &branch.uri, &cnonce))?;
-    Some((answers, value))
+    digest::answer_to(message, &credentials, "INVITE", &branch.uri, &cnonce)
 }

@@ -1,10 +1,10 @@
 //! A number behind which a program of the operator's answers.
 //!
 //! Knows: what the program is told (JSON), and what its answer means. Does not know: HTTP; the shell posts, and says what came.
-//! The program is asked once for each question, and again where it did not answer or was not able to (5xx, 408, 429), for as long as the
-//! question lives: `id` is the same then, so that it may know a repeat. Any other no, or an answer that cannot be read, is the end. What it
-//! answers goes out in the batch that ends the question.
-//! Limits: [`super::HOOKS_PER_CODE_MAX`] at a time for one number, one for each sender; [`TEXTS_MAX`] in one answer.
+//! The program is asked once for each question, and again where it did not answer or was not able to (5xx, 408, 429): `id` is the same
+//! then, so that it may know a repeat. Any other no, an answer that cannot be read, or the last of [`HOOK_ATTEMPTS_MAX`], is the end. What
+//! it answers goes out in the batch that ends the question.
+//! Limits: [`HOOK_ATTEMPTS_MAX`] for one question; [`super::HOOKS_PER_CODE_MAX`] at a time for one number, one for each sender; [`TEXTS_MAX`] in one answer.
 
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ use crate::time::Stamp;
 
 /// Texts to others in one answer.
 const TEXTS_MAX: usize = 20;
+/// How often a program is asked the same: whoever texted there waits for an answer, and soon thinks that there is none.
+const HOOK_ATTEMPTS_MAX: u32 = 5;
 /// The shell says that the time is over; if it does not say even that, nobody waits longer than this.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -72,6 +74,9 @@ impl Centre {
         let Some(super::Job { doing: Doing::Hook, .. }) = self.codes.jobs.get(&id) else { return };
         let Some(super::Job { mut question, .. }) = self.codes.jobs.remove(&id) else { return };
         let code = question.code;
+        let attempts = question.texts.iter().map(|text| text.attempts).max().unwrap_or_default();
+        let no_answer = "the program behind it did not answer";
+        let last = (attempts + 1 >= HOOK_ATTEMPTS_MAX).then_some(no_answer);
         let failed = |status, why: &str| Event::HookFailed { code, status, why: why.into() };
         let (status, failure) = match said {
             Ok(answer) => match answer.status {
@@ -88,7 +93,7 @@ impl Centre {
                 },
                 status @ (0..200 | 408 | 429 | 500..) => {
                     w.event(failed(status, "which is no answer to a text"));
-                    (status, None)
+                    (status, last)
                 }
                 status @ 300..500 => {
                     w.event(failed(status, "which is no answer to a text"));
@@ -97,11 +102,11 @@ impl Centre {
             },
             Err(why) => {
                 w.event(failed(0, &why));
-                (0, None)
+                (0, last)
             }
         };
         let Some(why) = failure else {
-            let verdict = Verdict::Temporary("the program behind it did not answer");
+            let verdict = Verdict::Temporary(no_answer);
             let said = Said { code: status, rpdu: None };
             return self.failed(w, question.texts, Stamp::ZERO, None, verdict, said);
         };
@@ -143,7 +148,7 @@ fn body(w: &World<'_, '_>, question: &Question, words: &str) -> Vec<u8> {
     let language = question.language(site).unwrap_or(site.settings.templates.default_language);
     let json = serde_json::json!({
         "id": question.number().to_string(),
-        "code": question.code.to_string(),
+        "to": question.code.to_string(),
         "from": number_of(site, Recipient::Phone(sender)),
         "from_imsi": sender.to_string(),
         "from_name": name(site, sender),
