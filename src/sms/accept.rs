@@ -317,6 +317,8 @@ impl Centre {
         letter: &Letter,
         digests: &[[u8; 16]],
     ) -> Result<(), No> {
+        // What has ended, and is still on the disk because that refused, is not replaced.
+        self.finish_older(w).map_err(|_| No::Overload)?;
         let mut work = Work::default();
         // First, so that they leave room.
         let (replaced, end) = (self.replaced(w, recipient, &sender, letter)?, command::end_replaced());

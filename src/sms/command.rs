@@ -65,6 +65,8 @@ impl Centre {
         command: &Command,
         digests: &[[u8; 16]],
     ) -> Result<(), No> {
+        // What has ended, and is still on the disk because that refused, must not be put there again.
+        self.finish_older(w).map_err(|_| No::Overload)?;
         let kind = command.kind;
         let report_wanted = match kind {
             CommandKind::ENQUIRE => true,

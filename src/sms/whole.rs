@@ -48,6 +48,10 @@ impl Centre {
                 continue;
             }
             let Some((_, number)) = record::read_text_key(&key) else { continue };
+            // One that is not synced is promised to nobody yet, and wakes the queue when it is.
+            if self.queues.get(&recipient).is_some_and(|queue| number > queue.kept) {
+                break;
+            }
             let Ok(text) = record::decode(recipient, number, &value) else { continue };
             let same = text.sender == head.sender && text.shown == head.shown && text.dialled == head.dialled;
             if let Some(part) = concatenation(&text)

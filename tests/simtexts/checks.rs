@@ -321,7 +321,7 @@ impl World {
         }
         let owed = (usize::from(kept.report_wanted), usize::from(!kept.report_wanted && failed));
         // Parts of one text that end together are told of together.
-        let words_right = if count > 1 { words >= owed.1 } else { words == owed.1 };
+        let words_right = if count > 1 { !fresh.is_empty() || owed.1 == 0 } else { words == owed.1 };
         if (reports != owed.0 || !words_right) && !self.ledger.not_told.contains(&(which, number)) {
             let what = format!(
                 "box {which}: text {number} is {outcome:?}, its sender is owed {owed:?} reports and words, and gets {:?}",
@@ -421,8 +421,13 @@ impl World {
                 None => {}
             }
             let key = if kept.end.is_some() { None } else { Some(record::text_key(kept.recipient, *number)) };
-            if key.is_some_and(|key| !durable.contains_key(&key)) {
-                broken = Some((ONE_END, format!("box {which}: text {number} has vanished without an end")));
+            match key.map(|key| durable.get(&key).and_then(|text| record::decode(kept.recipient, *number, text).ok())) {
+                Some(None) => {
+                    broken = Some((ONE_END, format!("box {which}: text {number} has vanished without an end")));
+                }
+                // What was noted of it last may be lost, too.
+                Some(Some(text)) => (kept.cause, kept.report_wanted) = (text.cause, text.report_wanted),
+                None => {}
             }
             true
         });
