@@ -699,7 +699,7 @@ impl Centre {
                 let before =
                     self.unfinished.range(record::queue_prefix(recipient)..=record::text_key(recipient, number));
                 let removing =
-                    before.filter_map(|(key, _)| record::read_text_key(key)).map(|(_, number)| number).last();
+                    before.filter_map(|(key, _)| record::read_text_key(key)).map(|(_, number)| number).next_back();
                 self.queues.insert(recipient, Queue { removing, ..Queue::new(number, State::Unkept) });
             }
         }
