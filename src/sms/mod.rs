@@ -9,8 +9,11 @@
 //! | [`deliver`] | one attempt to give a text to its phone |
 //! | [`form`] | the MESSAGE of an attempt, and what is said to it, in whichever dialect |
 //! | [`verdict`] | what an answer means, and how long to wait after it (pure) |
+//! | [`work`] | one batch of the store, and what happens once it is written |
 //! | [`ending`] | a text comes to its end: its fate, its record, its report |
 //! | [`operate`] | what an operator asks: what waits, what became of a text, away with it |
+//! | [`aging`] | how old things are, by a clock that may lie |
+//! | [`places`] | how many texts a base station, or a program, is given at a time |
 //! | [`whole`] | the parts of a long text, put together where the whole is needed |
 //! | [`code`] | the numbers that the centre itself answers: `code/hook`, `code/choose`, `code/several` |
 //! | [`welcome`] | what a phone is told that comes |
@@ -27,6 +30,7 @@
 //! `verdict`.
 
 pub mod accept;
+mod aging;
 pub mod answer;
 mod code;
 mod command;
@@ -34,31 +38,36 @@ pub mod deliver;
 mod ending;
 mod form;
 pub mod operate;
+mod places;
 mod read;
 pub mod record;
 mod trunk;
 pub mod verdict;
 mod welcome;
 pub mod whole;
+mod work;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use self::accept::Submission;
+use self::aging::{Lived, Searched, is_believed, is_over, shift_ms};
 use self::answer::Note;
 use self::code::Codes;
 use self::deliver::{Attempt, Sent};
 pub use self::operate::LIST_MAX;
-use self::record::{Cause, Fate, OldOf, Recipient, Text};
+use self::places::{Places, Taker};
+use self::record::{Cause, Fate, Recipient, Text};
 use self::welcome::Welcomed;
+use self::work::{Full, Work, write};
 use crate::event::Event;
-use crate::ident::{Imsi, Msisdn};
+use crate::ident::Imsi;
 use crate::register::locate::Finder;
-use crate::seam::{After, Inner, Output, TextRecord, Timer};
+use crate::seam::{After, Inner, Output, Timer};
 use crate::site::{Site, World};
-use crate::store::{Batch, CommitId, StoreError, StoreId};
-use crate::time::{Instant, Stamp, StampClock};
+use crate::store::{Batch, StoreError, StoreId};
+use crate::time::{Instant, Stamp};
 
 /// Recipients that are looked for or sent to at a time; the others stand in line.
 pub const ATTEMPTS_MAX: usize = 1_000;
@@ -83,8 +92,6 @@ const EXPIRE_READS_PER_TURN: usize = 10_000;
 /// Of texts that cannot be read so many are passed over at once; their queue rests before it goes on.
 const UNREADABLE_AT_ONCE: usize = 500;
 const UNREADABLE_PAUSE: Duration = Duration::from_secs(1);
-/// Numbers are taken from a stretch of so many, which is noted before the first of it is given: a crash skips some.
-const NUMBERS_AT_ONCE: u64 = 1_000;
 
 /// The message centre.
 #[derive(Default)]
@@ -134,47 +141,6 @@ pub struct Centre {
     open: bool,
 }
 
-/// One batch of the messages' store, and what is to be done when it is written.
-#[derive(Default)]
-pub(crate) struct Work {
-    batch: Batch,
-    /// Texts that are new with it.
-    added: Vec<Added>,
-    /// Texts that end with it, which leave room for new ones.
-    ended: Vec<(Recipient, u64)>,
-    /// Below this number numbers are given with it, and the store is to know that.
-    numbers_end: Option<u64>,
-    /// A line for each that ends with it: written when the disk has the end, so that no power cut makes a second one.
-    records: Vec<TextRecord>,
-}
-
-#[derive(Clone, Copy)]
-struct Added {
-    recipient: Recipient,
-    number: u64,
-    timestamp_s: u64,
-    life: Duration,
-    sender: Option<Imsi>,
-}
-
-/// Who takes texts from several queues, and not any number of them at a time.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Taker {
-    /// A base station: "one at a time" is each phone's right, and each holds a channel of the cell's few.
-    Station(IpAddr),
-    /// The program behind a number of the centre's own.
-    Hook(Msisdn),
-}
-
-#[derive(Default)]
-struct Places {
-    /// Places that are taken, and how many there are.
-    taken: usize,
-    places: usize,
-    /// Who waits for one, oldest first; who has left this state meanwhile is passed over.
-    line: VecDeque<Recipient>,
-}
-
 /// The texts that wait for one recipient.
 struct Queue {
     /// The number of the oldest one, and how many there are.
@@ -210,21 +176,6 @@ struct Queue {
     parts_until: Option<Instant>,
     /// Texts at its front that could not be read.
     unreadable: usize,
-}
-
-#[derive(Clone, Copy)]
-struct Searched {
-    number: u64,
-    /// When the first of those that it has seen may be over.
-    ends: Option<Instant>,
-}
-
-/// These texts were there at this moment.
-#[derive(Clone, Copy)]
-struct Lived {
-    since: Instant,
-    /// Those below this number.
-    below: u64,
 }
 
 enum State {
@@ -466,85 +417,6 @@ impl Centre {
         }
     }
 
-    /// What is to go, and what stays of it.
-    fn too_old(&self, w: &mut World<'_, '_>) -> Result<Batch, StoreError> {
-        let mut batch = Batch::default();
-        for (old, value) in w.store(StoreId::Messages)?.scan(record::OLD_PREFIX, None, PURGE_PER_SECOND)? {
-            let (at_ms, number) = record::read_old_key(&old).unwrap_or_default();
-            if !is_over(w, at_ms, Duration::ZERO) {
-                break;
-            }
-            // What is younger than the list says, because the clock jumped or a timestamp lies ahead, is looked at again.
-            let mut again: Option<u64> = None;
-            let now_ms = w.wall().ms;
-            let (history_life, archive_life) = {
-                let messages = &w.site.settings.messages;
-                (messages.history_life, messages.archive_life)
-            };
-            let keys = record::decode_old(&value);
-            for key in &keys {
-                // A key may have been written again since: then it is on a later list, too.
-                let bytes = w.store(StoreId::Messages)?.get(key)?.unwrap_or_default();
-                if record::is_of_words(&old) {
-                    if let Some(Fate::Ended(mut ended)) = record::decode_fate(number, &bytes) {
-                        match young_until(w, ended.at_ms, archive_life.unwrap_or_default()) {
-                            Some(until_ms) => again = Some(until_ms),
-                            None => {
-                                ended.forget_words();
-                                batch = batch.put(key.clone(), record::encode_fate(&Fate::Ended(ended)));
-                            }
-                        }
-                    }
-                    continue;
-                }
-                let is_old = match key.first() {
-                    Some(b'i') => match record::decode_fate(number, &bytes) {
-                        Some(Fate::Waits(_)) => false,
-                        Some(Fate::Ended(ended)) => {
-                            let archived = archive_life.filter(|_| ended.has_words).unwrap_or_default();
-                            again = young_until(w, ended.at_ms, history_life.max(archived));
-                            again.is_none()
-                        }
-                        None => true,
-                    },
-                    // It goes with the life that it leads to.
-                    Some(b'r') => again.is_none() && record::decode_number(&bytes).is_none_or(|last| last == number),
-                    Some(b'l') => match record::decode_last(&bytes) {
-                        Some((written_ms, timestamp_s)) => {
-                            // One that is written later has a later list.
-                            let is_newer = written_ms > at_ms.saturating_sub(millis(REPEAT_WINDOW));
-                            let last_ms = written_ms.max(timestamp_s.saturating_mul(1000));
-                            let is_old = is_over(w, written_ms, REPEAT_WINDOW) && is_over(w, last_ms, REPEAT_WINDOW);
-                            if !is_old && !is_newer {
-                                again = Some(now_ms.saturating_add(millis(REPEAT_WINDOW)));
-                            }
-                            is_old
-                        }
-                        None => true,
-                    },
-                    _ => match record::decode_seen(&bytes) {
-                        Some(seen) => {
-                            let is_old = is_over(w, seen.at_ms, REPEAT_WINDOW);
-                            if !is_old && seen.number == number {
-                                again = Some(now_ms.saturating_add(millis(REPEAT_WINDOW)));
-                            }
-                            is_old
-                        }
-                        None => true,
-                    },
-                };
-                if is_old {
-                    batch = batch.delete(key.clone());
-                }
-            }
-            if let Some(again_ms) = again {
-                batch = batch.put(record::old_key_at(&old, again_ms), value);
-            }
-            batch = batch.delete(old);
-        }
-        Ok(batch)
-    }
-
     /// Whether this text may be in somebody's hands at this moment: it must not come to its end by other means then.
     fn is_under_way(&self, recipient: Recipient, number: u64) -> bool {
         let Some(queue) = self.queues.get(&recipient) else { return false };
@@ -558,152 +430,6 @@ impl Centre {
     }
 
     // --- Shared by all rooms of the centre ---
-
-    /// Makes a new text part of this work: gives it its number and its times, within the limits.
-    ///
-    /// Shape:  `text.life_ms` of 0 becomes the longest that a text may live; a longer one is cut.
-    /// Errors: [`Full`]: nothing is added then, and the work is as it was.
-    fn add(&mut self, w: &mut World<'_, '_>, work: &mut Work, mut text: Text) -> Result<u64, Full> {
-        self.room(w, work, text.recipient, 1)?;
-        let life_max_ms = millis(w.site.settings.messages.life_max);
-        let now_ms = w.wall().ms;
-        let number = self.take_number(work);
-        text.number = number;
-        text.accepted_ms = now_ms;
-        text.life_ms = if text.life_ms == 0 { life_max_ms } else { text.life_ms.min(life_max_ms) };
-        text.timestamp_s = now_ms / 1000;
-        if let Recipient::Phone(imsi) = text.recipient {
-            let key = record::last_key(imsi);
-            let in_work = work.batch.changes.iter().rev().find(|(changed, _)| *changed == key);
-            let last = match in_work {
-                Some((_, value)) => value.clone(),
-                None => w.store(StoreId::Messages).and_then(|store| store.get(&key)).map_err(|_| Full::Store)?,
-            };
-            // "(TP-OA, SCTS)" tells a phone two texts apart: no two to one phone have the same second, also after a restart.
-            let last_s = last.and_then(|bytes| record::decode_last(&bytes)).map_or(0, |(_, timestamp_s)| timestamp_s);
-            let last_s = last_s.max(self.timestamps.get(&imsi).copied().unwrap_or_default());
-            text.timestamp_s = text.timestamp_s.max(last_s + 1);
-            self.timestamps.insert(imsi, text.timestamp_s);
-            work.put(key.clone(), record::encode_last(now_ms, text.timestamp_s));
-            work.old(now_ms, REPEAT_WINDOW, number, OldOf::Acceptance, vec![key]);
-        }
-        work.put(record::text_key(text.recipient, number), record::encode(&text));
-        work.put(record::fate_key(number), record::encode_fate(&Fate::Waits(text.recipient)));
-        let life = Duration::from_millis(text.life_ms);
-        work.added.push(Added {
-            recipient: text.recipient,
-            number,
-            timestamp_s: text.timestamp_s,
-            life,
-            sender: text.sender.phone(),
-        });
-        Ok(number)
-    }
-
-    /// A number that nothing else has; what it is given to is written with this work.
-    fn take_number(&mut self, work: &mut Work) -> u64 {
-        // The store knows of a stretch once it has taken the batch, and a batch may be refused.
-        if self.next_number >= self.numbers_end.max(work.numbers_end.unwrap_or_default()) {
-            work.numbers_end = Some(self.next_number + NUMBERS_AT_ONCE);
-        }
-        let number = self.next_number;
-        self.next_number += 1;
-        number
-    }
-
-    /// Whether so many texts more for this recipient are within the limits.
-    fn room(&self, w: &World<'_, '_>, work: &Work, recipient: Recipient, count: usize) -> Result<(), Full> {
-        let limits = &w.site.settings.messages;
-        if self.waiting + work.added.len() + count > limits.count_max + work.ended.len() {
-            return Err(Full::Centre);
-        }
-        let mine = work.added.iter().filter(|added| added.recipient == recipient).count();
-        let queued = self.queues.get(&recipient).map_or(0, |queue| queue.count);
-        // What ends with it leaves room.
-        let over = work.ended.iter().filter(|(ended, _)| *ended == recipient).count();
-        if queued + mine + count > limits.count_per_phone_max + over {
-            return Err(Full::Recipient);
-        }
-        Ok(())
-    }
-
-    /// Writes it, and puts its new texts into their queues, where they wait for the disk.
-    ///
-    /// Errors: the store refuses, which is told; nothing has happened then.
-    fn commit(&mut self, w: &mut World<'_, '_>, work: Work) -> Result<CommitId, StoreError> {
-        self.finish_older(w)?;
-        let commit = write(w, self.whole_batch(&work))?;
-        self.enter(w, work, commit);
-        Ok(commit)
-    }
-
-    /// The same for what must be written in the end: what a store refuses is tried again every second. `key`: the text that it ends.
-    fn finish(&mut self, w: &mut World<'_, '_>, key: &[u8], work: Work) -> Option<CommitId> {
-        let written = self.finish_older(w).and_then(|()| write(w, self.whole_batch(&work)));
-        match written {
-            Ok(commit) => {
-                self.enter(w, work, commit);
-                Some(commit)
-            }
-            Err(_) => {
-                for (recipient, number) in &work.ended {
-                    self.unfinished.insert(record::text_key(*recipient, *number), Work::default());
-                }
-                self.unfinished.insert(key.to_vec(), work);
-                self.unfinished_order.push_back(key.to_vec());
-                None
-            }
-        }
-    }
-
-    /// What was refused before comes first: its numbers are smaller, and one that enters a queue behind a larger one is not found.
-    ///
-    /// Errors: the store refuses still, or there is more than is written in one turn.
-    fn finish_older(&mut self, w: &mut World<'_, '_>) -> Result<(), StoreError> {
-        for _ in 0..PURGE_PER_SECOND {
-            let Some(key) = self.unfinished_order.front().cloned() else { return Ok(()) };
-            let batch = self.unfinished.get(&key).map(|work| self.whole_batch(work)).unwrap_or_default();
-            let commit = write(w, batch)?;
-            self.unfinished_order.pop_front();
-            let work = self.unfinished.remove(&key).unwrap_or_default();
-            let ended = work.ended.clone();
-            // Those without a batch of their own end with this one.
-            for (recipient, number) in &ended {
-                self.unfinished.remove(&record::text_key(*recipient, *number));
-            }
-            self.enter(w, work, commit);
-            for (recipient, text) in ended {
-                w.ctx.out.after(After::nothing().and(commit), Inner::TextRemoved { recipient, text });
-            }
-        }
-        if self.unfinished_order.is_empty() { Ok(()) } else { Err(StoreError::Full) }
-    }
-
-    /// What is to be written of it. One that was refused before others were written must not take their numbers back.
-    fn whole_batch(&self, work: &Work) -> Batch {
-        match work.numbers_end {
-            Some(end) => work.batch.clone().put(record::NEXT_KEY, record::encode_number(end.max(self.numbers_end))),
-            None => work.batch.clone(),
-        }
-    }
-
-    fn enter(&mut self, w: &mut World<'_, '_>, work: Work, commit: CommitId) {
-        let Work { added, records, numbers_end, .. } = work;
-        self.numbers_end = self.numbers_end.max(numbers_end.unwrap_or_default());
-        for record in records {
-            w.ctx.out.send_after(After::nothing().and(commit), Output::TextRecord(Box::new(record)));
-        }
-        for Added { recipient, number, life, sender, .. } in &added {
-            w.event(Event::TextAccepted { text: *number, sender: *sender, recipient: *recipient });
-            self.enqueue(*recipient, *number);
-            self.note_end(w.ctx.now + *life, *recipient);
-            self.note_lived(w, *recipient);
-        }
-        if !added.is_empty() {
-            let texts = added.iter().map(|added| (added.recipient, added.number)).collect();
-            w.ctx.out.after(After::nothing().and(commit), Inner::TextsKept { texts });
-        }
-    }
 
     /// One more text in this queue; it is sent once it is on the disk.
     fn enqueue(&mut self, recipient: Recipient, number: u64) {
@@ -719,62 +445,6 @@ impl Centre {
                 self.queues.insert(recipient, Queue { removing, ..Queue::new(number, State::Unkept) });
             }
         }
-    }
-
-    /// A text of this queue may be over then.
-    fn note_end(&mut self, at: Instant, recipient: Recipient) {
-        let Some(queue) = self.queues.get_mut(&recipient) else { return };
-        if let Some(searched) = &mut queue.searched {
-            searched.ends = Some(searched.ends.map_or(at, |ends| ends.min(at)));
-        }
-        self.note_search(at, recipient);
-    }
-
-    /// Then this queue is to be searched for texts that are over.
-    fn note_search(&mut self, at: Instant, recipient: Recipient) {
-        let Some(queue) = self.queues.get_mut(&recipient) else { return };
-        match queue.ends {
-            Some(ends) if ends <= at => return,
-            Some(ends) => drop(self.ends.remove(&(ends, recipient))),
-            None => {}
-        }
-        queue.ends = Some(at);
-        self.ends.insert((at, recipient));
-    }
-
-    /// From now on the texts of this queue age by the monotonic clock, too, unless older ones than these do so already.
-    fn note_lived(&mut self, w: &World<'_, '_>, recipient: Recipient) {
-        let below = self.next_number;
-        let Some(queue) = self.queues.get_mut(&recipient) else { return };
-        if queue.lived.is_none_or(|lived| lived.below <= queue.head) {
-            queue.lived = Some(Lived { since: w.ctx.now, below });
-        }
-    }
-
-    /// How long a text may still be tried: its own life, and never longer than `life_max` is today.
-    fn left(&self, w: &World<'_, '_>, text: &Text) -> Duration {
-        self.life_left(w, text.recipient, text.number, text.accepted_ms, text.life_ms)
-    }
-
-    /// It is as old as the clock says, and no younger than we have seen it: a clock that is put back stands still. What the last run
-    /// left ages by what we have seen alone while the clock is not believed.
-    fn life_left(
-        &self,
-        w: &World<'_, '_>,
-        recipient: Recipient,
-        number: u64,
-        accepted_ms: u64,
-        life_ms: u64,
-    ) -> Duration {
-        let life_ms = life_ms.min(millis(w.site.settings.messages.life_max));
-        let since_ms = accepted_ms.saturating_add(shift_ms(w, accepted_ms));
-        let told_ms = match number < self.first_number && !is_believed(w) {
-            true => 0,
-            false => w.wall().ms.saturating_sub(since_ms),
-        };
-        let lived = self.queues.get(&recipient).and_then(|queue| queue.lived).filter(|lived| number < lived.below);
-        let seen_ms = lived.map_or(0, |lived| millis(w.ctx.now - lived.since));
-        Duration::from_millis(life_ms.saturating_sub(told_ms.max(seen_ms)))
     }
 
     /// Begins attempts for those in line while there are places.
@@ -801,56 +471,6 @@ impl Centre {
         } else {
             queue.state = State::Unkept;
             self.next_in_line(recipient);
-        }
-    }
-
-    /// A place with this taker for the recipient; `false`: it stands in its line from now on.
-    fn take_place(&mut self, w: &World<'_, '_>, recipient: Recipient, taker: Taker) -> bool {
-        let Some(queue) = self.queues.get(&recipient) else { return false };
-        if queue.place == Some(taker) {
-            return true;
-        }
-        self.leave_place(recipient);
-        let places = match taker {
-            Taker::Station(_) => w.site.settings.messages.attempts_per_base_station_max,
-            Taker::Hook(_) => code::HOOKS_PER_CODE_MAX,
-        };
-        let at = self.takers.entry(taker).or_default();
-        at.places = places;
-        let is_free = at.taken < places;
-        if is_free {
-            at.taken += 1;
-        } else {
-            at.line.push_back(recipient);
-        }
-        if let Some(queue) = self.queues.get_mut(&recipient) {
-            match is_free {
-                true => queue.place = Some(taker),
-                false => queue.state = State::Parked,
-            }
-        }
-        is_free
-    }
-
-    /// Its place goes to whoever waits for one there.
-    fn leave_place(&mut self, recipient: Recipient) {
-        let Some(taker) = self.queues.get_mut(&recipient).and_then(|queue| queue.place.take()) else { return };
-        let Some(at) = self.takers.get_mut(&taker) else { return };
-        at.taken -= 1;
-        // One place for one; none where there are fewer now, and several where there are more.
-        while at.taken < at.places
-            && let Some(next) = at.line.pop_front()
-        {
-            let Some(queue) = self.queues.get_mut(&next) else { continue };
-            if matches!(queue.state, State::Parked) {
-                at.taken += 1;
-                queue.place = Some(taker);
-                queue.state = State::InLine;
-                self.line.push_back(next);
-            }
-        }
-        if at.taken == 0 && at.line.is_empty() {
-            self.takers.remove(&taker);
         }
     }
 
@@ -939,40 +559,6 @@ impl Centre {
     }
 }
 
-/// Why no text can be added.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Full {
-    /// As many wait as may, in all.
-    Centre,
-    /// As many wait for this recipient as may.
-    Recipient,
-    /// The store cannot be read.
-    Store,
-}
-
-impl Work {
-    fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
-        self.batch.changes.push((key, Some(value)));
-    }
-
-    fn delete(&mut self, key: Vec<u8>) {
-        self.batch.changes.push((key, None));
-    }
-
-    /// These keys are too old after this life.
-    fn old(&mut self, now_ms: u64, life: Duration, number: u64, of: OldOf, keys: Vec<Vec<u8>>) {
-        let key = record::old_key(now_ms.saturating_add(millis(life)), number, of);
-        match self.batch.changes.iter_mut().find(|(held, _)| *held == key) {
-            Some((_, Some(value))) => {
-                let mut all = record::decode_old(value);
-                all.extend(keys);
-                *value = record::encode_old(&all);
-            }
-            _ => self.put(key, record::encode_old(&keys)),
-        }
-    }
-}
-
 impl Queue {
     fn new(head: u64, state: State) -> Queue {
         Queue {
@@ -998,43 +584,10 @@ impl Queue {
     }
 }
 
-/// Writes to the messages' store; a refusal is told.
-fn write(w: &mut World<'_, '_>, batch: Batch) -> Result<CommitId, StoreError> {
-    let result = w.store(StoreId::Messages).and_then(|store| store.write(batch));
-    if let Err(error) = &result {
-        w.event(Event::MessagesStoreRefused { why: error.to_string() });
-    }
-    result.map(|seq| CommitId { store: StoreId::Messages, seq })
-}
-
 /// "…where the node's own store or the messages' fails, the process ends" (promise 1): one that cannot be read any more has failed, and
 /// what it holds is found at the next start.
 fn end(w: &mut World<'_, '_>, error: &StoreError) {
     w.ctx.out.send(Output::End(format!("the messages' store cannot be read: {error}")));
-}
-
-/// By how much a time that was noted then is too small, because the clock was wrong.
-fn shift_ms(w: &World<'_, '_>, at_ms: u64) -> u64 {
-    w.clock.shift_ms(Stamp { ms: at_ms, ..Stamp::ZERO })
-}
-
-/// Whether so much time has passed since then.
-fn is_over(w: &World<'_, '_>, since_ms: u64, life: Duration) -> bool {
-    let life_ms = u64::try_from(life.as_millis()).unwrap_or(u64::MAX);
-    since_ms.saturating_add(shift_ms(w, since_ms)).saturating_add(life_ms) <= w.wall().ms
-}
-
-/// Until when something of that time is young, where the clock was wrong then, and its list was made by that clock.
-fn young_until(w: &World<'_, '_>, at_ms: u64, life: Duration) -> Option<u64> {
-    let shift_ms = shift_ms(w, at_ms);
-    let until_ms = at_ms.saturating_add(shift_ms).saturating_add(millis(life));
-    (shift_ms > 0 && until_ms > w.wall().ms).then_some(until_ms)
-}
-
-/// Whether the clock can end what the last run left: somebody has set it, and no stamp of a time when it lay ahead holds it there.
-fn is_believed(w: &World<'_, '_>) -> bool {
-    let wall = w.wall();
-    wall.trusted && wall.ms <= w.ctx.wall.ms.saturating_add(StampClock::AHEAD_MS_MAX)
 }
 
 fn millis(duration: Duration) -> u64 {
