@@ -223,6 +223,8 @@ impl Centre {
     ///
     /// One page at a time: where there are more, the search goes on at once, and others have their turns between.
     pub(super) fn expire(&mut self, w: &mut World<'_, '_>, recipient: Recipient, limit: usize) -> (usize, usize) {
+        // Before the queue is read: what has ended and is put off would be read as waiting, and be written meanwhile.
+        let _ = self.finish_older(w);
         self.note_lived(w, recipient);
         let Some(queue) = self.queues.get_mut(&recipient) else { return (0, 0) };
         if let Some(ends) = queue.ends.take() {

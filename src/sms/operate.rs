@@ -383,6 +383,8 @@ impl Centre {
 
     /// Those behind the head first: if it went first, the next one would be sent, only to be ended on its way.
     fn end_some(&mut self, w: &mut World<'_, '_>, ending: &mut Ending) -> Option<Done> {
+        // What has ended and is put off would be read as waiting, and be written meanwhile.
+        let _ = self.finish_older(w);
         let mut left = ENDED_PER_TURN;
         while let Some(recipient) = ending.left.last().copied() {
             if left == 0 {
