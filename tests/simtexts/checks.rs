@@ -61,10 +61,8 @@ pub struct Part {
     pub from: usize,
     pub to: To,
     pub reference: u8,
-    pub report_wanted: bool,
     pub life_s: Option<u64>,
     pub single: bool,
-    pub parts: u8,
     /// What the phone was told.
     pub knows: Option<bool>,
     /// Boxes that have said yes.

@@ -257,7 +257,7 @@ impl World {
                 data: part_data(text, part, parts),
             };
             one.outgoing.push_back(Outgoing { text, part, submit });
-            let written = Part { from: phone, to, reference, report_wanted, life_s, single, parts, ..Part::default() };
+            let written = Part { from: phone, to, reference, life_s, single, ..Part::default() };
             self.ledger.parts.insert((text, part), written);
         }
         self.send_next(phone);
