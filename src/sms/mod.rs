@@ -16,6 +16,8 @@
 //! | [`places`] | how many texts a base station, or a program, is given at a time |
 //! | [`whole`] | the parts of a long text, put together where the whole is needed |
 //! | [`code`] | the numbers that the centre itself answers: `code/hook`, `code/choose`, `code/several` |
+//! | [`command`] | SMS-COMMAND, and texts that take the place of older ones |
+//! | [`trunk`] | texts to numbers behind a trunk |
 //! | [`welcome`] | what a phone is told that comes |
 //!
 //! Knows: one queue per recipient that somebody has written to, of which the head and the count are in memory and all else is on the
