@@ -277,6 +277,10 @@ pub enum Event {
         outcome: TextOutcome,
         why: String,
     },
+    /// An IMS phone has not said yes to what it was told of its text: it sends that again, and is told again.
+    TextAnswerUnheard {
+        to: SocketAddr,
+    },
     /// Its sender could not be told, because as many texts wait for him as may.
     TextNotTold {
         text: u64,
@@ -365,6 +369,7 @@ impl Event {
             | Event::AnswerWithdrawn
             | Event::MarkNotKept { .. }
             | Event::TextNotTold { .. }
+            | Event::TextAnswerUnheard { .. }
             | Event::TextPassedOver { .. }
             | Event::HookFailed { .. }
             | Event::NumberNotGiven { .. }
@@ -466,6 +471,7 @@ impl Event {
                 TextOutcome::Deleted => "text_deleted",
                 TextOutcome::Replaced => "text_replaced",
             },
+            Event::TextAnswerUnheard { .. } => "text_answer_unheard",
             Event::TextNotTold { .. } => "text_not_told",
             Event::TextPassedOver { .. } => "text_passed_over",
             Event::HookFailed { .. } => "hook_failed",
@@ -604,6 +610,7 @@ impl fmt::Display for Event {
                 let (word, colon) = (outcome.word(), if why.is_empty() { "" } else { ": " });
                 write!(f, "text {text} to {recipient} is {word}{colon}{why}")
             }
+            Event::TextAnswerUnheard { to } => write!(f, "{to} says nothing to what it was told of its text"),
             Event::TextNotTold { text, sender } => {
                 write!(f, "{} could not be told of text {text}: as many texts wait for him as may", sender.short())
             }

@@ -189,6 +189,8 @@ fn an_ims_phone_is_told_by_a_message_of_its_own() {
     assert_eq!((reference, cause, report.unwrap().failure), (7, 1, Some(Failure::INVALID_ADDRESS)));
     desk.wait_s(60);
     assert_eq!(came(&mut desk).iter().filter(|came| came.has("In-Reply-To")).count(), 4, "five copies in all");
+    let unheard = desk.events.iter().filter(|event| event.name() == "text_answer_unheard").count();
+    assert_eq!(unheard, 1, "the one that was answered is not counted");
 }
 
 #[test]

@@ -155,7 +155,7 @@ impl Centre {
         let (Reply::Message { to, uri, .. }, Some((from, own))) = (reply, w.site.own_port()) else { return };
         let to = *to;
         if self.notes.len() >= NOTES_MAX {
-            return;
+            return w.event(Event::DatagramDropped { from: request.from, why: Drop::Overload });
         }
         self.note_count += 1;
         let id = self.note_count;
@@ -175,7 +175,9 @@ impl Centre {
             .header("Content-Transfer-Encoding", "binary")
             .body(RPDU_TYPE, &rpdu)
             .finish_within(DATAGRAM_BYTES_MAX);
-        let Some(bytes) = bytes else { return };
+        let Some(bytes) = bytes else {
+            return w.event(Event::DatagramDropped { from: request.from, why: Drop::AnswerTooLong });
+        };
         self.notes.insert(id, Note { branch, from, to, bytes: bytes.clone(), after, copies: 1 });
         w.ctx.out.send_after(after, Output::Datagram { from, to, bytes });
         w.timers.at(w.ctx.now + NOTE_FIRST_PAUSE, Timer::TextNote(id));
@@ -185,6 +187,7 @@ impl Centre {
     pub fn note_timeout(&mut self, w: &mut World<'_, '_>, id: u64) {
         let Some(note) = self.notes.get_mut(&id) else { return };
         if note.copies >= NOTE_COPIES_MAX {
+            w.ctx.out.event(Event::TextAnswerUnheard { to: note.to });
             self.notes.remove(&id);
             return;
         }
