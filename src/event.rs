@@ -298,6 +298,24 @@ pub enum Event {
         status: u16,
         why: String,
     },
+    /// A server did not take a mail, and is asked again.
+    MailNotTaken {
+        text: u64,
+        /// 0: there was no answer.
+        code: u16,
+        why: String,
+        next_s: u64,
+    },
+    /// Nobody takes our mail: the relay, or the servers of a domain.
+    RelayUnreached {
+        direct: bool,
+        why: String,
+        waiting: usize,
+        next_s: u64,
+    },
+    RelayReached {
+        direct: bool,
+    },
     /// A number that a subscriber chose could not be given to him.
     NumberNotGiven {
         imsi: Imsi,
@@ -358,6 +376,7 @@ impl Event {
             | Event::PhoneMemoryFull { .. }
             | Event::PhoneHasMemory { .. }
             | Event::TextEnded { .. }
+            | Event::RelayReached { .. }
             | Event::TextAttemptFailed { .. }
             | Event::PhoneReturned { .. }
             | Event::Purged { .. } => Level::Info,
@@ -372,11 +391,14 @@ impl Event {
             | Event::TextAnswerUnheard { .. }
             | Event::TextPassedOver { .. }
             | Event::HookFailed { .. }
+            | Event::MailNotTaken { .. }
+            | Event::RelayUnreached { direct: true, .. }
             | Event::NumberNotGiven { .. }
             | Event::WelcomeNotSent { .. }
             | Event::WrongShard { .. }
             | Event::ClockJumped { .. } => Level::Warn,
-            Event::ReplicaClosed { .. }
+            Event::RelayUnreached { direct: false, .. }
+            | Event::ReplicaClosed { .. }
             | Event::ReplicaNotFounded { .. }
             | Event::HintsOverflowed { .. }
             | Event::DiskFull { .. }
@@ -475,6 +497,9 @@ impl Event {
             Event::TextNotTold { .. } => "text_not_told",
             Event::TextPassedOver { .. } => "text_passed_over",
             Event::HookFailed { .. } => "hook_failed",
+            Event::MailNotTaken { .. } => "mail_not_taken",
+            Event::RelayUnreached { .. } => "relay_unreached",
+            Event::RelayReached { .. } => "relay_reached",
             Event::NumberNotGiven { .. } => "number_not_given",
             Event::WelcomeNotSent { .. } => "welcome_not_sent",
             Event::MessagesStoreRefused { .. } => "messages_store_refused",
@@ -619,6 +644,18 @@ impl fmt::Display for Event {
             }
             Event::HookFailed { code, status: 0, why } => write!(f, "the hook of {code} failed: {why}"),
             Event::HookFailed { code, status, why } => write!(f, "the hook of {code} answered {status}: {why}"),
+            Event::MailNotTaken { text, code: 0, why, next_s } => {
+                write!(f, "mail {text} was not taken: {why}; again in {next_s} s")
+            }
+            Event::MailNotTaken { text, code, why, next_s } => {
+                write!(f, "mail {text} was not taken: {code} {why}; again in {next_s} s")
+            }
+            Event::RelayUnreached { direct, why, waiting, next_s } => {
+                let who = if *direct { "the servers of a domain" } else { "the relay" };
+                write!(f, "{who} cannot be reached: {why}; {waiting} mails wait, again in {next_s} s")
+            }
+            Event::RelayReached { direct: false } => f.write_str("the relay takes mail again"),
+            Event::RelayReached { direct: true } => f.write_str("the servers of a domain take mail again"),
             Event::NumberNotGiven { imsi, why } => write!(f, "{} could not be given its number: {why}", imsi.short()),
             Event::WelcomeNotSent { imsi } => write!(f, "{} could not be welcomed", imsi.short()),
             Event::ConnectionRefused { from, why } => write!(f, "closed a connection of {from}: {why}"),

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 /// Why a text is not an identity; says what was expected, for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdentError(pub &'static str);
@@ -85,7 +87,8 @@ impl fmt::Debug for Imsi {
 }
 
 /// A number that others dial: 2 to 15 digits, with `+` where it is international (E.164), else a short number.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Msisdn {
     international: bool,
     digits: Digits,
@@ -117,6 +120,20 @@ impl Msisdn {
     pub fn short(&self) -> String {
         let text = self.digits();
         format!("…{}", &text[text.len().saturating_sub(4)..])
+    }
+}
+
+impl TryFrom<String> for Msisdn {
+    type Error = IdentError;
+
+    fn try_from(text: String) -> Result<Msisdn, IdentError> {
+        Msisdn::parse(&text)
+    }
+}
+
+impl From<Msisdn> for String {
+    fn from(number: Msisdn) -> String {
+        number.to_string()
     }
 }
 

@@ -14,6 +14,7 @@
 //! | [`register`] | who is where, and do we believe it |
 //! | [`route`] | how a call reaches a phone |
 //! | [`sms`] | what waits for whom |
+//! | [`mail`] | what is an address, a session, a mail |
 //! | [`zone`] | who owns which suffix, told in DNS |
 //! | [`store`] | what is on the disk |
 //! | `shell` (feature `box`) | the only door to the world |
@@ -23,6 +24,7 @@ pub mod config;
 pub mod event;
 pub mod gsm;
 pub mod ident;
+pub mod mail;
 pub mod node;
 pub mod register;
 #[cfg(feature = "box")]

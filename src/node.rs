@@ -186,6 +186,8 @@ impl Node {
             Input::Command { id, command } => self.command(ctx, id, command),
             Input::HttpDone { id, result } => self.hook_answered(ctx, id, result),
             Input::NumberGiven { id, result } => self.number_given(ctx, id, result),
+            Input::Mail { id, mail } => self.mail(ctx, id, *mail),
+            Input::MailSent { id, result } => self.mail_sent(ctx, id, result),
         }
         self.settle(ctx);
     }

@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::config::Settings;
 use crate::event::Event;
 use crate::ident::{Imsi, Msisdn};
+use crate::mail::{MailFailure, MailIn, MailOut, MailTaken, Reply};
 use crate::register::asking::Write;
 use crate::register::front::Arrival;
 use crate::register::locate::{Located, Seeker};
@@ -82,6 +83,16 @@ pub enum Input<'a> {
     NumberGiven {
         id: u64,
         result: Result<(), NotGiven>,
+    },
+    /// A mail has come whole; answered by [`Output::MailAnswer`].
+    Mail {
+        id: u64,
+        mail: Box<MailIn>,
+    },
+    /// What became of an [`Output::SendMail`].
+    MailSent {
+        id: u64,
+        result: Result<MailTaken, MailFailure>,
     },
 }
 
@@ -201,6 +212,17 @@ pub enum Output {
         id: u64,
         imsi: Imsi,
         number: Msisdn,
+    },
+    /// What whoever brought a mail is told: one reply, or one for each recipient where each is answered. A yes: all of it is on the disk.
+    MailAnswer {
+        id: u64,
+        replies: Vec<Reply>,
+    },
+    /// A mail for the relay, or for the servers of its domain; answered by [`Input::MailSent`], also where `timeout` is over.
+    SendMail {
+        id: u64,
+        mail: Box<MailOut>,
+        timeout: Duration,
     },
     /// The node cannot go on: its own store failed. The process ends, with these words.
     End(String),

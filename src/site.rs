@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+use crate::config::mailing::Relay;
 use crate::config::{Settings, Subscriber, Subscribers, Transport};
 use crate::event::Event;
 use crate::gsm::form::TextForm;
@@ -76,6 +77,11 @@ impl Site {
             .into_iter()
             .filter_map(|text| Msisdn::parse(text).ok())
             .find_map(|number| self.subscribers.by_number(&number))
+    }
+
+    /// The relay that all mail goes to; `None`: the servers of each domain.
+    pub fn relay(&self) -> Option<&Relay> {
+        self.settings.mail.as_ref()?.relay.as_ref()
     }
 
     /// The port that our own requests leave from, and the address that others are told: the first UDP listener of the front,

@@ -43,6 +43,7 @@ fn subscriber(phone: u64, numbers: &[&str]) -> Subscriber {
         auth: Auth::None,
         barred: false,
         language: None,
+        mail: None,
         file: "codes".into(),
         line: 1,
     }

@@ -296,7 +296,7 @@ fn records() {
             for sender in [Sender::Centre, Sender::Phone(phone), Sender::Trunk("pbx".into())] {
                 let mut text = Text::new(recipient, sender, "2001".into(), payload.clone());
                 text.came_from = "192.0.2.11:5062".parse().ok();
-                steps.iter().for_each(|step| text.happened(5, *step));
+                steps.iter().for_each(|step| text.happened(5, step.clone()));
                 corpus.push(record::encode(&text));
                 corpus.push(record::encode_fate(&Fate::Ended(Box::new(Ended {
                     text,

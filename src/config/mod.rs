@@ -10,6 +10,7 @@ pub mod diff;
 #[cfg(feature = "box")]
 pub mod edit;
 pub mod keys;
+pub mod mailing;
 mod map;
 pub mod read;
 mod sims;
@@ -27,7 +28,8 @@ use std::time::Duration;
 
 use crate::gsm::form::TextForm;
 use crate::ident::{Language, Msisdn, Network, Suffix};
-pub use subscribers::{Subscriber, Subscribers};
+pub use mailing::Mail;
+pub use subscribers::{Subscriber, SubscriberMail, Subscribers};
 use words::Templates;
 
 /// Everything that a node does, it does by these.
@@ -52,6 +54,8 @@ pub struct Settings {
     /// The numbers that the message centre itself answers: `number_code` and `status_code`, then each `[[short_code]]`.
     pub short_codes: Vec<ShortCode>,
     pub templates: Templates,
+    /// `None`: there is no `[mail]`, and no mail.
+    pub mail: Option<Arc<Mail>>,
     pub emergency: Emergency,
     /// Less than this many bytes left on the disk: writes are refused (`disk_reserve`, default 64 MB).
     pub disk_reserve_bytes: u64,

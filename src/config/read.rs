@@ -194,6 +194,7 @@ fn settings(root: &View<'_>, sources: &Sources, roll: sims::Roll, report: &mut R
         messages,
         short_codes,
         templates,
+        mail: None,
         emergency,
         disk_reserve_bytes,
         rehearsal,

@@ -160,7 +160,7 @@ impl Roll {
             let (name, line) = (name.into_boxed_str(), report.line_of(typed.at));
             msisdn.shrink_to_fit();
             self.all.push((
-                Subscriber { imsi, msisdn, name, auth, barred: typed.barred, language, file, line },
+                Subscriber { imsi, msisdn, name, auth, barred: typed.barred, language, mail: None, file, line },
                 typed.imsi.at,
             ));
         }

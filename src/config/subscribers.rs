@@ -1,9 +1,11 @@
 //! Who is provisioned: the table of subscribers, found by IMSI and by number.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::gsm::auc::Auth;
 use crate::ident::{Imsi, Language, Msisdn};
+use crate::mail::address::{Address, Pattern};
 
 /// One SIM, as its file says.
 #[derive(Clone, Debug)]
@@ -17,9 +19,23 @@ pub struct Subscriber {
     pub barred: bool,
     /// In which the message centre speaks to it; `None`: `[messages] language`.
     pub language: Option<Language>,
+    /// What he has beside his number@domain; `None`: nothing.
+    pub mail: Option<Box<SubscriberMail>>,
     /// Where it stands: file and line (1 = first). One text for all of a file.
     pub file: Arc<str>,
     pub line: usize,
+}
+
+/// What a subscriber has written of mail.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct SubscriberMail {
+    /// Names before the `@` of the mail domain, in small letters.
+    pub aliases: Vec<Box<str>>,
+    /// Where a copy of each text for him goes.
+    pub copy_to: Option<Address>,
+    /// Before the lists of `[mail]`.
+    pub allow: Vec<Pattern>,
+    pub deny: Vec<Pattern>,
 }
 
 /// All subscribers; immutable, shared by the node and DNS.
@@ -31,6 +47,8 @@ pub struct Subscribers {
     all: Box<[Subscriber]>,
     /// By number; an index into `all`.
     numbers: Box<[(Msisdn, u32)]>,
+    /// By alias; an index into `all`.
+    aliases: BTreeMap<Box<str>, u32>,
 }
 
 impl Subscribers {
@@ -47,7 +65,13 @@ impl Subscribers {
         let mut numbers: Vec<(Msisdn, u32)> = numbers.collect();
         numbers.sort_by_key(|(number, _)| *number);
         numbers.dedup_by_key(|(number, _)| *number);
-        Subscribers { all: all.into_boxed_slice(), numbers: numbers.into_boxed_slice() }
+        let mut aliases = BTreeMap::new();
+        for (subscriber, at) in all.iter().zip(0u32..) {
+            for alias in subscriber.mail.iter().flat_map(|mail| &mail.aliases) {
+                aliases.entry(alias.clone()).or_insert(at);
+            }
+        }
+        Subscribers { all: all.into_boxed_slice(), numbers: numbers.into_boxed_slice(), aliases }
     }
 
     pub fn get(&self, imsi: &Imsi) -> Option<&Subscriber> {
@@ -58,6 +82,12 @@ impl Subscribers {
     pub fn by_number(&self, number: &Msisdn) -> Option<&Subscriber> {
         let at = self.numbers.binary_search_by_key(number, |(number, _)| *number).ok()?;
         self.all.get(self.numbers.get(at)?.1 as usize)
+    }
+
+    /// By what stands before the `@` of the mail domain; case makes no difference.
+    pub fn by_alias(&self, alias: &str) -> Option<&Subscriber> {
+        let at = self.aliases.get(alias.to_lowercase().as_str())?;
+        self.all.get(*at as usize)
     }
 
     /// In order of IMSI.

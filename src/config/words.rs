@@ -55,6 +55,15 @@ words! {
     BROADCAST_ASK "broadcast_ask" "To {count} phones at {area}? Text yes {key} to {code} within {minutes} minutes." ["count", "area", "key", "code", "minutes"];
     BROADCAST_SENT "broadcast_sent" "Your text goes to {count} phones at {area}." ["count", "area"];
     BROADCAST_GONE "broadcast_gone" "There is nothing to confirm. Text an area and the words to {code}." ["code"];
+    MAIL_CUT "mail_cut" "... [{count} more parts withheld]" ["count"];
+    MAIL_FILES "mail_files" "[with {files}]" ["files"];
+    MAIL_LINK "mail_link" "[{files}: {url}]" ["files", "url"];
+    MAIL_HOW "mail_how" "Text an address and your words to {code}: carol@example.org Hello" ["code"];
+    MAIL_UNKNOWN "mail_unknown" "Nobody has written to you from {code} of late: your text was not sent." ["code"];
+    MAIL_ASK "mail_ask" "{from} wants to write to you. Text yes to {code} to get it, or no." ["from", "code"];
+    MAIL_WANTED "mail_wanted" "From now on you get what {from} writes." ["from"];
+    MAIL_UNWANTED "mail_unwanted" "You get nothing from {from}." ["from"];
+    MAIL_BOUNCED "mail_bounced" "Your text of {time} to {to} did not arrive: {why}." ["time", "to", "why"];
     LOST_PART "lost_part" "[part {part} of {parts} is missing]" ["part", "parts"];
 }
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use super::{Came, Node};
 use crate::event::Event;
 use crate::ident::Imsi;
+use crate::mail::{MailFailure, MailIn, MailTaken};
 use crate::register::asking::Write;
 use crate::register::front::STORE_REFUSED;
 use crate::register::locate::Finder;
@@ -82,6 +83,16 @@ impl Node {
     /// Whether the number that a subscriber chose is his.
     pub(super) fn number_given(&mut self, ctx: &mut Ctx<'_>, id: u64, result: Result<(), NotGiven>) {
         self.centre.number_given(world!(self, ctx), finder!(self), id, result);
+    }
+
+    /// A mail has come.
+    pub(super) fn mail(&mut self, ctx: &mut Ctx<'_>, id: u64, mail: MailIn) {
+        self.centre.mail_in(world!(self, ctx), finder!(self), id, mail);
+    }
+
+    /// What became of a mail of ours.
+    pub(super) fn mail_sent(&mut self, ctx: &mut Ctx<'_>, id: u64, result: Result<MailTaken, MailFailure>) {
+        self.centre.mail_sent(world!(self, ctx), finder!(self), id, result);
     }
 
     pub(super) fn written(

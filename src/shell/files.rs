@@ -306,6 +306,7 @@ fn add_rehearsal(settings: &mut Settings, secret: &[u8; 32]) {
         auth: sim.auth,
         barred: false,
         language: None,
+        mail: None,
         file: Arc::clone(&file),
         line: 0,
     });

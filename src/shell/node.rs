@@ -21,6 +21,7 @@ use super::log::{self, Counters, Gathering};
 use super::records::Records;
 use super::sockets::{BATCH, Inbox, Outgoing, Udp};
 use crate::config::{Place, Settings, Transport};
+use crate::mail::{MailFailure, MailIn, MailTaken, Reply};
 use crate::node::Node;
 use crate::seam::{
     CallRecord, Command, CommandAnswer, ConnId, Ctx, HttpAnswer, HttpFailure, Input, Local, NotGiven, Outbox, Output,
@@ -48,6 +49,8 @@ pub enum Told {
     Command { command: Command, answer: oneshot::Sender<(CommandAnswer, Counters)> },
     HttpDone { id: u64, result: Result<HttpAnswer, HttpFailure> },
     NumberGiven { id: u64, result: Result<(), NotGiven> },
+    Mail { mail: Box<MailIn>, answer: oneshot::Sender<Vec<Reply>> },
+    MailSent { id: u64, result: Result<MailTaken, MailFailure> },
     Stop,
 }
 
@@ -99,6 +102,15 @@ impl Door {
     pub async fn command(&self, command: Command) -> Result<(CommandAnswer, Counters), &'static str> {
         let (answer, reply) = oneshot::channel();
         self.try_tell(Told::Command { command, answer }).map_err(|_| "the node has too much to do")?;
+        reply.await.map_err(|_| "the node has stopped")
+    }
+
+    /// Waits until a mail is on the disk, or refused: one reply, or one for each recipient where each is answered.
+    ///
+    /// Errors: in words; the node has too much to do, or has stopped.
+    pub async fn mail(&self, mail: Box<MailIn>) -> Result<Vec<Reply>, &'static str> {
+        let (answer, reply) = oneshot::channel();
+        self.try_tell(Told::Mail { mail, answer }).map_err(|_| "the node has too much to do")?;
         reply.await.map_err(|_| "the node has stopped")
     }
 
@@ -236,6 +248,8 @@ struct Running {
     writers: HashMap<ConnId, mpsc::Sender<Vec<u8>>>,
     commands: HashMap<u64, oneshot::Sender<(CommandAnswer, Counters)>>,
     command_count: u64,
+    mails: HashMap<u64, oneshot::Sender<Vec<Reply>>>,
+    mail_count: u64,
     counters: Counters,
     zone: Arc<ArcSwap<Zone>>,
     /// Dropped with the rest at the end: then the last records are written.
@@ -273,6 +287,8 @@ impl Thread {
             writers: HashMap::new(),
             commands: HashMap::new(),
             command_count: 0,
+            mails: HashMap::new(),
+            mail_count: 0,
             counters: Counters::default(),
             zone,
             call_records,
@@ -406,6 +422,12 @@ impl Running {
             }
             Told::HttpDone { id, result } => self.input(Input::HttpDone { id, result }),
             Told::NumberGiven { id, result } => self.input(Input::NumberGiven { id, result }),
+            Told::Mail { mail, answer } => {
+                self.mail_count += 1;
+                self.mails.insert(self.mail_count, answer);
+                self.input(Input::Mail { id: self.mail_count, mail });
+            }
+            Told::MailSent { id, result } => self.input(Input::MailSent { id, result }),
             Told::Stop => self.end = Some(End::Stopped),
         }
     }
@@ -448,6 +470,13 @@ impl Running {
                 Output::TextRecord(record) => self.text_records.keep(&record),
                 Output::HttpPost { id, url, body, timeout } => self.errands.post(id, url, body, timeout),
                 Output::GiveNumber { id, imsi, number } => self.errands.give(id, imsi, number),
+                Output::MailAnswer { id, replies } => {
+                    if let Some(answer) = self.mails.remove(&id) {
+                        // Who brought it may have gone away meanwhile.
+                        let _ = answer.send(replies);
+                    }
+                }
+                Output::SendMail { id, mail, timeout } => self.errands.send_mail(id, mail, timeout),
                 Output::End(why) => self.end = Some(End::Failed(why)),
             }
         }

@@ -43,6 +43,10 @@ impl Centre {
                 (messages.history_life, messages.archive_life)
             };
             let keys = record::decode_old(&value);
+            if record::is_of_contact(&old) {
+                batch = super::mail::contact_too_old(w, batch, &old, &keys, value)?;
+                continue;
+            }
             for key in &keys {
                 // A key may have been written again since: then it is on a later list, too.
                 let bytes = w.store(StoreId::Messages)?.get(key)?.unwrap_or_default();

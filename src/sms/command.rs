@@ -139,6 +139,7 @@ impl Centre {
             | State::Unkept
             | State::InLine
             | State::Parked
+            | State::Handing(_)
             | State::Working(_)
             | State::Waiting { .. } => None,
         };

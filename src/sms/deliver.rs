@@ -130,6 +130,8 @@ impl Centre {
             }
             Recipient::Code(code, sender) => self.answer_code(w, finder, code, sender, text),
             Recipient::Trunk(number) => self.send_to_trunk(w, number, text, since),
+            Recipient::Mail(_) => self.hand_over(w, recipient, text),
+            Recipient::Copy(imsi) => self.copy_to_mail(w, imsi, text),
         }
     }
 
@@ -413,7 +415,7 @@ impl Centre {
                 let texts: Vec<Text> = texts.collect();
                 self.delivered(w, texts, to, said);
             }
-            State::Unkept | State::Locating { .. } | State::Sending(_) | State::Working(_) => {
+            State::Unkept | State::Locating { .. } | State::Sending(_) | State::Handing(_) | State::Working(_) => {
                 w.event(Event::DatagramDropped { from, why: Drop::ResponseUnknown });
             }
         }
@@ -457,7 +459,10 @@ impl Centre {
             to.is_some() || matches!(verdict, Verdict::Absent(_)) || matches!(recipient, Recipient::Code(..));
         // Behind a trunk is nobody whose return could be noticed.
         let verdict = match (verdict, recipient) {
-            (Verdict::Absent(why), Recipient::Trunk(_) | Recipient::Code(..)) => Verdict::Temporary(why),
+            (
+                Verdict::Absent(why),
+                Recipient::Trunk(_) | Recipient::Code(..) | Recipient::Mail(_) | Recipient::Copy(_),
+            ) => Verdict::Temporary(why),
             // What one trunk does not know or take another one may.
             (Verdict::Permanent { why, .. }, _) if is_next && code > 0 && !is_single => Verdict::Temporary(why),
             (verdict, _) => verdict,
@@ -499,7 +504,9 @@ impl Centre {
                 let rounds = queue.failures / trunk::count(w.site, number).max(1);
                 verdict::pause(cause, rounds, w.ctx.rng)
             }
-            Recipient::Phone(_) => verdict::pause(cause, queue.failures, w.ctx.rng),
+            Recipient::Phone(_) | Recipient::Mail(_) | Recipient::Copy(_) => {
+                verdict::pause(cause, queue.failures, w.ctx.rng)
+            }
         };
         queue.failures = queue.failures.saturating_add(1);
         // What is kept of the head says it from now on.

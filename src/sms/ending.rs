@@ -40,11 +40,13 @@ pub(super) struct End {
     pub(super) why: String,
     /// The sender is told of it by words of their own, in the same work.
     pub(super) told: bool,
+    /// Whoever took a mail tells later what became of it.
+    pub(super) will_tell: bool,
 }
 
 impl End {
     pub(super) fn new(outcome: TextOutcome, status: Status, why: impl Into<String>) -> End {
-        End { outcome, status, code: 0, cause: 0, taken_by: None, why: why.into(), told: false }
+        End { outcome, status, code: 0, cause: 0, taken_by: None, why: why.into(), told: false, will_tell: false }
     }
 
     /// Its sender is told in other words than that it was not delivered.

@@ -144,6 +144,8 @@ fn tpdu(w: &World<'_, '_>, text: &Text, more: bool) -> Option<Vec<u8>> {
             extra: Extra::default(),
         }
         .encode(),
+        // No phone is sent one.
+        Payload::Mail(_) => return None,
     };
     Some(octets)
 }
@@ -157,6 +159,7 @@ pub(super) fn words(texts: &[&Text]) -> Result<String, &'static str> {
         match &text.payload {
             Payload::Text(data) => parts.push(data),
             Payload::Report(ReportOf { dialled, status, .. }) => return Ok(format!("{dialled}: {}", status.words())),
+            Payload::Mail(outgoing) => return Ok(outgoing.mail.words().to_owned()),
         }
     }
     segment::whole_text(&parts).map_err(|none| none.words())

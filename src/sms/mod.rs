@@ -18,6 +18,7 @@
 //! | [`code`] | the numbers that the centre itself answers: `code/hook`, `code/choose`, `code/several` |
 //! | [`command`] | SMS-COMMAND, and texts that take the place of older ones |
 //! | [`trunk`] | texts to numbers behind a trunk |
+//! | [`mail`] | texts that become mail, and mail that becomes texts |
 //! | [`welcome`] | what a phone is told that comes |
 //!
 //! Knows: one queue per recipient that somebody has written to, of which the head and the count are in memory and all else is on the
@@ -39,6 +40,7 @@ mod command;
 pub mod deliver;
 mod ending;
 mod form;
+mod mail;
 pub mod operate;
 mod places;
 mod read;
@@ -58,6 +60,7 @@ use self::aging::{Lived, Searched, is_believed, is_over, shift_ms};
 use self::answer::Note;
 use self::code::Codes;
 use self::deliver::{Attempt, Sent};
+use self::mail::{Handing, Mails};
 pub use self::operate::LIST_MAX;
 use self::places::{Places, Taker};
 use self::record::{Cause, Fate, Recipient, Text};
@@ -137,6 +140,8 @@ pub struct Centre {
     jobs: BTreeMap<u64, operate::Job>,
     /// What the numbers that the centre answers are at work on.
     codes: Codes,
+    /// The mail bridge.
+    mails: Mails,
     /// Who has been welcomed.
     welcomed: Welcomed,
     /// This node has a store for messages.
@@ -191,6 +196,8 @@ enum State {
     /// In the line of a base station, or of a program.
     Parked,
     Sending(Box<Attempt>),
+    /// A mail is being handed over.
+    Handing(Box<Handing>),
     /// A program of the operator's, or his files, are at work on it; by this number they answer.
     Working(u64),
     Waiting {
@@ -210,6 +217,8 @@ enum Wait {
     Memory,
     /// For the missing parts of the text that the head is part of.
     Parts,
+    /// For the relay, or the servers of its domain, to be reached.
+    Relay,
 }
 
 impl Centre {
@@ -238,6 +247,7 @@ impl Centre {
                 let (recipient, number) = record::read_text_key(&key).ok_or_else(broken)?;
                 centre.next_number = centre.next_number.max(number + 1);
                 centre.waiting += 1;
+                centre.mails.waiting += usize::from(matches!(recipient, Recipient::Mail(_)));
                 // One that cannot be read is told of when its turn comes.
                 let text = record::glance(recipient, number, &value);
                 match centre.queues.get_mut(&recipient) {
@@ -357,7 +367,12 @@ impl Centre {
             }
             State::Sending(_) => queue.returned |= since_start.is_some_and(|elapsed| elapsed > RETURN_NOTICED),
             // It is found by the attempt that begins.
-            State::Unkept | State::InLine | State::Parked | State::Locating { .. } | State::Working(_) => {}
+            State::Unkept
+            | State::InLine
+            | State::Parked
+            | State::Locating { .. }
+            | State::Handing(_)
+            | State::Working(_) => {}
         }
         self.work_off(w, finder);
     }
@@ -373,6 +388,7 @@ impl Centre {
                     self.next_in_line(recipient);
                 }
                 State::Sending(_) => self.sending_timeout(w, recipient),
+                State::Handing(_) => self.handing_timeout(w, recipient),
                 State::Working(id) => {
                     let id = *id;
                     self.working_timeout(w, finder, id);
@@ -426,7 +442,7 @@ impl Centre {
             State::Locating { .. } => number == queue.head,
             // With the head go the other parts of its text.
             State::Sending(attempt) => attempt.has(number),
-            State::Working(_) => true,
+            State::Working(_) | State::Handing(_) => true,
             State::Unkept | State::InLine | State::Parked | State::Waiting { .. } => false,
         }
     }
@@ -436,6 +452,7 @@ impl Centre {
     /// One more text in this queue; it is sent once it is on the disk.
     fn enqueue(&mut self, recipient: Recipient, number: u64) {
         self.waiting += 1;
+        self.mails.waiting += usize::from(matches!(recipient, Recipient::Mail(_)));
         match self.queues.get_mut(&recipient) {
             Some(queue) => queue.count += 1,
             None => {
@@ -481,6 +498,7 @@ impl Centre {
     fn pass(&mut self, w: &mut World<'_, '_>, recipient: Recipient, number: u64, served: bool) {
         let Some(queue) = self.queues.get_mut(&recipient) else { return };
         self.waiting = self.waiting.saturating_sub(1);
+        self.mails.waiting -= usize::from(matches!(recipient, Recipient::Mail(_)));
         queue.count = queue.count.saturating_sub(1);
         if queue.head != number {
             return;
@@ -604,6 +622,8 @@ fn number_of(site: &Site, recipient: Recipient) -> String {
             number.map_or_else(|| format!("IMSI{imsi}"), ToString::to_string)
         }
         Recipient::Code(number, _) | Recipient::Trunk(number) => number.to_string(),
+        Recipient::Mail(key) => format!("{key:?}"),
+        Recipient::Copy(imsi) => format!("the mailbox of {}", number_of(site, Recipient::Phone(imsi))),
     }
 }
 

@@ -504,7 +504,7 @@ impl Phone {
         match &text.sender {
             _ if is_code => true,
             Sender::Phone(imsi) => self.imsi == Some(*imsi),
-            Sender::Trunk(_) | Sender::Centre => Msisdn::parse(&text.shown).is_ok_and(is_number),
+            Sender::Trunk(_) | Sender::Centre | Sender::Mail(_) => Msisdn::parse(&text.shown).is_ok_and(is_number),
         }
     }
 }
@@ -546,7 +546,9 @@ fn shifted(w: &World<'_, '_>, at_ms: u64) -> u64 {
 fn state(queue: &Queue, number: u64) -> (&'static str, Option<Instant>) {
     let is_head = number == queue.head;
     match &queue.state {
-        State::Sending(_) | State::Locating { .. } | State::Working(_) if is_head => ("sending", None),
+        State::Sending(_) | State::Locating { .. } | State::Handing(_) | State::Working(_) if is_head => {
+            ("sending", None)
+        }
         State::Waiting { at, why } => {
             (if *why == Wait::Return { "absent" } else { "waiting" }, Some(*at).filter(|_| is_head))
         }
@@ -572,6 +574,7 @@ fn life(w: &World<'_, '_>, text: &Text) -> Vec<LifeStep> {
     let accepted = match (&text.sender, text.came_from) {
         (Sender::Centre, _) => "written by the message centre".to_owned(),
         (Sender::Trunk(name), _) => format!("accepted from {name}"),
+        (Sender::Mail(mail), _) => format!("accepted as a mail of {}", mail.from),
         (Sender::Phone(_), Some(from)) => format!("accepted from {}", w.site.station_name(from)),
         (Sender::Phone(_), None) => "accepted".to_owned(),
     };
@@ -581,9 +584,11 @@ fn life(w: &World<'_, '_>, text: &Text) -> Vec<LifeStep> {
 }
 
 fn in_words(w: &World<'_, '_>, step: &Step) -> String {
-    match step.what {
-        Happened::Failed(cause, Some(to)) => format!("tried at {}: {}", w.site.station_name(to), words_of(cause)),
-        Happened::Failed(cause, None) => format!("could not be tried: {}", words_of(cause)),
+    match &step.what {
+        Happened::Failed(cause, Some(to)) => format!("tried at {}: {}", w.site.station_name(*to), words_of(*cause)),
+        Happened::Failed(cause, None) => format!("could not be tried: {}", words_of(*cause)),
+        Happened::MailFailed { code: 0, why } => why.clone(),
+        Happened::MailFailed { code, why } => format!("answered {code}: {why}"),
         Happened::Returned => "the phone came back".into(),
         Happened::Retried => "tried again by the operator".into(),
         Happened::Forgotten(count) => format!("{count} steps forgotten"),

@@ -9,16 +9,22 @@
 //! | `d` digest | [`Seen`]: what was answered to the request or the SUBMIT of this digest |
 //! | `l` IMSI | the last timestamp that this phone was given |
 //! | `g` number | whom a text to several has reached, in the order of their IMSIs: while it is under way |
+//! | `e` number | [`Letter`]: whom a mail is answered for that became these texts |
+//! | `c`, `p`, `q` | with whom a phone exchanges mail: `sms/mail/contact` |
 //! | `x` time number kind | the keys that are too old at that time |
 //!
 //! Each value begins with a version byte; a release reads its own and the one before. Knows no queue and no time.
 
 use std::net::{IpAddr, SocketAddr};
 
+use serde::{Deserialize, Serialize};
+
 use crate::gsm::report::Status;
 use crate::gsm::text::Coding;
 use crate::gsm::tpdu::{Scts, UserData, Validity};
 use crate::ident::{Imsi, Msisdn};
+use crate::mail::address::{Address, MailKey};
+use crate::mail::{Body, MailOut, Notify};
 use crate::seam::TextOutcome;
 use crate::store::StoreError;
 
@@ -43,6 +49,10 @@ pub enum Recipient {
     Code(Msisdn, Imsi),
     /// Somebody behind a trunk.
     Trunk(Msisdn),
+    /// An address of mail; it stands in [`Text::dialled`].
+    Mail(MailKey),
+    /// The mailbox of a subscriber's own: copies of the texts for his phone, which become mail.
+    Copy(Imsi),
 }
 
 impl Recipient {
@@ -50,7 +60,7 @@ impl Recipient {
     pub fn phone(&self) -> Option<Imsi> {
         match self {
             Recipient::Phone(imsi) => Some(*imsi),
-            Recipient::Code(..) | Recipient::Trunk(_) => None,
+            Recipient::Code(..) | Recipient::Trunk(_) | Recipient::Mail(_) | Recipient::Copy(_) => None,
         }
     }
 }
@@ -62,6 +72,8 @@ impl std::fmt::Display for Recipient {
             Recipient::Phone(imsi) => f.write_str(&imsi.short()),
             Recipient::Code(code, _) => write!(f, "{code}"),
             Recipient::Trunk(number) => f.write_str(&number.short()),
+            Recipient::Mail(key) => write!(f, "mail {key:?}"),
+            Recipient::Copy(imsi) => write!(f, "the mailbox of {}", imsi.short()),
         }
     }
 }
@@ -73,13 +85,23 @@ pub enum Sender {
     Phone(Imsi),
     /// Somebody behind the trunk of this name; who, stands in [`Text::shown`].
     Trunk(String),
+    /// Whoever wrote a mail.
+    Mail(Box<FromMail>),
+}
+
+/// The mail that a text was made of.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FromMail {
+    pub from: String,
+    /// The number of the letter that is kept for it ([`letter_key`]): somebody is told how it ends. 0: nobody is.
+    pub letter: u64,
 }
 
 impl Sender {
     pub fn phone(&self) -> Option<Imsi> {
         match self {
             Sender::Phone(imsi) => Some(*imsi),
-            Sender::Centre | Sender::Trunk(_) => None,
+            Sender::Centre | Sender::Trunk(_) | Sender::Mail(_) => None,
         }
     }
 }
@@ -89,6 +111,26 @@ impl Sender {
 pub enum Payload {
     Text(UserData),
     Report(ReportOf),
+    /// Only in the queue of an address.
+    Mail(Box<Outgoing>),
+}
+
+/// A mail that waits to leave, and who hears what becomes of it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Outgoing {
+    pub mail: MailOut,
+    /// The parts of the text that it was made of, whose sender asked for a report of each.
+    pub reports: Vec<ReportWish>,
+    /// The letter of a mail that passes through us ([`FromMail::letter`]); 0: none.
+    pub letter: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ReportWish {
+    /// TP-MR.
+    pub reference: u8,
+    /// TP-SCTS, seconds since 1970.
+    pub accepted_s: u64,
 }
 
 /// What a STATUS-REPORT is about: a text that this phone has sent (TS 23.040 §9.2.2.3).
@@ -123,17 +165,19 @@ pub enum Cause {
 }
 
 /// One thing that happened to a text.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Step {
     /// Milliseconds since 1970.
     pub at_ms: u64,
     pub what: Happened,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Happened {
     /// An attempt failed; where it was sent to, if it was.
     Failed(Cause, Option<SocketAddr>),
+    /// A mail was not taken: the answer's code (0: there was none), and what was said.
+    MailFailed { code: u16, why: String },
     /// The phone came back, or has memory again.
     Returned,
     /// The operator had it tried again.
@@ -183,8 +227,13 @@ impl Ended {
     /// Nothing of what was written is kept any more.
     pub fn forget_words(&mut self) {
         self.has_words = false;
-        if let Payload::Text(data) = &mut self.text.payload {
-            (data.length, data.bytes) = (0, Vec::new());
+        match &mut self.text.payload {
+            Payload::Text(data) => (data.length, data.bytes) = (0, Vec::new()),
+            Payload::Report(_) => {}
+            Payload::Mail(outgoing) => {
+                outgoing.mail.subject = String::new();
+                outgoing.mail.body = Body::Text(String::new());
+            }
         }
     }
 }
@@ -220,7 +269,14 @@ impl Text {
     pub fn data(&self) -> Option<&UserData> {
         match &self.payload {
             Payload::Text(data) => Some(data),
-            Payload::Report(_) => None,
+            Payload::Report(_) | Payload::Mail(_) => None,
+        }
+    }
+
+    pub fn mail(&self) -> Option<&Outgoing> {
+        match &self.payload {
+            Payload::Mail(outgoing) => Some(outgoing),
+            Payload::Text(_) | Payload::Report(_) => None,
         }
     }
 
@@ -228,6 +284,7 @@ impl Text {
         match &self.payload {
             Payload::Text(_) => "text",
             Payload::Report(_) => "report",
+            Payload::Mail(_) => "mail",
         }
     }
 
@@ -243,6 +300,29 @@ impl Text {
             self.life.remove(STEPS_FIRST + 1);
         }
     }
+}
+
+/// A mail that became texts, or passes through us: whoever sent it is told what becomes of it (RFC 3461).
+///
+/// Shape:  one for each recipient of the mail.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Letter {
+    /// MAIL FROM: there is none for which nobody is told.
+    pub from: Address,
+    /// RCPT TO as it was written, with its ORCPT and NOTIFY; ENVID of the mail.
+    pub to: Address,
+    pub orcpt: Option<String>,
+    pub notify: Notify,
+    pub envid: Option<String>,
+    pub message_id: Option<String>,
+    /// Milliseconds since 1970.
+    pub accepted_ms: u64,
+    /// The header of the mail, cut.
+    pub headers: String,
+    /// Parts that have not come to their end.
+    pub left: u32,
+    /// Of the first part that did not arrive: its status, and why.
+    pub failed: Option<((u8, u16, u16), String)>,
 }
 
 /// Where the text of a number is.
@@ -295,6 +375,8 @@ pub fn queue_prefix(recipient: Recipient) -> Vec<u8> {
         Recipient::Phone(imsi) => key.extend_from_slice(imsi.as_str().as_bytes()),
         Recipient::Code(code, sender) => key.extend_from_slice(format!("c{code},{sender}").as_bytes()),
         Recipient::Trunk(number) => key.extend_from_slice(format!("n{number}").as_bytes()),
+        Recipient::Mail(mail) => key.extend_from_slice(format!("m{mail:?}").as_bytes()),
+        Recipient::Copy(imsi) => key.extend_from_slice(format!("k{imsi}").as_bytes()),
     }
     key.push(b'/');
     key
@@ -309,6 +391,11 @@ pub fn read_text_key(key: &[u8]) -> Option<(Recipient, u64)> {
         Recipient::Code(Msisdn::parse(code).ok()?, Imsi::parse(sender).ok()?)
     } else if let Some(number) = whose.strip_prefix('n') {
         Recipient::Trunk(Msisdn::parse(number).ok()?)
+    } else if let Some(mail) = whose.strip_prefix('m') {
+        let key = u128::from_str_radix(mail, 16).ok().filter(|_| mail.len() == 32)?;
+        Recipient::Mail(MailKey(key.to_be_bytes()))
+    } else if let Some(imsi) = whose.strip_prefix('k') {
+        Recipient::Copy(Imsi::parse(imsi).ok()?)
     } else {
         Recipient::Phone(Imsi::parse(whose).ok()?)
     };
@@ -335,6 +422,18 @@ pub fn last_key(recipient: Imsi) -> Vec<u8> {
     [b"l", recipient.as_str().as_bytes()].concat()
 }
 
+pub fn letter_key(number: u64) -> Vec<u8> {
+    [b"e".as_slice(), &number.to_be_bytes()].concat()
+}
+
+pub fn encode_letter(letter: &Letter) -> Vec<u8> {
+    serde_json::to_vec(letter).unwrap_or_default()
+}
+
+pub fn decode_letter(bytes: &[u8]) -> Option<Letter> {
+    serde_json::from_slice(bytes).ok()
+}
+
 /// How far the text of this number has got, which goes to several.
 pub fn reached_key(number: u64) -> Vec<u8> {
     [b"g".as_slice(), &number.to_be_bytes()].concat()
@@ -359,6 +458,8 @@ pub enum OldOf {
     Life = 1,
     /// Of one whose words are to go before what is known of it: its fate, which stays without them.
     Words = 2,
+    /// Of somebody who exchanges mail with a phone.
+    Contact = 3,
 }
 
 pub fn old_key(at_ms: u64, number: u64, of: OldOf) -> Vec<u8> {
@@ -380,6 +481,11 @@ pub fn read_old_key(key: &[u8]) -> Option<(u64, u64)> {
 /// Only the words are too old.
 pub fn is_of_words(old_key: &[u8]) -> bool {
     old_key.last() == Some(&(OldOf::Words as u8))
+}
+
+/// They are of somebody who exchanges mail with a phone.
+pub fn is_of_contact(old_key: &[u8]) -> bool {
+    old_key.last() == Some(&(OldOf::Contact as u8))
 }
 
 pub fn encode_number(number: u64) -> Vec<u8> {
@@ -410,9 +516,13 @@ fn write_text(out: &mut Vec<u8>, text: &Text) {
         Sender::Centre => (0, ""),
         Sender::Phone(imsi) => (1, imsi.as_str()),
         Sender::Trunk(name) => (2, name.as_str()),
+        Sender::Mail(from) => (3, from.from.as_str()),
     };
     out.push(kind);
     put(out, sender.as_bytes());
+    if let Sender::Mail(from) = &text.sender {
+        out.extend_from_slice(&from.letter.to_be_bytes());
+    }
     write_address(out, text.came_from);
     put(out, text.shown.as_bytes());
     put(out, text.dialled.as_bytes());
@@ -429,18 +539,27 @@ fn write_text(out: &mut Vec<u8>, text: &Text) {
             out.extend_from_slice(&report.ended_s.to_be_bytes());
             put(out, report.dialled.as_bytes());
         }
+        Payload::Mail(outgoing) => {
+            out.push(2);
+            put_long(out, &serde_json::to_vec(outgoing).unwrap_or_default());
+        }
     }
     out.push(text.life.len().min(usize::from(u8::MAX)) as u8);
     for step in text.life.iter().take(usize::from(u8::MAX)) {
         out.extend_from_slice(&step.at_ms.to_be_bytes());
-        match step.what {
+        match &step.what {
             Happened::Failed(cause, to) => {
                 out.push(0);
-                write_cause(out, cause);
-                write_address(out, to);
+                write_cause(out, *cause);
+                write_address(out, *to);
             }
             Happened::Returned => out.push(1),
             Happened::Retried => out.push(2),
+            Happened::MailFailed { code, why } => {
+                out.push(4);
+                out.extend_from_slice(&code.to_be_bytes());
+                put(out, why.as_bytes());
+            }
             Happened::Forgotten(count) => {
                 out.push(3);
                 out.extend_from_slice(&count.to_be_bytes());
@@ -638,6 +757,12 @@ fn put(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
+/// A mail, a list.
+fn put_long(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
+    out.extend_from_slice(bytes);
+}
+
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -654,6 +779,11 @@ impl<'a> Reader<'a> {
     fn counted(&mut self) -> Option<&'a [u8]> {
         let [count] = self.array()?;
         self.take(usize::from(count))
+    }
+
+    fn counted_long(&mut self) -> Option<&'a [u8]> {
+        let count = u32::from_be_bytes(self.array()?);
+        self.take(usize::try_from(count).ok()?)
     }
 
     /// Names are cut by bytes where they are too long, so a broken end is possible and no reason to lose a text.
@@ -699,6 +829,7 @@ impl<'a> Reader<'a> {
             0 => Sender::Centre,
             1 => Sender::Phone(Imsi::parse(&name).ok()?),
             2 => Sender::Trunk(name),
+            3 => Sender::Mail(Box::new(FromMail { from: name, letter: u64::from_be_bytes(self.array()?) })),
             _ => return None,
         };
         let came_from = self.address()?;
@@ -716,6 +847,7 @@ impl<'a> Reader<'a> {
                 let (by_command, status, dialled) = (by_command != 0, Status(status), self.text()?);
                 Payload::Report(ReportOf { reference, by_command, dialled, accepted_s, ended_s, status })
             }
+            [2] => Payload::Mail(Box::new(serde_json::from_slice(self.counted_long()?).ok()?)),
             _ => return None,
         };
         let [steps] = self.array()?;
@@ -752,6 +884,7 @@ impl<'a> Reader<'a> {
             [1] => Happened::Returned,
             [2] => Happened::Retried,
             [3] => Happened::Forgotten(u32::from_be_bytes(self.array()?)),
+            [4] => Happened::MailFailed { code: u16::from_be_bytes(self.array()?), why: self.text()? },
             _ => return None,
         };
         Some(Step { at_ms, what })

@@ -138,6 +138,8 @@ const MEMORY_PAUSE: (Duration, Duration) = (Duration::from_secs(1800), Duration:
 const TEMPORARY_PAUSE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(3600));
 /// Somebody waits for what a program answers, and asking it costs no channel.
 const PROGRAM_PAUSE: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(3600));
+const MAIL_PAUSE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(2 * 3600));
+const RELAY_PAUSE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(30 * 60));
 
 /// How long after the attempt that failed, the `failures`-th in a row counted from 0.
 pub fn pause(cause: Cause, failures: u32, rng: &mut Rng) -> Duration {
@@ -152,6 +154,16 @@ pub fn pause(cause: Cause, failures: u32, rng: &mut Rng) -> Duration {
 /// The same for a program that did not answer.
 pub fn program_pause(failures: u32, rng: &mut Rng) -> Duration {
     step(PROGRAM_PAUSE, failures, rng)
+}
+
+/// The same for a mail that was not taken: a list that lets nobody in at the first time wants minutes, a full mailbox hours.
+pub fn mail_pause(failures: u32, rng: &mut Rng) -> Duration {
+    step(MAIL_PAUSE, failures, rng)
+}
+
+/// And where nobody could be reached.
+pub fn relay_pause(failures: u32, rng: &mut Rng) -> Duration {
+    step(RELAY_PAUSE, failures, rng)
 }
 
 fn step((first, longest): (Duration, Duration), failures: u32, rng: &mut Rng) -> Duration {

@@ -16,6 +16,7 @@ use encamp::config::{
 use encamp::event::Event;
 use encamp::gsm::auc::Auth;
 use encamp::ident::{Imsi, Msisdn, Network, Suffix};
+use encamp::mail::{MailOut, Reply};
 use encamp::node::Node;
 use encamp::seam::{
     BindingAnswer, CallRecord, Command, CommandAnswer, ConnId, Ctx, Input, Local, Outbox, Output, Port, Rng,
@@ -42,6 +43,9 @@ pub struct Desk {
     /// What programs are asked, and what numbers are to be given.
     pub posts: Vec<Post>,
     pub given: Vec<(u64, Imsi, Msisdn)>,
+    /// Mail that is to leave, and what whoever brought some was told.
+    pub mails: Vec<(u64, MailOut)>,
+    pub mail_answers: Vec<(u64, Vec<Reply>)>,
     sent: Vec<Sent>,
     /// The disks sync nothing until this is false again.
     pub slow: bool,
@@ -111,6 +115,8 @@ impl Desk {
             text_records: Vec::new(),
             posts: Vec::new(),
             given: Vec::new(),
+            mails: Vec::new(),
+            mail_answers: Vec::new(),
             sent: Vec::new(),
             slow: false,
             syncs_left: None,
@@ -182,6 +188,8 @@ impl Desk {
                         self.posts.push(Post { id, url, body, timeout });
                     }
                     Output::GiveNumber { id, imsi, number } => self.given.push((id, imsi, number)),
+                    Output::SendMail { id, mail, .. } => self.mails.push((id, *mail)),
+                    Output::MailAnswer { id, replies } => self.mail_answers.push((id, replies)),
                     Output::Answer { answer, .. } => self.answers.push(answer),
                     _ => {}
                 }
@@ -314,6 +322,7 @@ pub fn settings() -> Settings {
         auth: Auth::None,
         barred: false,
         language: None,
+        mail: None,
         file: "desk".into(),
         line: 1,
     });
@@ -359,6 +368,7 @@ pub fn settings() -> Settings {
         messages: Messages::of(std::path::Path::new("/")),
         short_codes: Vec::new(),
         templates: Templates::default(),
+        mail: None,
         emergency: Emergency::default(),
         disk_reserve_bytes: 0,
         rehearsal: None,

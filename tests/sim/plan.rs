@@ -147,6 +147,7 @@ pub fn draw(rng: &mut Rng, breaker: Option<Breaker>) -> Plan {
         auth: phone.auth.clone(),
         barred: false,
         language: None,
+        mail: None,
         file: "simulated".into(),
         line: line + 1,
     })));
@@ -308,6 +309,7 @@ fn settings(
         messages: Messages::of(std::path::Path::new("/")),
         short_codes: Vec::new(),
         templates: Templates::default(),
+        mail: None,
         emergency: Emergency::default(),
         disk_reserve_bytes: 0,
         rehearsal: None,

@@ -504,6 +504,7 @@ impl World {
                 }
                 Output::Zone(_) | Output::Stream { .. } | Output::StreamClose { .. } | Output::CallRecord(_) => {}
                 Output::TextRecord(_) | Output::HttpPost { .. } | Output::GiveNumber { .. } => {}
+                Output::MailAnswer { .. } | Output::SendMail { .. } => {}
             }
         }
         let ids: Vec<StoreId> = self.boxes[node].disks.0.keys().copied().collect();

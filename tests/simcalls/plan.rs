@@ -122,6 +122,7 @@ pub fn draw(rng: &mut Rng, breaker: Option<Breaker>) -> Plan {
         auth: Auth::None,
         barred: false,
         language: None,
+        mail: None,
         file: "simulated".into(),
         line: line + 1,
     })));
@@ -235,6 +236,7 @@ fn settings(
         messages: Messages::of(Path::new("/")),
         short_codes: Vec::new(),
         templates: Templates::default(),
+        mail: None,
         emergency: Emergency::default(),
         disk_reserve_bytes: 0,
         rehearsal: None,

@@ -272,6 +272,7 @@ fn settings(this: usize, places: usize) -> Settings {
         auth: Auth::None,
         barred: false,
         language: None,
+        mail: None,
         file: "desk".into(),
         line: 1,
     });
@@ -320,6 +321,7 @@ fn settings(this: usize, places: usize) -> Settings {
             senders: None,
         }],
         templates: Templates::default(),
+        mail: None,
         emergency: Emergency::default(),
         disk_reserve_bytes: 0,
         rehearsal: None,

@@ -174,9 +174,10 @@ fn about(text: &Text) -> About {
         Payload::Report(report) => {
             About::Report { reference: report.reference, by_command: report.by_command, status: report.status.0 }
         }
+        Payload::Mail(_) => About::Words,
         Payload::Text(data) => match text.sender {
             Sender::Centre => About::Words,
-            Sender::Phone(_) | Sender::Trunk(_) => {
+            Sender::Phone(_) | Sender::Trunk(_) | Sender::Mail(_) => {
                 let words = text::decode(data).unwrap_or_default();
                 tokens(&words).first().map_or(About::Words, |(text, part)| About::Part(*text, *part))
             }

@@ -90,6 +90,7 @@ pub fn settings(shards: Vec<ShardDraft<'_>>) -> Settings {
         messages: Messages::of("/".as_ref()),
         short_codes: Vec::new(),
         templates: Templates::default(),
+        mail: None,
         emergency: Emergency::default(),
         disk_reserve_bytes: 0,
         rehearsal: None,
@@ -128,6 +129,7 @@ pub fn subscribers(numbers: &[&str]) -> Subscribers {
         auth: Auth::None,
         barred: false,
         language: None,
+        mail: None,
         file: "subscribers.d/test.toml".into(),
         line: 1,
     }))

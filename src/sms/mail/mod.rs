@@ -1,0 +1,35 @@
+//! The mail bridge: texts that become mail, and mail that becomes texts.
+//!
+//! | file | its question |
+//! |---|---|
+//! | [`arrive`] | a mail becomes texts |
+//! | [`depart`] | a text becomes a mail |
+//! | [`contact`] | with whom a phone exchanges mail |
+//! | [`leave`] | a mail that waits is handed over: to the relay, or to the servers of its domain |
+//!
+//! Knows: that an address is a recipient with a queue, as a phone is; so a mail that leaves waits, is tried, reported and shown like any
+//! other text. Does not know: SMTP, MIME, DNS ([`crate::mail`], the shell).
+//! Source: TS 23.040 §3.8; RFC 5321, 3461 to 3464, 3834.
+
+mod arrive;
+mod contact;
+mod depart;
+mod leave;
+
+use std::collections::BTreeMap;
+
+pub(super) use self::contact::contact_too_old;
+use self::leave::Relays;
+pub(super) use self::leave::{Handing, RELAY_PLACES, RelayKey};
+use super::record::Recipient;
+
+/// What the bridge is at work on.
+#[derive(Default)]
+pub(super) struct Mails {
+    /// Whose mail is being handed over, by the number that the answer bears.
+    handing: BTreeMap<u64, Recipient>,
+    hand_count: u64,
+    relays: Relays,
+    /// Mails that wait to leave.
+    pub(super) waiting: usize,
+}
