@@ -42,11 +42,14 @@ pub(super) struct End {
     pub(super) told: bool,
     /// Whoever took a mail tells later what became of it.
     pub(super) will_tell: bool,
+    /// It goes on in another form, which tells its sender what becomes of it.
+    pub(super) goes_on: bool,
 }
 
 impl End {
     pub(super) fn new(outcome: TextOutcome, status: Status, why: impl Into<String>) -> End {
-        End { outcome, status, code: 0, cause: 0, taken_by: None, why: why.into(), told: false, will_tell: false }
+        let (code, cause, taken_by, why) = (0, 0, None, why.into());
+        End { outcome, status, code, cause, taken_by, why, told: false, will_tell: false, goes_on: false }
     }
 
     /// Its sender is told in other words than that it was not delivered.
@@ -105,7 +108,7 @@ impl Centre {
     /// What the store is to hold of an end, as a part of this work. `explain`: where there is no report, words tell it.
     pub(super) fn end_one(&mut self, w: &mut World<'_, '_>, work: &mut Work, text: &Text, end: &End, explain: bool) {
         let now_ms = w.wall().ms;
-        work.ended.push((text.recipient, text.number));
+        work.will_end(&[text]);
         work.delete(record::text_key(text.recipient, text.number));
         if text.progress > 0 {
             work.delete(record::reached_key(text.number));
@@ -166,6 +169,10 @@ impl Centre {
     /// removed on purpose, the operator among them, is not told in words.
     fn tell_sender(&mut self, w: &mut World<'_, '_>, work: &mut Work, text: &Text, end: &End, explain: bool) {
         let (Sender::Phone(sender), Payload::Text(_)) = (&text.sender, &text.payload) else { return };
+        // Of a copy its sender knows nothing.
+        if end.goes_on || matches!(text.recipient, Recipient::Copy(_)) {
+            return;
+        }
         let told = if text.report_wanted {
             let report = report_of(w, text, end.status, text.reference, false);
             self.add(w, work, report_text(w, *sender, report)).map(drop)

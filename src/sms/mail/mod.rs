@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`arrive`] | a mail becomes texts |
 //! | [`depart`] | a text becomes a mail |
+//! | [`compose`] | what a phone wrote: addresses, subject, words (pure) |
 //! | [`contact`] | with whom a phone exchanges mail |
 //! | [`leave`] | a mail that waits is handed over: to the relay, or to the servers of its domain |
 //!
@@ -12,8 +13,9 @@
 //! Source: TS 23.040 §3.8; RFC 5321, 3461 to 3464, 3834.
 
 mod arrive;
+mod compose;
 mod contact;
-mod depart;
+pub(super) mod depart;
 mod leave;
 
 use std::collections::BTreeMap;
