@@ -262,7 +262,11 @@ impl Centre {
         let texts: Vec<&Text> = question.texts.iter().collect();
         if let Some(first) = drafts.first_mut() {
             let wishes = texts.iter().filter(|text| text.report_wanted);
-            let wish = |text: &&Text| ReportWish { reference: text.reference, accepted_s: text.timestamp_s };
+            let wish = |text: &&Text| ReportWish {
+                reference: text.reference,
+                dialled: text.dialled.clone(),
+                accepted_s: text.timestamp_s,
+            };
             first.reports = wishes.map(wish).collect();
         }
         let mut work = Work::default();
@@ -275,7 +279,7 @@ impl Centre {
                 Err(full) => return self.no_room(w, question, &to, full),
             }
         }
-        let end = End { goes_on: true, ..as_mail(&numbers) };
+        let end = as_mail(&numbers).goes_on();
         self.conclude(w, &texts, &end, work, true);
     }
 
@@ -297,7 +301,7 @@ impl Centre {
         traces.push(domain);
         let mail = MailOut {
             notify: Notify { success: asks, failure: draft.from.is_some(), delay: false },
-            envid: draft.from.is_some().then(|| message_id.split('@').next().unwrap_or_default().to_owned()),
+            envid: draft.from.is_some().then(|| message_id.clone()),
             from: draft.from,
             to: draft.to.clone(),
             header_from: draft.header_from,
