@@ -488,7 +488,7 @@ pub enum OldOf {
     Contact = 3,
     /// Not to go, but to be looked at then: an [`Awaited`] of which nobody has told anything, a [`Letter`] whose writer wants to hear that
     /// it still waits.
-    News = 4,
+    News = 5,
 }
 
 pub fn old_key(at_ms: u64, number: u64, of: OldOf) -> Vec<u8> {
