@@ -3,6 +3,8 @@
 //! | file | its question |
 //! |---|---|
 //! | [`arrive`] | a mail becomes texts |
+//! | [`words`] | what a phone reads of a mail, and how a long one is cut (pure) |
+//! | [`caps`] | how much of one sender, and for one phone, in a day |
 //! | [`depart`] | a text becomes a mail |
 //! | [`contact`] | with whom a phone exchanges mail |
 //! | [`leave`] | a mail that waits is handed over: to the relay, or to the servers of its domain |
@@ -12,12 +14,15 @@
 //! Source: TS 23.040 §3.8; RFC 5321, 3461 to 3464, 3834.
 
 mod arrive;
+mod caps;
 mod contact;
 mod depart;
 mod leave;
+mod words;
 
 use std::collections::BTreeMap;
 
+pub(super) use self::arrive::COPY_WINDOW;
 pub(super) use self::contact::contact_too_old;
 use self::leave::Relays;
 pub(super) use self::leave::{Handing, RELAY_PLACES, RelayKey};
