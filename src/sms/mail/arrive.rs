@@ -136,6 +136,10 @@ impl Taken {
 impl Centre {
     /// A mail has come whole: its texts are stored, or whoever brought it is told why not.
     pub fn mail_in(&mut self, w: &mut World<'_, '_>, finder: &mut Finder<'_>, id: u64, mail: MailIn) {
+        if self.open && w.site.settings.mail.is_some() && mail.from.is_none() && mail.letter.bounce.is_some() {
+            self.bounced(w, id, &mail);
+            return self.work_off(w, finder);
+        }
         let (taken, after) = self.take_mail(w, &mail);
         for (rcpt, taken) in mail.recipients.iter().zip(&taken) {
             match taken {
@@ -275,7 +279,7 @@ impl Centre {
         }
         self.keep_contact(w, work, imsi, &mut contact, true)?;
         let shown = shown(w, settings, &contact);
-        let letter = self.keep_letter(w, work, mail, rcpt, parts.len());
+        let letter = self.note_letter(w, work, mail, rcpt, parts.len());
         let mut first = None;
         for data in parts {
             let from = FromMail { from: writer.to_string(), letter };
@@ -367,10 +371,10 @@ impl Centre {
     }
 
     /// Keeps whom this mail is answered for, where somebody is to be told how it ends; its number, else 0.
-    fn keep_letter(&mut self, w: &mut World<'_, '_>, work: &mut Work, mail: &MailIn, rcpt: &Rcpt, parts: usize) -> u64 {
+    fn note_letter(&mut self, w: &mut World<'_, '_>, work: &mut Work, mail: &MailIn, rcpt: &Rcpt, parts: usize) -> u64 {
         let Some(letter) = letter_of(w, mail, rcpt, parts) else { return 0 };
         let number = self.take_number(work);
-        work.put(record::letter_key(number), record::encode_letter(&letter));
+        self.keep_letter(w, work, number, &letter);
         number
     }
 }
