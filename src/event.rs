@@ -291,12 +291,26 @@ pub enum Event {
         text: u64,
         imsi: Imsi,
     },
+    /// No copy of a text goes to the mailbox of this one: as many texts wait as may.
+    CopyLeftOut {
+        imsi: Imsi,
+    },
     /// The program behind a short code did not answer, or not as it should; a part of what it said may have been done.
     HookFailed {
         code: Msisdn,
         /// 0: there was no answer.
         status: u16,
         why: String,
+    },
+    /// A copy of a mail that has been taken.
+    MailDuplicate {
+        from: IpAddr,
+    },
+    /// A mail for one recipient was refused.
+    MailRefused {
+        from: IpAddr,
+        code: u16,
+        why: &'static str,
     },
     /// A server did not take a mail, and is asked again.
     MailNotTaken {
@@ -365,6 +379,7 @@ impl Event {
             | Event::AlertSent { .. }
             | Event::AlertReceived { .. }
             | Event::TextDuplicate { .. }
+            | Event::MailDuplicate { .. }
             | Event::TextTrailing { .. }
             | Event::BounceIgnored { .. }
             | Event::ConnectionRefused { .. } => Level::Debug,
@@ -391,6 +406,7 @@ impl Event {
             | Event::AlertLost { .. }
             | Event::TextAccepted { .. }
             | Event::TextRefused { .. }
+            | Event::MailRefused { .. }
             | Event::TextDelivered { .. }
             | Event::TextPossibleDuplicate { .. }
             | Event::PhoneAbsent { .. }
@@ -413,6 +429,7 @@ impl Event {
             | Event::TextNotTold { .. }
             | Event::TextAnswerUnheard { .. }
             | Event::TextPassedOver { .. }
+            | Event::CopyLeftOut { .. }
             | Event::HookFailed { .. }
             | Event::MailNotTaken { .. }
             | Event::MailNotTold { .. }
@@ -520,7 +537,13 @@ impl Event {
             Event::TextAnswerUnheard { .. } => "text_answer_unheard",
             Event::TextNotTold { .. } => "text_not_told",
             Event::TextPassedOver { .. } => "text_passed_over",
+            Event::CopyLeftOut { .. } => "copy_left_out",
             Event::HookFailed { .. } => "hook_failed",
+            Event::MailDuplicate { .. } => "mail_duplicate",
+            Event::MailRefused { code, .. } => match code {
+                ..500 => "mail_refused_4xx",
+                500.. => "mail_refused_5xx",
+            },
             Event::MailNotTaken { .. } => "mail_not_taken",
             Event::MailNotTold { .. } => "mail_not_told",
             Event::MailReportLost { .. } => "mail_report_lost",
@@ -670,8 +693,13 @@ impl fmt::Display for Event {
             Event::TextPassedOver { text, imsi } => {
                 write!(f, "text {text} does not go to {}: as many texts wait for it as may", imsi.short())
             }
+            Event::CopyLeftOut { imsi } => {
+                write!(f, "no copy of a text goes to the mailbox of {}: as many texts wait as may", imsi.short())
+            }
             Event::HookFailed { code, status: 0, why } => write!(f, "the hook of {code} failed: {why}"),
             Event::HookFailed { code, status, why } => write!(f, "the hook of {code} answered {status}: {why}"),
+            Event::MailDuplicate { from } => write!(f, "{from} repeats a mail that has been taken"),
+            Event::MailRefused { from, code, why } => write!(f, "refused a mail of {from} with {code}: {why}"),
             Event::MailNotTaken { text, code: 0, why, next_s } => {
                 write!(f, "mail {text} was not taken: {why}; again in {next_s} s")
             }
