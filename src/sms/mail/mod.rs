@@ -3,6 +3,8 @@
 //! | file | its question |
 //! |---|---|
 //! | [`arrive`] | a mail becomes texts |
+//! | [`words`] | what a phone reads of a mail, and how a long one is cut (pure) |
+//! | [`caps`] | how much of one sender, and for one phone, in a day |
 //! | [`depart`] | a text becomes a mail |
 //! | [`compose`] | what a phone wrote: addresses, subject, words (pure) |
 //! | [`contact`] | with whom a phone exchanges mail |
@@ -17,15 +19,18 @@
 
 mod arrive;
 mod bounced;
+mod caps;
 mod compose;
 mod contact;
 pub(super) mod depart;
 mod leave;
 mod status;
 mod told;
+mod words;
 
 use std::collections::BTreeMap;
 
+pub(super) use self::arrive::COPY_WINDOW;
 pub(super) use self::contact::contact_too_old;
 use self::leave::Relays;
 pub(super) use self::leave::{Handing, RELAY_PLACES, RelayKey};
