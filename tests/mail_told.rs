@@ -9,8 +9,10 @@ use desk::mail::{
     of_phone, set_mail, try_bring,
 };
 
+use desk::texts::{HILL, sms, submit};
 use desk::{Desk, TODAY_MS, imsi};
 use encamp::gsm::text;
+use encamp::gsm::tpdu::Submit;
 use encamp::mail::{
     Action, AutoSubmitted, Body, Bounce, BounceOf, MailFailure, MailIn, MailOut, Notify, Relayed, Report,
 };
@@ -321,17 +323,18 @@ fn a_mail_in_parts_is_told_of_once_and_failed_when_one_part_did() {
 
 #[test]
 fn parts_that_end_while_the_disk_is_full_are_counted_all_the_same() {
-    let mut desk = with_letter(ALWAYS, 3);
+    let mut desk = mail_desk(|_| {});
+    let kept = (record::letter_key(LETTER), record::encode_letter(&letter(ALWAYS, 3)));
+    let soon_over: Vec<Text> = parts(3).into_iter().map(|part| Text { life_ms: 30_000, ..part }).collect();
+    started_with(&mut desk, &soon_over, vec![kept]);
+    answer(&mut desk, "480 No_Paging_Response", &[]);
     desk.stores.stores.get_mut(&StoreId::Messages).unwrap().set_full(true);
-    drop_or_expire(&mut desk, QueueAsk::Drop, FIRST + 2);
-    drop_or_expire(&mut desk, QueueAsk::Drop, FIRST + 1);
-    answer(&mut desk, "200 OK", &[]);
-    desk.wait_s(10);
+    desk.wait_s(60);
     assert!(desk.mails.is_empty());
     desk.stores.stores.get_mut(&StoreId::Messages).unwrap().set_full(false);
     desk.wait_s(3);
     let (_, report) = notification(&mut desk);
-    assert_eq!((report.action, report.status), (Action::Failed, (5, 7, 1)));
+    assert_eq!((report.action, report.status), (Action::Failed, (4, 4, 7)));
 }
 
 #[test]
@@ -794,4 +797,48 @@ fn a_notification_between_two_boxes_is_a_report_there_and_nobody_answers_it() {
         there.wait_s(60);
         assert_eq!((home.mails.len(), there.mails.len()), (0, 1));
     }
+}
+
+// --- From one end to the other ---
+
+#[test]
+fn a_mail_that_comes_is_told_of_and_one_that_nobody_may_answer_is_not() {
+    type Change = fn(&mut MailIn);
+    for (name, change, is_told) in [
+        ("default", (|_| {}) as Change, true),
+        ("never", |mail| mail.recipients[0].notify = Some(NEVER), false),
+        ("automatic, a list, bulk", |mail| mail.letter.automatic = true, false),
+    ] {
+        let mut desk = mail_desk(|_| {});
+        let mut mail = mail_from(CAROL, 2, "m1", "hello");
+        mail.envid = Some("QQ1".into());
+        change(&mut mail);
+        assert_eq!(bring(&mut desk, mail).code, 250, "{name}");
+        answer(&mut desk, "400 Bad Request", &error(1, None));
+        desk.wait_s(10);
+        assert_eq!(desk.mails.len(), usize::from(is_told), "{name}");
+        if is_told {
+            let (mail, report) = notification(&mut desk);
+            assert_eq!((mail.to.as_str(), report.action, report.status), (CAROL, Action::Failed, (5, 1, 1)));
+            assert_eq!((report.envid.as_deref(), report.headers.contains("<m1@example.org>")), (Some("QQ1"), true));
+        }
+    }
+}
+
+#[test]
+fn what_is_told_of_a_mail_that_a_phone_wrote_finds_its_report() {
+    let mut desk = mail_desk(|_| {});
+    let written = Submit { report_wanted: true, ..submit("1000", "carol@example.org Hello", 77) };
+    assert_eq!(forms::tell(&mut desk, HILL, sms(1, HILL, "a", &written).as_bytes()).0, 202);
+    let (id, mail) = desk.mails.remove(0);
+    assert!(mail.notify.success && mail.notify.failure);
+    mail_taken(&mut desk, id, true);
+    assert!(heard(&mut desk).is_empty());
+    let recipients = told_of(Action::Delivered, Some((2, 0, 0)), "").recipients;
+    let told = Bounce { envid: mail.envid, message_id: None, recipients };
+    assert_eq!(bring(&mut desk, bounce(told)).code, 250);
+    let reports: Vec<_> = heard(&mut desk).iter().map(Came::report).collect();
+    assert_eq!(reports.len(), 1);
+    assert_eq!((reports[0].reference, reports[0].status.0), (77, 0x00));
+    assert_eq!(reports[0].recipient.number(), "1000");
 }
