@@ -915,6 +915,18 @@ fn what_is_hardly_meant_of_mail_is_noted() {
             ],
         ),
         (
+            "[mail]\nresults_from = [\"mx.example.org\"]\n",
+            &[
+                "2:1 nobody is `trusted`, so nobody's findings are believed (write the address of the server that brings the mail in `trusted`)",
+            ],
+        ),
+        (
+            "[dialplan]\nlocal_prefixes = [\"+1556\"]\n[mail]\n[[mail_route]]\nprefixes = [\"+1556\", \"+15567\"]\nto = \"a@b.example\"\n",
+            &[
+                "5:13 no text goes this way: \"+1556\" is in `local_prefixes` (write a longer prefix for what of it is elsewhere)",
+            ],
+        ),
+        (
             "[mail]\ntrusted = [\"0.0.0.0/0\"]\n",
             &["2:1 everybody is in `trusted` (name the networks of those whom you know)"],
         ),
@@ -989,7 +1001,7 @@ fn a_difference_of_mail_is_told_in_words() {
         [
             "`mail.domain`: sms.gsm.example -> text.gsm.example",
             "`mail.listen`: tcp:0.0.0.0:25, tls:[::]:465, lmtp:127.0.0.1:24 -> tls:[::]:465, lmtp:127.0.0.1:24 [restart]",
-            "`mail.certificate`: /etc/mail.pem -> /etc/new.pem [restart]",
+            "`mail.certificate`: /etc/mail.pem -> /etc/new.pem",
             "`mail.relay`: smtp://mail.example:587, TLS required -> smtps://mail.example:465",
             "`mail.short_code`: 1001 -> 1002",
             "`mail.reply_pool`: +15559000-+15559099, +15559200 -> +15559000-+15559099",
@@ -1131,7 +1143,7 @@ fn a_number_may_be_chosen_that_is_nobodys_and_of_no_use_elsewhere() {
          [[short_code]]\nnumber = \"300\"\ndoes = \"status\"\n\
          [[short_code]]\nnumber = \"+301\"\ndoes = \"status\"\n[dialplan]\nlocal_prefixes = [\"0044\", \"+1555777\"]\n\
          [mail]\nshort_code = \"+302\"\nreply_pool = [\"500-599\", \"+15557779\"]\n\
-         [[mail_route]]\nprefixes = [\"+77\"]\nto = \"{{number}}@hill.example\"\n[[mail_route]]\nto = \"a@b.example\"\n"
+         [[mail_route]]\nprefixes = [\"+77\", \"+15557770\", \"0044\"]\nto = \"{{number}}@hill.example\"\n[[mail_route]]\nto = \"a@b.example\"\n"
     );
     let settings = settings(&text.replace("[emergency]\n", "[emergency]\nnumbers = [\"110\"]\n"));
     let asked = |imsi: &str, number: &str| {
@@ -1162,6 +1174,9 @@ fn a_number_may_be_chosen_that_is_nobodys_and_of_no_use_elsewhere() {
         ("599", Some(WhyNot::Reserved)),
         ("15557779", Some(WhyNot::Reserved)),
         ("7712", Some(WhyNot::Reserved)),
+        // A route counts against `local_prefixes` where it is longer.
+        ("155577701", Some(WhyNot::Reserved)),
+        ("0044701", None),
         ("600", None),
         // unless that is in `local_prefixes` and never goes out.
         ("00447", None),

@@ -57,10 +57,12 @@ pub fn may_have(settings: &Settings, imsi: Imsi, number: Msisdn) -> Result<(), W
 }
 
 /// Whether this, as it is dialled, goes out by the prefix of a trunk or a mail route: then it is somebody's elsewhere. One that is in
-/// `local_prefixes` never goes out.
+/// `local_prefixes` goes out by no trunk, and by a route only where that has a longer prefix.
 fn is_outside(settings: &Settings, dialled: &str) -> bool {
     let begins = |prefix: &String| dialled.starts_with(prefix.as_str());
+    let local = settings.dialplan.local_prefixes.iter().filter(|prefix| begins(prefix)).map(String::len).max();
     let routes = settings.mail.iter().flat_map(|mail| &mail.routes);
-    let prefixes = settings.trunks.iter().map(|trunk| &trunk.prefixes).chain(routes.map(|route| &route.prefixes));
-    prefixes.flatten().any(begins) && !settings.dialplan.local_prefixes.iter().any(begins)
+    let mut routed = routes.flat_map(|route| &route.prefixes).filter(|prefix| begins(prefix)).map(String::len);
+    routed.any(|routed| local.is_none_or(|local| routed > local))
+        || (local.is_none() && settings.trunks.iter().any(|trunk| trunk.prefixes.iter().any(begins)))
 }

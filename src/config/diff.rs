@@ -253,8 +253,8 @@ impl Changes {
         let listen = |mail: &Mail| mail.listen.iter().map(mailing_read::listener_shown).collect::<Vec<_>>().join(", ");
         self.value("mail.listen", listen(old), listen(new), true);
         let file = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
-        self.value("mail.certificate", file(&old.certificate), file(&new.certificate), true);
-        self.value("mail.certificate_key", file(&old.certificate_key), file(&new.certificate_key), true);
+        self.value("mail.certificate", file(&old.certificate), file(&new.certificate), false);
+        self.value("mail.certificate_key", file(&old.certificate_key), file(&new.certificate_key), false);
         let relay = |mail: &Mail| mail.relay.as_ref().map(mailing_read::relay_shown).unwrap_or_default();
         if relay(old) != relay(new) {
             self.value("mail.relay", relay(old), relay(new), false);

@@ -21,7 +21,7 @@ use super::text::{Place, Report, Spot};
 use super::texting::url;
 use super::typed::View;
 use super::units::{self, Flaw};
-use super::{Emergency, Messages, ShortCode, Trunk, keys};
+use super::{Dialplan, Emergency, Messages, ShortCode, Trunk, keys};
 use crate::ident::{Msisdn, Network};
 use crate::mail::address::{Address, Pattern};
 
@@ -41,6 +41,7 @@ pub(super) struct Around<'a> {
     pub domain: &'a str,
     pub data_dir: &'a FilePath,
     pub trunks: &'a [Trunk],
+    pub dialplan: &'a Dialplan,
     pub emergency: &'a Emergency,
     pub messages: &'a Messages,
     pub short_codes: &'a [ShortCode],
@@ -433,13 +434,18 @@ fn route_to(text: &str, is_box: bool, own: &str) -> Result<String, Flaw> {
     Ok(text.to_owned())
 }
 
-/// A prefix that is the whole of a number which is somebody's here, or that a trunk has as well.
+/// A prefix that is the whole of a number which is somebody's here, or that a trunk or `local_prefixes` has as well.
 fn note_unused_prefix(around: &Around<'_>, mail: &Mail, prefix: &Spot<&str>, report: &mut Report<'_>) {
     let trunk = around.trunks.iter().find(|trunk| trunk.texts && trunk.prefixes.iter().any(|one| one == prefix.value));
     if let Some(trunk) = trunk {
         report
             .note(prefix.at, format!("no text goes this way: the trunk `{}` has the prefix too", trunk.name))
             .hint("of a trunk and a [[mail_route]] for the same numbers the trunk has them");
+    }
+    if around.dialplan.local_prefixes.iter().any(|local| local == prefix.value) {
+        report
+            .note(prefix.at, format!("no text goes this way: {:?} is in `local_prefixes`", prefix.value))
+            .hint("write a longer prefix for what of it is elsewhere");
     }
     let Ok(number) = Msisdn::parse(prefix.value) else { return };
     let is_it = |other: &Msisdn| other.digits() == number.digits();
@@ -511,7 +517,11 @@ fn read_policy(section: &View<'_>, mail: &mut Mail, report: &mut Report<'_>) {
             .note(section.place_of("senders"), "nobody is listed, so only subscribers' own lists let anybody write")
             .hint("write `allow`, `trusted` or `boxes`, or a [[mail_user]]");
     }
-    if mail.unproven == Unproven::Refuse && !section.has("results_from") {
+    if !mail.results_from.is_empty() && mail.trusted.is_empty() {
+        report
+            .note(section.place_of("results_from"), "nobody is `trusted`, so nobody's findings are believed")
+            .hint("write the address of the server that brings the mail in `trusted`");
+    } else if mail.unproven == Unproven::Refuse && !section.has("results_from") {
         report
             .note(section.place_of("unproven"), "no server's findings are believed, so every mail is unproven")
             .hint("write `results_from` with the name of the server that checks SPF, DKIM and DMARC");

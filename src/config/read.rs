@@ -176,6 +176,7 @@ fn settings(root: &View<'_>, sources: &Sources, roll: sims::Roll, report: &mut R
         domain: domain.as_deref().unwrap_or_default(),
         data_dir: data_dir_or_none,
         trunks: &trunks,
+        dialplan: &dialplan,
         emergency: &emergency,
         messages: &messages,
         short_codes: &short_codes,
