@@ -494,11 +494,14 @@ impl<'a> Walk<'a> {
         if self.files.len() >= FILES_MAX {
             return;
         }
-        let content_type = if typed.kind.contains('/') && typed.kind.is_ascii() {
-            one_line(&typed.kind, NAME_BYTES_MAX)
-        } else {
-            "application/octet-stream".to_owned()
+        // It goes into a header again, where somebody fetches the file.
+        let is_token = |part: &str| {
+            let is_mark = |octet: u8| b"!#$&-^_.+".contains(&octet);
+            !part.is_empty() && part.bytes().all(|octet| octet.is_ascii_alphanumeric() || is_mark(octet))
         };
+        let is_kind = typed.kind.len() <= NAME_BYTES_MAX
+            && typed.kind.split_once('/').is_some_and(|(family, kind)| is_token(family) && is_token(kind));
+        let content_type = if is_kind { typed.kind.clone() } else { "application/octet-stream".to_owned() };
         let is_tnef = matches!(content_type.as_str(), "application/ms-tnef" | "application/vnd.ms-tnef");
         let otherwise = otherwise.or_else(|| is_tnef.then(|| "winmail.dat".to_owned()));
         let name = head.name().or(otherwise).unwrap_or_else(|| content_type.clone());

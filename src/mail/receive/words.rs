@@ -10,6 +10,7 @@ pub const TEXT_BYTES_MAX: usize = 64 * 1024;
 /// So many lines an attribution may have, and so many octets.
 const ATTRIBUTION_LINES_MAX: usize = 4;
 const ATTRIBUTION_BYTES_MAX: usize = 400;
+const ESCAPED_FROM: &str = ">From ";
 const ATTRIBUTIONS_MAX: usize = 1000;
 /// A line at the end that a phone puts there is not longer.
 const MOBILE_BYTES_MAX: usize = 160;
@@ -75,7 +76,7 @@ pub fn written(text: &str, is_forward: bool) -> String {
             said.push_str(if is_gap { "\n\n" } else { "\n" });
         }
         is_gap = false;
-        said.push_str(line);
+        said.push_str(if line.starts_with(ESCAPED_FROM) { &line[1..] } else { line });
     }
     cut(&mut said, TEXT_BYTES_MAX);
     said
@@ -123,8 +124,10 @@ fn clean(text: &str) -> String {
     said
 }
 
+/// `>From ` is none: mailboxes and RFC 3676 §4.4 have it for a line that begins with `From `.
 fn is_quoted(line: &str) -> bool {
-    line.trim_start().starts_with('>')
+    let line = line.trim_start();
+    line.starts_with('>') && !line.starts_with(ESCAPED_FROM)
 }
 
 fn unquoted(line: &str) -> &str {
