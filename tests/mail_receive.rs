@@ -6,7 +6,6 @@
 
 #![allow(clippy::disallowed_methods)] // a test that reads files
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
