@@ -3,11 +3,13 @@
 //! | file | its question |
 //! |---|---|
 //! | [`address`] | what is an address, and which list has it |
+//! | [`receive`] | what does a mail say |
 //!
 //! Knows: the standards of mail. Does not know: queues, phones and threads ([`crate::sms`]), sockets and TLS (the shell).
 //! The types here are what crosses the seam: a mail that has come, and one that is to leave.
 
 pub mod address;
+pub mod receive;
 
 use std::net::IpAddr;
 
