@@ -73,8 +73,8 @@ pub enum Step {
     StartTls,
     /// A mail has come whole; [`Session::answered`] goes on.
     Mail(Box<Taken>),
-    /// What is to be written is written, then the connection ends.
-    Close,
+    /// What is to be written is written, then the connection ends; `is_asked`: with QUIT.
+    Close { is_asked: bool },
 }
 
 /// A mail that nobody has read yet.
@@ -245,7 +245,7 @@ impl Session {
         };
         loop {
             let step = match &mut self.state {
-                State::Closed => return Step::Close,
+                State::Closed => return Step::Close { is_asked: false },
                 State::Handshake | State::Answering(_) => return Step::More,
                 State::Data(data) => {
                     let Some(transaction) = &mut self.transaction else {
@@ -423,7 +423,7 @@ impl Session {
             self.state = State::Closed;
             self.transaction = None;
         }
-        Step::Close
+        Step::Close { is_asked: code == 221 }
     }
 
     // --- Lines ---

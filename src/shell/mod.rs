@@ -18,6 +18,7 @@ pub mod numbers;
 pub mod print;
 pub mod records;
 pub mod run;
+pub mod smtp;
 pub mod sockets;
 pub mod streams;
 pub mod trial;
