@@ -145,15 +145,11 @@ fn elsewhere(settings: &Settings, mail: &Mail, number: &Msisdn) -> Option<Msisdn
     })
 }
 
-/// Whether a route has it. One of our own prefixes keeps a number here, unless a route has a longer one.
+/// Whether a route has it; one of our own prefixes keeps a number here, as with trunks.
 fn is_routed(settings: &Settings, mail: &Mail, number: &str) -> bool {
-    let longest = |prefixes: &[String]| {
-        prefixes.iter().filter(|prefix| number.starts_with(prefix.as_str())).map(String::len).max()
-    };
-    let local = longest(&settings.dialplan.local_prefixes);
-    let routes = mail.routes.iter();
-    let found = routes.filter_map(|route| if route.prefixes.is_empty() { Some(0) } else { longest(&route.prefixes) });
-    found.max().is_some_and(|routed| local.is_none_or(|local| routed > local))
+    let fits = |prefixes: &[String]| prefixes.iter().any(|prefix| number.starts_with(prefix.as_str()));
+    !fits(&settings.dialplan.local_prefixes)
+        && mail.routes.iter().any(|route| route.prefixes.is_empty() || fits(&route.prefixes))
 }
 
 /// What the lists say of this sender. Nothing is asked of `<>`: who sent something hears what became of it.

@@ -8,6 +8,9 @@
 //! Source: RFC 5321, 2033 (LMTP), 1870 (SIZE), 2034 and 3463 (status codes), 2920 (PIPELINING), 3030 (CHUNKING), 3207 (STARTTLS), 3461 (DSN),
 //! 4954 (AUTH), 6152 (8BITMIME), 6531 (SMTPUTF8).
 
+mod octets;
+mod written;
+
 use std::borrow::Cow;
 use std::mem::take;
 use std::net::IpAddr;
@@ -17,17 +20,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use memchr::{memchr, memchr2};
 use sha2::{Digest as _, Sha256};
-use smtp_proto::request::parser::Rfc5321Parser;
-use smtp_proto::{
-    AUTH_LOGIN, AUTH_PLAIN, Error, MAIL_BODY_7BIT, MAIL_BODY_8BITMIME, MAIL_BODY_BINARYMIME, MAIL_REQUIRETLS,
-    MAIL_RET_FULL, MAIL_RET_HDRS, MAIL_SMTPUTF8, MailFrom, RCPT_NOTIFY_DELAY, RCPT_NOTIFY_FAILURE, RCPT_NOTIFY_NEVER,
-    RCPT_NOTIFY_SUCCESS, RcptTo as TypedRcpt, Request,
-};
+use smtp_proto::{AUTH_LOGIN, AUTH_PLAIN, Error, MAIL_SMTPUTF8, Request};
 use subtle::{Choice, ConstantTimeEq as _};
 use zeroize::Zeroizing;
 
+use self::octets::Data;
 use super::address::Address;
-use super::{Notify, Peer, Rcpt, Reply, admit};
+use super::{Peer, Rcpt, Reply, admit};
 use crate::config::Settings;
 use crate::config::mailing::{Mail, MailUser};
 
@@ -78,7 +77,7 @@ pub enum Step {
 }
 
 /// A mail that nobody has read yet.
-#[derive(PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Taken {
     pub from: Option<Address>,
     pub peer: Peer,
@@ -175,30 +174,9 @@ struct Transaction {
     is_chunked: bool,
 }
 
-/// The octets after DATA.
-struct Data {
-    at: At,
-    /// All octets, those included that are not kept.
-    count: u64,
-    too_long: bool,
-    /// A CR or an LF stands alone somewhere.
-    broken: bool,
-}
-
-#[derive(Clone, Copy)]
-enum At {
-    LineStart,
-    /// A dot stands at its beginning, not yet kept.
-    Dot,
-    DotCr,
-    Inside,
-    /// A CR, not yet kept.
-    Cr,
-}
-
 struct Chunk {
-    octets: usize,
-    left: usize,
+    octets: u64,
+    left: u64,
     is_last: bool,
     /// Its octets are dropped, and this is said.
     refusal: Option<Reply>,
@@ -264,9 +242,10 @@ impl Session {
                     }
                 }
                 State::Chunk(chunk) => {
-                    let (now, rest) = input.split_at(chunk.left.min(input.len()));
+                    let (now, rest) =
+                        input.split_at(input.len().min(usize::try_from(chunk.left).unwrap_or(usize::MAX)));
                     *input = rest;
-                    chunk.left -= now.len();
+                    chunk.left -= now.len() as u64;
                     if let Some(transaction) = &mut self.transaction
                         && chunk.refusal.is_none()
                     {
@@ -483,11 +462,18 @@ impl Session {
 
     /// `line` is `text` with its CR LF.
     fn command(&mut self, settings: &Settings, mail: &Mail, text: &str, line: &[u8]) -> Option<Step> {
-        if let Some(rest) = argument(text, "MAIL") {
+        if let Some(rest) = written::argument(text, "MAIL") {
             return self.mail_from(settings, mail, rest);
         }
-        if let Some(rest) = argument(text, "RCPT") {
+        if let Some(rest) = written::argument(text, "RCPT") {
             return self.rcpt_to(settings, mail, rest);
+        }
+        if text.get(..4).is_some_and(|head| head.eq_ignore_ascii_case("BDAT")) {
+            return match written::chunk(text) {
+                Some((octets, is_last)) => self.bdat(mail, octets, is_last),
+                // What follows may be commands or the octets of a mail.
+                None => Some(self.end(501, (5, 5, 4), "write BDAT octets [LAST]")),
+            };
         }
         let request = match Request::parse(&mut line.iter()) {
             Ok(request) => request,
@@ -511,7 +497,6 @@ impl Session {
             }
             (Request::Lhlo { .. }, Protocol::Smtp) => self.error(500, (5, 5, 1), "this is SMTP: say EHLO"),
             (Request::Data, _) => self.data(text),
-            (Request::Bdat { chunk_size, is_last }, _) => self.bdat(mail, chunk_size, is_last),
             (Request::Rset, _) => {
                 self.transaction = None;
                 self.reply(250, (2, 0, 0), "nothing has been said")
@@ -528,8 +513,10 @@ impl Session {
                 Request::Expn { .. } | Request::Etrn { .. } | Request::Atrn { .. } | Request::Burl { .. },
                 Protocol::Smtp | Protocol::Lmtp,
             ) => self.error(502, (5, 5, 1), "this command is not done here"),
-            // Both were read before; a line that only resembles them lands here.
-            (Request::Mail { .. } | Request::Rcpt { .. }, _) => self.error(501, (5, 5, 4), "that cannot be read"),
+            // They were read before; a line that only resembles them lands here.
+            (Request::Mail { .. } | Request::Rcpt { .. } | Request::Bdat { .. }, _) => {
+                self.error(501, (5, 5, 4), "that cannot be read")
+            }
         }
     }
 
@@ -661,7 +648,7 @@ impl Session {
         if self.transaction.is_some() {
             return self.error(503, (5, 5, 1), "a mail has begun already");
         }
-        let (path, parameters) = match path(rest, "FROM") {
+        let (path, parameters) = match written::path(rest, "FROM") {
             Ok(found) => found,
             Err(why) => return self.error(501, (5, 5, 4), why),
         };
@@ -675,11 +662,11 @@ impl Session {
                 Err(why) => return self.error(501, (5, 1, 7), format!("the sender is no address: {why}")),
             },
         };
-        let asked = match mail_parameters(parameters) {
+        let asked = match written::mail_parameters(parameters) {
             Ok(asked) => asked,
             Err(error) => return self.bad_parameter(&error),
         };
-        if let Some(foreign) = foreign_of_mail(&asked) {
+        if let Some(foreign) = written::foreign_of_mail(&asked) {
             return self.error(555, (5, 5, 4), format!("{foreign} is not offered here"));
         }
         let is_utf8 = asked.flags & MAIL_SMTPUTF8 != 0;
@@ -689,11 +676,11 @@ impl Session {
         {
             return self.error(553, (5, 6, 7), "such an address needs SMTPUTF8");
         }
-        let envid = match xtext(parameters, "ENVID=", ENVID_MAX) {
+        let envid = match written::xtext(parameters, "ENVID=", ENVID_MAX) {
             Ok(envid) => envid.map(str::to_owned),
             Err(()) => return self.error(501, (5, 5, 4), "ENVID cannot be read"),
         };
-        let size = asked.size as u64;
+        let size = written::size(parameters);
         if size > mail.size_max {
             return self.reply(552, (5, 3, 4), too_long(mail));
         }
@@ -719,19 +706,19 @@ impl Session {
         if self.transaction.as_ref().is_none_or(|transaction| transaction.is_chunked) {
             return self.error(503, (5, 5, 1), "MAIL comes first");
         }
-        let (path, parameters) = match path(rest, "TO") {
+        let (path, parameters) = match written::path(rest, "TO") {
             Ok(found) => found,
             Err(why) => return self.error(501, (5, 5, 4), why),
         };
-        let asked = match rcpt_parameters(parameters) {
+        let asked = match written::rcpt_parameters(parameters) {
             Ok(asked) => asked,
             Err(error) => return self.bad_parameter(&error),
         };
-        let notify = match notify(&asked) {
+        let notify = match written::notify(&asked) {
             Ok(notify) => notify,
             Err(why) => return self.error(501, (5, 5, 4), why),
         };
-        let orcpt = match xtext(parameters, "ORCPT=", ORCPT_MAX) {
+        let orcpt = match written::xtext(parameters, "ORCPT=", ORCPT_MAX) {
             Ok(orcpt) => orcpt.map(str::to_owned),
             Err(()) => return self.error(501, (5, 5, 4), "ORCPT cannot be read"),
         };
@@ -795,7 +782,7 @@ impl Session {
             }
             Some(transaction) if !transaction.order.is_empty() => {
                 self.say("354 go on, up to a line with a dot\r\n");
-                self.state = State::Data(Data { at: At::LineStart, count: 0, too_long: false, broken: false });
+                self.state = State::Data(Data::new());
                 None
             }
             // Who gathers commands says it without knowing that nobody was let in: no error of his.
@@ -804,7 +791,7 @@ impl Session {
         }
     }
 
-    fn bdat(&mut self, mail: &Mail, octets: usize, is_last: bool) -> Option<Step> {
+    fn bdat(&mut self, mail: &Mail, octets: u64, is_last: bool) -> Option<Step> {
         let refusal = match &mut self.transaction {
             None => Some(Reply::new(503, (5, 5, 1), "MAIL comes first")),
             Some(transaction) if transaction.order.is_empty() => {
@@ -812,12 +799,12 @@ impl Session {
             }
             Some(transaction) => {
                 transaction.is_chunked = true;
-                let all = (transaction.octets.len() as u64).saturating_add(octets as u64);
+                let all = (transaction.octets.len() as u64).saturating_add(octets);
                 (all > mail.size_max).then(|| Reply::new(552, (5, 3, 4), too_long(mail)))
             }
         };
         if let Some(refusal) = &refusal
-            && octets as u64 > mail.size_max.saturating_mul(DISCARD_TIMES)
+            && octets > mail.size_max.saturating_mul(DISCARD_TIMES)
         {
             return Some(self.end(refusal.code, refusal.status, &refusal.text));
         }
@@ -866,87 +853,6 @@ impl Session {
     }
 }
 
-impl Data {
-    /// Takes octets up to the end of the mail, which is `CR LF . CR LF` and nothing that resembles it; keeps them without the dots that
-    /// were put before dots (RFC 5321 §4.5.2). Whether it has ended.
-    fn read(&mut self, input: &mut &[u8], size_max: u64, octets: &mut Vec<u8>) -> bool {
-        let mut rest = *input;
-        let begun = rest.len();
-        let mut ended = false;
-        while let Some(&next) = rest.first() {
-            match (self.at, next) {
-                (At::LineStart, b'.') => self.at = At::Dot,
-                (At::LineStart, _) => {
-                    self.at = At::Inside;
-                    continue;
-                }
-                (At::Dot, b'\r') => self.at = At::DotCr,
-                (At::Dot, _) => {
-                    self.at = At::Inside;
-                    continue;
-                }
-                (At::DotCr, b'\n') => {
-                    rest = &rest[1..];
-                    ended = true;
-                    break;
-                }
-                (At::DotCr, _) | (At::Cr, b'\r') => {
-                    self.broken = true;
-                    octets.push(b'\r');
-                    self.at = if next == b'\r' { At::Cr } else { At::Inside };
-                    if next != b'\r' {
-                        continue;
-                    }
-                }
-                (At::Cr, b'\n') => {
-                    octets.extend_from_slice(b"\r\n");
-                    self.at = At::LineStart;
-                }
-                (At::Cr, _) => {
-                    self.broken = true;
-                    octets.push(b'\r');
-                    self.at = At::Inside;
-                    continue;
-                }
-                (At::Inside, _) => {
-                    let end = memchr2(b'\r', b'\n', rest).unwrap_or(rest.len());
-                    octets.extend_from_slice(&rest[..end]);
-                    rest = &rest[end..];
-                    match rest.first() {
-                        None => break,
-                        Some(b'\r') => self.at = At::Cr,
-                        Some(_) => {
-                            self.broken = true;
-                            octets.push(b'\n');
-                        }
-                    }
-                }
-            }
-            rest = &rest[1..];
-        }
-        self.count += (begun - rest.len()) as u64;
-        *input = rest;
-        if self.too_long || octets.len() as u64 > size_max {
-            self.too_long = true;
-            octets.clear();
-        }
-        // Of what is refused nothing is kept.
-        if self.broken {
-            octets.clear();
-        }
-        ended
-    }
-
-    /// Why it is not taken, whatever it says.
-    fn refusal(&self, mail: &Mail) -> Option<Reply> {
-        if self.too_long {
-            return Some(Reply::new(552, (5, 3, 4), too_long(mail)));
-        }
-        // Where its lines end two readers may see two mails; so neither is taken. Making it good would be to choose one of them.
-        self.broken.then(|| Reply::new(550, (5, 6, 11), "a CR or an LF stands alone in it: lines end with CR LF"))
-    }
-}
-
 fn too_long(mail: &Mail) -> String {
     format!("a mail has at most {} octets here", mail.size_max)
 }
@@ -963,107 +869,4 @@ fn knows(users: &[MailUser], name: &str, password: &str) -> bool {
     let given = digest(name, password);
     let known = users.iter().map(|user| digest(&user.name, &user.password.0).as_slice().ct_eq(given.as_slice()));
     known.fold(Choice::from(0), |any, same| any | same).into()
-}
-
-/// What follows the command, where it is this one.
-fn argument<'a>(text: &'a str, command: &str) -> Option<&'a str> {
-    let head = text.get(..command.len())?;
-    head.eq_ignore_ascii_case(command).then(|| &text[command.len()..]).filter(|rest| rest.starts_with(' '))
-}
-
-/// The path of `FROM:<…>` or `TO:<…>` without its brackets, and what follows it: nothing, or a space and more.
-fn path<'a>(text: &'a str, word: &str) -> Result<(&'a str, &'a str), String> {
-    let wrong = || format!("write {word}:<local@domain>");
-    let text = text.trim_start_matches(' ');
-    let head = text.get(..word.len()).filter(|head| head.eq_ignore_ascii_case(word)).ok_or_else(wrong)?;
-    let text = text[head.len()..].strip_prefix(':').ok_or_else(wrong)?;
-    let text = text.trim_start_matches(' ').strip_prefix('<').ok_or_else(wrong)?;
-    let (mut quoted, mut escaped) = (false, false);
-    for (at, octet) in text.bytes().enumerate() {
-        match octet {
-            _ if escaped => escaped = false,
-            b'\\' if quoted => escaped = true,
-            b'"' => quoted = !quoted,
-            b'>' if !quoted => {
-                let rest = &text[at + 1..];
-                return if rest.is_empty() || rest.starts_with(' ') { Ok((&text[..at], rest)) } else { Err(wrong()) };
-            }
-            _ => (),
-        }
-    }
-    Err(wrong())
-}
-
-/// What follows the path of MAIL.
-fn mail_parameters(text: &str) -> Result<MailFrom<String>, Error> {
-    parameters(text, |parser| parser.mail_from_parameters(Cow::Borrowed("")).map(MailFrom::into_owned))
-}
-
-/// What follows the path of RCPT.
-fn rcpt_parameters(text: &str) -> Result<TypedRcpt<String>, Error> {
-    parameters(text, |parser| parser.rcpt_to_parameters(Cow::Borrowed("")).map(TypedRcpt::into_owned))
-}
-
-fn parameters<T: Default>(
-    text: &str,
-    read: impl FnOnce(&mut Rfc5321Parser<'_, '_>) -> Result<T, Error>,
-) -> Result<T, Error> {
-    if text.is_empty() {
-        return Ok(T::default());
-    }
-    let octets = format!("{text}\r\n").into_bytes();
-    let mut rest = octets.iter();
-    let mut parser = Rfc5321Parser::new(&mut rest);
-    parser.stop_char = b' ';
-    read(&mut parser)
-}
-
-/// An extension that the parser knows and we do not offer.
-fn foreign_of_mail(asked: &MailFrom<String>) -> Option<&'static str> {
-    let ours = MAIL_BODY_7BIT | MAIL_BODY_8BITMIME | MAIL_RET_FULL | MAIL_RET_HDRS | MAIL_SMTPUTF8;
-    let foreign = [
-        ("BODY=BINARYMIME", asked.flags & MAIL_BODY_BINARYMIME != 0),
-        ("REQUIRETLS", asked.flags & MAIL_REQUIRETLS != 0),
-        ("HOLDFOR", asked.hold_for != 0),
-        ("HOLDUNTIL", asked.hold_until != 0),
-        ("MT-PRIORITY", asked.mt_priority != 0),
-        ("SOLICIT", asked.solicit.is_some()),
-        ("MTRK", asked.mtrk.is_some()),
-        ("TRANSID", asked.trans_id.is_some()),
-        ("that", asked.flags & !ours != 0),
-    ];
-    foreign.into_iter().find_map(|(name, is_asked)| is_asked.then_some(name))
-}
-
-fn notify(asked: &TypedRcpt<String>) -> Result<Option<Notify>, &'static str> {
-    if asked.flags & !(RCPT_NOTIFY_NEVER | RCPT_NOTIFY_SUCCESS | RCPT_NOTIFY_FAILURE | RCPT_NOTIFY_DELAY) != 0 {
-        return Err("RRVS and CONNEG are not offered here");
-    }
-    match asked.flags {
-        0 => Ok(None),
-        RCPT_NOTIFY_NEVER => Ok(Some(Notify::default())),
-        flags if flags & RCPT_NOTIFY_NEVER != 0 => Err("NOTIFY=NEVER stands alone"),
-        flags => Ok(Some(Notify {
-            success: flags & RCPT_NOTIFY_SUCCESS != 0,
-            failure: flags & RCPT_NOTIFY_FAILURE != 0,
-            delay: flags & RCPT_NOTIFY_DELAY != 0,
-        })),
-    }
-}
-
-/// The value of a parameter as it was written: the parser has decoded it, and it goes back as it came (RFC 3461 §4).
-///
-/// Errors: it is no xtext, or too long.
-fn xtext<'a>(parameters: &'a str, name: &str, octets_max: usize) -> Result<Option<&'a str>, ()> {
-    let named = |word: &&str| word.get(..name.len()).is_some_and(|head| head.eq_ignore_ascii_case(name));
-    let Some(word) = parameters.split(' ').find(named) else { return Ok(None) };
-    let value = &word[name.len()..];
-    let octets = value.as_bytes();
-    let fits = |(at, octet): (usize, &u8)| match octet {
-        b'+' => octets.get(at + 1..at + 3).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit)),
-        b'=' => false,
-        octet => octet.is_ascii_graphic(),
-    };
-    let fits = !value.is_empty() && value.len() <= octets_max && octets.iter().enumerate().all(fits);
-    if fits { Ok(Some(value)) } else { Err(()) }
 }
