@@ -17,7 +17,6 @@ use std::time::{Duration, Instant};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use sha2::Digest as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -28,7 +27,8 @@ use super::node::Door;
 use crate::config::Settings;
 use crate::config::mailing::{Mail, MailProtocol};
 use crate::mail::session::{self, Protocol, Session, Step, Taken};
-use crate::mail::{Letter, MailIn, Reply, admit};
+use crate::mail::receive::{self, Received};
+use crate::mail::{MailIn, Reply, admit};
 
 /// Read at once.
 const READ_BYTES: usize = 16 * 1024;
@@ -308,7 +308,7 @@ impl Reception {
     /// What becomes of a mail.
     async fn take(&self, settings: &Settings, taken: Taken) -> Vec<Reply> {
         let Taken { from, peer, recipients, envid, each_answered, octets } = taken;
-        let letter = read(&octets);
+        let Received { letter, files } = receive::read(&octets);
         drop(octets);
         let mail = MailIn { from, peer, recipients, envid, each_answered, letter };
         let checked = admit::no_loop(settings, &mail).and_then(|()| admit::proven(settings, &mail));
@@ -538,18 +538,4 @@ fn server_config(certificate: &Path, key: &Path) -> Result<ServerConfig, String>
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, secret))
         .map_err(|error| of(certificate, error.to_string()))
-}
-
-/// What a mail says.
-fn read(octets: &[u8]) -> Letter {
-    let end = octets.windows(4).position(|end| end == b"\r\n\r\n").map_or(octets.len(), |at| at + 2);
-    let (headers, text) = octets.split_at(end);
-    let mut digest = [0; 16];
-    digest.copy_from_slice(&sha2::Sha256::digest(octets)[..16]);
-    Letter {
-        text: String::from_utf8_lossy(text).trim().replace("\r\n", "\n"),
-        headers: headers[..headers.len().min(crate::mail::HEADERS_KEPT_MAX)].to_vec(),
-        digest,
-        ..Letter::default()
-    }
 }
