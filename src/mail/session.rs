@@ -132,6 +132,8 @@ pub struct Session {
     is_full: bool,
     state: State,
     transaction: Option<Transaction>,
+    /// The last MAIL was refused: who gathers commands has sent the rest of them already, and that is no error of his.
+    mail_refused: bool,
     /// The beginning of a line whose end has not come.
     line: Vec<u8>,
     /// The line is too long; its rest is not kept.
@@ -193,6 +195,7 @@ impl Session {
             is_full: false,
             state: State::Command,
             transaction: None,
+            mail_refused: false,
             line: Vec::new(),
             overlong: false,
             out: Vec::new(),
@@ -287,6 +290,7 @@ impl Session {
     pub fn secured(&mut self) {
         self.state = State::Command;
         self.transaction = None;
+        self.mail_refused = false;
         self.line.clear();
         self.overlong = false;
         self.greeted = false;
@@ -499,6 +503,7 @@ impl Session {
             (Request::Data, _) => self.data(text),
             (Request::Rset, _) => {
                 self.transaction = None;
+                self.mail_refused = false;
                 self.reply(250, (2, 0, 0), "nothing has been said")
             }
             (Request::Noop { .. }, _) => self.reply(250, (2, 0, 0), "yes"),
@@ -522,6 +527,7 @@ impl Session {
 
     fn hello(&mut self, mail: &Mail, host: &str, is_extended: bool) -> Option<Step> {
         self.transaction = None;
+        self.mail_refused = false;
         self.greeted = true;
         self.peer.hello = host.chars().filter(|char| !char.is_control()).take(HELLO_MAX).collect();
         if !is_extended {
@@ -681,6 +687,7 @@ impl Session {
             Err(()) => return self.error(501, (5, 5, 4), "ENVID cannot be read"),
         };
         let size = written::size(parameters);
+        self.mail_refused = true;
         if size > mail.size_max {
             return self.reply(552, (5, 3, 4), too_long(mail));
         }
@@ -690,6 +697,7 @@ impl Session {
         if let Err(refusal) = admit::sender(settings, &self.peer, from.as_ref()) {
             return self.refuse(&refusal);
         }
+        self.mail_refused = false;
         self.transaction = Some(Transaction {
             from,
             envid,
@@ -704,7 +712,7 @@ impl Session {
 
     fn rcpt_to(&mut self, settings: &Settings, mail: &Mail, rest: &str) -> Option<Step> {
         if self.transaction.as_ref().is_none_or(|transaction| transaction.is_chunked) {
-            return self.error(503, (5, 5, 1), "MAIL comes first");
+            return self.without_mail();
         }
         let (path, parameters) = match written::path(rest, "TO") {
             Ok(found) => found,
@@ -787,7 +795,14 @@ impl Session {
             }
             // Who gathers commands says it without knowing that nobody was let in: no error of his.
             Some(_) => self.reply(503, (5, 5, 1), "there is no recipient"),
-            None => self.error(503, (5, 5, 1), "MAIL comes first"),
+            None => self.without_mail(),
+        }
+    }
+
+    fn without_mail(&mut self) -> Option<Step> {
+        match self.mail_refused {
+            true => self.reply(503, (5, 5, 1), "MAIL comes first, and was refused"),
+            false => self.error(503, (5, 5, 1), "MAIL comes first"),
         }
     }
 
@@ -820,11 +835,14 @@ impl Session {
     fn chunk_ended(&mut self) -> Option<Step> {
         let State::Chunk(chunk) = std::mem::replace(&mut self.state, State::Command) else { return None };
         match chunk.refusal {
-            // A command out of its order; what else was wrong with the mail has been said.
-            Some(refusal) if refusal.code == 503 => self.error(refusal.code, refusal.status, refusal.text),
+            Some(refusal) if refusal.code == 503 => match self.transaction {
+                None if !self.mail_refused => self.error(refusal.code, refusal.status, refusal.text),
+                _ => self.answer(&refusal),
+            },
             Some(refusal) if chunk.is_last => self.taken(Some(refusal)),
             Some(refusal) => {
                 self.transaction = None;
+                self.mail_refused = true;
                 self.answer(&refusal)
             }
             // A CR or LF alone does no harm here: the end is counted, not looked for.

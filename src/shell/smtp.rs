@@ -23,12 +23,14 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::control::now_ms;
 use super::node::Door;
+use super::pictures::{NotKept, Page, Pictures};
 use crate::config::Settings;
 use crate::config::mailing::{Mail, MailProtocol};
-use crate::mail::session::{self, Protocol, Session, Step, Taken};
 use crate::mail::receive::{self, Received};
-use crate::mail::{MailIn, Reply, admit};
+use crate::mail::session::{self, Protocol, Session, Step, Taken};
+use crate::mail::{File, MailIn, Reply, admit};
 
 /// Read at once.
 const READ_BYTES: usize = 16 * 1024;
@@ -118,6 +120,8 @@ pub struct Reception {
     door: Door,
     /// The settings in force.
     current: Box<dyn Fn() -> Arc<Settings> + Send + Sync>,
+    /// Where files of mails go; `None`: they are only named.
+    pictures: Option<Arc<Pictures>>,
     tally: Arc<Tally>,
     places: Mutex<Places>,
     certificate: Mutex<Certificate>,
@@ -149,11 +153,13 @@ impl Reception {
     pub fn new(
         door: Door,
         tally: Arc<Tally>,
+        pictures: Option<Arc<Pictures>>,
         current: impl Fn() -> Arc<Settings> + Send + Sync + 'static,
     ) -> Arc<Reception> {
         let reception = Arc::new(Reception {
             door,
             current: Box::new(current),
+            pictures,
             tally,
             places: Mutex::default(),
             certificate: Mutex::default(),
@@ -310,15 +316,26 @@ impl Reception {
         let Taken { from, peer, recipients, envid, each_answered, octets } = taken;
         let Received { letter, files } = receive::read(&octets);
         drop(octets);
-        let mail = MailIn { from, peer, recipients, envid, each_answered, letter };
-        let checked = admit::no_loop(settings, &mail).and_then(|()| admit::proven(settings, &mail));
+        let mut mail = MailIn { from, peer, recipients, envid, each_answered, letter };
         let shown = mail.from.as_ref().map_or_else(|| "<>".to_owned(), |from| from.short());
-        let replies = match checked {
+        let checked = admit::no_loop(settings, &mail).and_then(|()| admit::proven(settings, &mail));
+        let pages = match checked {
+            Ok(()) => self.keep(files, mail.recipients.len()).await,
+            Err(refusal) => Err(refusal),
+        };
+        let replies = match pages {
             Err(refusal) => vec![refusal],
-            Ok(()) => match self.door.mail(Box::new(mail)).await {
-                Ok(replies) => replies,
-                Err(why) => vec![Reply::new(451, (4, 3, 1), why)],
-            },
+            Ok(pages) => {
+                for (rcpt, page) in mail.recipients.iter_mut().zip(&pages) {
+                    rcpt.link = Some(page.url.clone());
+                }
+                let replies = match self.door.mail(Box::new(mail)).await {
+                    Ok(replies) => replies,
+                    Err(why) => vec![Reply::new(451, (4, 3, 1), why)],
+                };
+                self.forget(pages, &replies).await;
+                replies
+            }
         };
         for Reply { code, text, .. } in &replies {
             tracing::debug!("mail of {shown}: {code} {text}");
@@ -326,11 +343,48 @@ impl Reception {
         replies
     }
 
+    /// A page with the files for each recipient, on the disk before the mail is answered for.
+    async fn keep(&self, files: Vec<File>, count: usize) -> Result<Vec<Page>, Reply> {
+        let Some(pictures) = &self.pictures else { return Ok(Vec::new()) };
+        let files: Vec<File> = files.into_iter().filter(|file| pictures.takes(file)).collect();
+        if files.is_empty() {
+            return Ok(Vec::new());
+        }
+        let pictures = Arc::clone(pictures);
+        match tokio::task::spawn_blocking(move || pictures.keep(&files, count, now_ms())).await {
+            Ok(Ok(pages)) => Ok(pages),
+            Ok(Err(NotKept::Full)) => Err(Reply::new(452, (4, 3, 1), "there is no room for its files: come again")),
+            Ok(Err(NotKept::Failed(error))) => {
+                tracing::error!("the files of a mail cannot be kept: {error}");
+                Err(Reply::new(451, (4, 3, 0), "its files cannot be kept: come again"))
+            }
+            Err(_) => Err(Reply::new(451, (4, 3, 0), "its files cannot be kept: come again")),
+        }
+    }
+
+    /// The pages of those who do not get the mail.
+    async fn forget(&self, pages: Vec<Page>, replies: &[Reply]) {
+        let is_refused = |at: usize| replies.get(at).or(replies.first()).is_none_or(|reply| reply.code / 100 != 2);
+        let refused = pages.into_iter().enumerate().filter(|(at, _)| is_refused(*at));
+        let refused: Vec<Page> = refused.map(|(_, page)| page).collect();
+        if let Some(pictures) = self.pictures.clone()
+            && !refused.is_empty()
+        {
+            // What is not removed now is removed when it is too old.
+            let _ = tokio::task::spawn_blocking(move || pictures.remove(&refused)).await;
+        }
+    }
+
     /// What STARTTLS is done with: of the files that the settings in force name, read when these came into force.
     fn tls(&self, settings: &Arc<Settings>) -> Option<TlsAcceptor> {
         let mut certificate = self.certificate.lock().unwrap_or_else(PoisonError::into_inner);
         if !certificate.read_for.as_ref().is_some_and(|read_for| Arc::ptr_eq(read_for, settings)) {
             certificate.read_for = Some(Arc::clone(settings));
+            if let Some(pictures) = &self.pictures
+                && let Some(changed) = settings.mail.as_ref().and_then(|mail| mail.pictures.as_ref())
+            {
+                pictures.follow(changed);
+            }
             match settings.mail.as_deref().and_then(read_certificate) {
                 None => certificate.config = None,
                 Some(Ok(config)) => certificate.config = Some(Arc::new(config)),
@@ -538,4 +592,282 @@ fn server_config(certificate: &Path, key: &Path) -> Result<ServerConfig, String>
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, secret))
         .map_err(|error| of(certificate, error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpStream as StdStream;
+    use std::process::{Command, Stdio};
+    use std::thread;
+
+    use arc_swap::ArcSwap;
+
+    use super::super::node::{Ear, Told, door};
+    use super::*;
+    use crate::config::read::{Source, Sources, read};
+
+    const MAIL: &str = "MAIL FROM:<a@b.example>\r\nRCPT TO:<2001@sms.gsm.example>\r\nDATA\r\n";
+
+    /// `rest` stands in `[mail]`.
+    fn settings(data_dir: &Path, rest: &str) -> Settings {
+        let data_dir = data_dir.display();
+        let text = format!(
+            "domain = \"gsm.example\"\ndata_dir = \"{data_dir}\"\n[mail]\ncommand_timeout = \"60 s\"\n{rest}\n[[mail_user]]\n\
+             name = \"clinic\"\npassword = \"open sesame\"\n[[subscriber]]\nimsi = \"001010000000001\"\nmsisdn = [\"2001\"]\n\
+             auth = {{ algorithm = \"none\" }}\n"
+        );
+        let main = Source { name: "encamp.toml".into(), text };
+        read(&Sources { main, ..Sources::default() }).unwrap_or_else(|problems| panic!("{problems:#?}")).0
+    }
+
+    /// A reception on a port of its own, and a node that answers each mail with 250 and its words.
+    struct Desk {
+        address: SocketAddr,
+        tally: Arc<Tally>,
+        settings: Arc<ArcSwap<Settings>>,
+        door: Door,
+        taken: Arc<Mutex<Vec<MailIn>>>,
+        _folder: tempfile::TempDir,
+        _runtime: tokio::runtime::Runtime,
+    }
+
+    fn desk(protocol: MailProtocol, rest: &str, is_encrypted: bool) -> Desk {
+        let folder = tempfile::tempdir().unwrap();
+        let mut rest = rest.to_owned();
+        if is_encrypted {
+            let paths = certificate(folder.path(), "first");
+            rest = format!("certificate = {:?}\ncertificate_key = {:?}\n{rest}", paths.0, paths.1);
+        }
+        let settings = Arc::new(ArcSwap::from_pointee(settings(folder.path(), &rest)));
+        let (door, ear) = door().unwrap();
+        let taken = Arc::<Mutex<Vec<MailIn>>>::default();
+        let node = Arc::clone(&taken);
+        thread::spawn(move || answer(&ear, &node));
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let tally = Arc::<Tally>::default();
+        let followed = Arc::clone(&settings);
+        let reception = Reception::new(door.clone(), Arc::clone(&tally), None, move || followed.load_full());
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        runtime.spawn(reception.serve(protocol, listener));
+        Desk { address, tally, settings, door, taken, _folder: folder, _runtime: runtime }
+    }
+
+    fn answer(ear: &Ear, taken: &Mutex<Vec<MailIn>>) {
+        while let Some(told) = ear.next() {
+            match told {
+                Told::Mail { mail, answer } => {
+                    let replies = match mail.each_answered {
+                        true => mail.recipients.iter().map(|_| Reply::new(250, (2, 6, 0), "each")).collect(),
+                        false => vec![Reply::new(250, (2, 6, 0), "kept")],
+                    };
+                    taken.lock().unwrap().push(*mail);
+                    let _ = answer.send(replies);
+                }
+                Told::Stop => return,
+                _ => (),
+            }
+        }
+    }
+
+    /// A certificate for 127.0.0.1, signed by itself, and its key.
+    fn certificate(folder: &Path, name: &str) -> (std::path::PathBuf, std::path::PathBuf) {
+        let (certificate, key) = (folder.join(format!("{name}.pem")), folder.join(format!("{name}.key")));
+        let made = Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
+            .args(["-subj", &format!("/CN={name}"), "-addext", "subjectAltName=IP:127.0.0.1"])
+            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+            .arg("-keyout")
+            .arg(&key)
+            .arg("-out")
+            .arg(&certificate)
+            .stderr(Stdio::null())
+            .status();
+        assert!(made.is_ok_and(|made| made.success()), "openssl makes no certificate");
+        (certificate, key)
+    }
+
+    /// What is said to these words until the connection ends.
+    fn talk(address: SocketAddr, said: &str) -> String {
+        let mut stream = StdStream::connect(address).unwrap();
+        stream.write_all(said.as_bytes()).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut told = String::new();
+        // One that is reset has said what it had to say.
+        let _ = stream.read_to_string(&mut told);
+        told
+    }
+
+    fn count(desk: &Desk, name: &str) -> u64 {
+        let counts = desk.tally.counts();
+        counts.iter().find(|(known, _)| *known == name).unwrap_or_else(|| panic!("no {name}")).1
+    }
+
+    #[test]
+    fn a_mail_goes_through_the_door_and_its_answer_comes_back() {
+        let smtp = desk(MailProtocol::Smtp, "", false);
+        let mail = "Subject: hello\r\nFrom: Ana <a@b.example>\r\n\r\ncome home\r\n.\r\n";
+        let said = format!("EHLO x\r\n{MAIL}{mail}{MAIL}{mail}QUIT\r\n");
+        let told = talk(smtp.address, &said);
+        assert!(told.starts_with("220 sms.gsm.example ESMTP Encamp\r\n250-"), "{told}");
+        assert_eq!(told.matches("250 2.6.0 kept\r\n").count(), 2, "{told}");
+        assert!(told.ends_with("221 2.0.0 good bye\r\n"), "{told}");
+        let taken = smtp.taken.lock().unwrap();
+        assert_eq!((taken[0].letter.text.as_str(), taken[0].letter.subject.as_str()), ("come home", "hello"));
+        assert_eq!((count(&smtp, "mail_accepted"), count(&smtp, "mail_sessions")), (2, 1));
+
+        let lmtp = desk(MailProtocol::Lmtp, "", false);
+        let told = talk(lmtp.address, &format!("LHLO x\r\n{MAIL}x\r\n.\r\nQUIT\r\n"));
+        assert!(told.starts_with("220 sms.gsm.example LMTP") && told.contains("250 2.6.0 each\r\n221"), "{told}");
+    }
+
+    #[test]
+    fn a_mail_that_goes_round_never_comes_to_the_node() {
+        let desk = desk(MailProtocol::Smtp, "", false);
+        let told =
+            talk(desk.address, &format!("EHLO x\r\n{MAIL}X-Encamp-Trace: sms.gsm.example\r\n\r\nx\r\n.\r\nQUIT\r\n"));
+        assert!(told.contains("554 5.4.6"), "{told}");
+        assert!(desk.taken.lock().unwrap().is_empty());
+        assert_eq!(count(&desk, "mail_refused_loop"), 1);
+    }
+
+    #[test]
+    fn a_node_that_has_stopped_makes_mail_wait_elsewhere() {
+        let desk = desk(MailProtocol::Smtp, "", false);
+        desk.door.tell(Told::Stop);
+        let told = talk(desk.address, &format!("EHLO x\r\n{MAIL}x\r\n.\r\nQUIT\r\n"));
+        assert!(told.contains("451 4.3.1 the node has"), "{told}");
+        assert_eq!(count(&desk, "mail_deferred"), 1);
+    }
+
+    #[test]
+    fn with_too_many_sessions_the_next_one_is_told_to_come_again() {
+        let desk = desk(MailProtocol::Smtp, "sessions_per_address_max = 2", false);
+        let mut first = [0; 4];
+        let mut sessions: Vec<StdStream> = (0..2).map(|_| StdStream::connect(desk.address).unwrap()).collect();
+        for session in &mut sessions {
+            session.read_exact(&mut first).unwrap();
+            assert_eq!(&first, b"220 ");
+        }
+        assert_eq!(talk(desk.address, ""), "421 sms.gsm.example has too many sessions\r\n");
+        assert_eq!(count(&desk, "mail_sessions_refused"), 1);
+        sessions.clear();
+        // Their places are free in a moment.
+        let until = Instant::now() + MINUTE;
+        while !talk(desk.address, "QUIT\r\n").starts_with("220") {
+            assert!(Instant::now() < until);
+        }
+    }
+
+    #[test]
+    fn who_makes_errors_hears_the_last_word() {
+        let desk = desk(MailProtocol::Smtp, "", false);
+        let told = talk(desk.address, &format!("GET / HTTP/1.1\r\n{}", "x".repeat(100_000)));
+        assert!(told.ends_with("554 5.5.1 this is no web server\r\n"), "{told}");
+        let told = talk(desk.address, "EHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<x@example.org>\r\nQUIT\r\n");
+        assert!(told.contains("550 5.7.1 no mail is relayed here"), "{told}");
+        assert_eq!(count(&desk, "mail_refused_policy"), 1);
+    }
+
+    /// What openssl has said and heard: STARTTLS is its own doing.
+    fn secure(address: SocketAddr, is_implicit: bool, said: &str) -> String {
+        let mut command = Command::new("openssl");
+        command.args(["s_client", "-quiet", "-crlf", "-connect", &address.to_string()]);
+        if !is_implicit {
+            command.args(["-starttls", "smtp", "-name", "x"]);
+        }
+        let mut client =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("openssl");
+        let mut words = client.stdin.take().unwrap();
+        words.write_all(said.as_bytes()).unwrap();
+        let mut told = String::new();
+        client.stdout.take().unwrap().read_to_string(&mut told).unwrap();
+        drop(words);
+        client.wait().unwrap();
+        told
+    }
+
+    #[test]
+    fn a_mail_comes_by_tls_with_a_login() {
+        // base64 of `\0clinic\0open sesame`.
+        let said = "EHLO x\nAUTH PLAIN AGNsaW5pYwBvcGVuIHNlc2FtZQ==\nMAIL FROM:<a@b.example>\nRCPT TO:<2001@sms.gsm.example>\n\
+                    DATA\nsecret\n.\nQUIT\n";
+        for (protocol, is_implicit) in [(MailProtocol::Smtp, false), (MailProtocol::SmtpInTls, true)] {
+            let desk = desk(protocol, "", true);
+            let told = secure(desk.address, is_implicit, said);
+            assert!(told.contains("235 2.7.0") && told.contains("250 2.6.0 kept"), "{protocol:?}: {told}");
+            assert!(!told.contains("250-STARTTLS"), "{protocol:?}: {told}");
+            let taken = desk.taken.lock().unwrap();
+            assert!(taken[0].peer.is_encrypted && taken[0].peer.user.as_deref() == Some("clinic"));
+            assert_eq!((count(&desk, "mail_tls"), count(&desk, "mail_logins")), (1, 1));
+        }
+    }
+
+    #[test]
+    fn words_put_behind_starttls_are_never_obeyed() {
+        let desk = desk(MailProtocol::Smtp, "", true);
+        let told = talk(desk.address, &format!("EHLO x\r\nSTARTTLS\r\n{MAIL}x\r\n.\r\n"));
+        assert!(told.ends_with("220 2.0.0 begin\r\n"), "{told}");
+        assert!(desk.taken.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn new_settings_bring_a_new_certificate_and_a_bad_one_leaves_the_old() {
+        let desk = desk(MailProtocol::SmtpInTls, "", true);
+        let shown = || {
+            let told = Command::new("openssl")
+                .args(["s_client", "-connect", &desk.address.to_string()])
+                .stdin(Stdio::null())
+                .output()
+                .expect("openssl");
+            String::from_utf8_lossy(&told.stdout).into_owned()
+        };
+        assert!(shown().contains("CN = first") || shown().contains("CN=first"), "{}", shown());
+        let settings = desk.settings.load_full();
+        let file = settings.mail.as_ref().and_then(|mail| mail.certificate.clone()).unwrap();
+        let key = settings.mail.as_ref().and_then(|mail| mail.certificate_key.clone()).unwrap();
+        let (renewed, renewed_key) = certificate(file.parent().unwrap(), "second");
+        fs::copy(renewed, &file).unwrap();
+        fs::copy(renewed_key, &key).unwrap();
+        desk.settings.store(Arc::new(Settings::clone(&settings)));
+        assert!(shown().contains("CN = second") || shown().contains("CN=second"), "{}", shown());
+        fs::write(&file, "nothing").unwrap();
+        desk.settings.store(Arc::new(Settings::clone(&settings)));
+        assert!(shown().contains("second"), "{}", shown());
+    }
+
+    #[test]
+    fn who_drips_is_too_slow_and_who_waits_is_not() {
+        let begun = Instant::now();
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        let new = || Pace { since: begun, octets: 0 };
+        let mut dripping = new();
+        assert!(!dripping.is_too_slow(true, 1, at(30)) && !dripping.is_too_slow(true, 1, at(59)));
+        assert!(dripping.is_too_slow(true, 1, at(61)));
+        let mut steady = new();
+        assert!((1..20).all(|n| !steady.is_too_slow(true, 600, at(n * 30))));
+        // Between two commands nobody owes anything.
+        let mut waiting = new();
+        assert!(!waiting.is_too_slow(false, 6, at(200)) && !waiting.is_too_slow(true, 6, at(210)));
+    }
+
+    #[test]
+    fn of_ipv6_a_network_is_one_address() {
+        let one = |text: &str| one_of_all(text.parse().unwrap()).to_string();
+        assert_eq!(one("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+        assert_eq!(one("192.0.2.1"), "192.0.2.1");
+    }
+
+    #[test]
+    fn a_box_with_less_room_than_its_reserve_is_full() {
+        let folder = tempfile::tempdir().unwrap();
+        let room = || Room { since: Instant::now(), checked_ms: AtomicU64::new(0), is_full: AtomicBool::new(false) };
+        let mut settings = settings(folder.path(), "");
+        settings.disk_reserve_bytes = 0;
+        assert!(!room().is_full(&settings));
+        settings.disk_reserve_bytes = u64::MAX;
+        assert!(room().is_full(&settings));
+    }
 }
