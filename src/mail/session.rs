@@ -234,7 +234,8 @@ impl Session {
                         continue;
                     };
                     let ended = data.read(input, mail.size_max, &mut transaction.octets);
-                    if !ended && data.count > mail.size_max.saturating_mul(DISCARD_TIMES) {
+                    // Also where its end has come with the rest: it makes no difference how it was cut.
+                    if data.count > mail.size_max.saturating_mul(DISCARD_TIMES) {
                         return self.end(552, (5, 3, 4), &too_long(mail));
                     }
                     if ended {

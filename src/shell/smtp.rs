@@ -648,7 +648,9 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let tally = Arc::<Tally>::default();
         let followed = Arc::clone(&settings);
-        let reception = Reception::new(door.clone(), Arc::clone(&tally), None, move || followed.load_full());
+        let pictures = settings.load().mail.as_ref().and_then(|mail| mail.pictures.clone());
+        let pictures = pictures.map(|pictures| Arc::new(Pictures::open(&pictures).unwrap()));
+        let reception = Reception::new(door.clone(), Arc::clone(&tally), pictures, move || followed.load_full());
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
         runtime.spawn(reception.serve(protocol, listener));
@@ -740,6 +742,40 @@ mod tests {
         let told = talk(desk.address, &format!("EHLO x\r\n{MAIL}x\r\n.\r\nQUIT\r\n"));
         assert!(told.contains("451 4.3.1 the node has"), "{told}");
         assert_eq!(count(&desk, "mail_deferred"), 1);
+    }
+
+    #[test]
+    fn the_files_of_a_mail_are_on_a_page_before_the_node_hears_of_it() {
+        let rest = "[pictures]\nlisten = \"127.0.0.1:8090\"\nurl = \"http://192.0.2.1:8090\"\nsize_max = \"1 kB\"";
+        let part = |name: &str, words: &str| {
+            let head = format!("--b\r\nContent-Type: image/png\r\nContent-Disposition: attachment; filename={name}");
+            format!("{head}\r\n\r\n{words}\r\n")
+        };
+        let mail = |parts: &str| {
+            let head = "MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b";
+            format!("{MAIL}{head}\r\n\r\n--b\r\n\r\nlook\r\n{parts}--b--\r\n.\r\n")
+        };
+        let pages = |desk: &Desk| {
+            let path = desk.settings.load().mail.as_ref().and_then(|mail| Some(mail.pictures.as_ref()?.path.clone()));
+            fs::read_dir(path.unwrap()).unwrap().count()
+        };
+        let desk = desk(MailProtocol::Smtp, rest, false);
+        // One that is too long has none, and is only named.
+        let said = [mail(&part("a.png", "picture")), mail(&part("b.png", &"x".repeat(2_000)))].concat();
+        let told = talk(desk.address, &format!("EHLO x\r\n{said}QUIT\r\n"));
+        assert_eq!(told.matches("250 2.6.0 kept").count(), 2, "{told}");
+        {
+            let taken = desk.taken.lock().unwrap();
+            let links: Vec<_> = taken.iter().map(|mail| mail.recipients[0].link.as_deref()).collect();
+            assert!(links[0].is_some_and(|link| link.starts_with("http://192.0.2.1:8090/p/")), "{links:?}");
+            assert_eq!(links[1], None);
+        }
+        assert_eq!(pages(&desk), 1);
+        // Nobody answers for this one, so nobody gets a link to its page.
+        desk.door.tell(Told::Stop);
+        let told = talk(desk.address, &format!("EHLO x\r\n{}QUIT\r\n", mail(&part("c.png", "picture"))));
+        assert!(told.contains("451 4.3.1"), "{told}");
+        assert_eq!(pages(&desk), 1);
     }
 
     #[test]
