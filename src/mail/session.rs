@@ -30,8 +30,8 @@ use super::{Peer, Rcpt, Reply, admit};
 use crate::config::Settings;
 use crate::config::mailing::{Mail, MailUser};
 
-/// Of a command, without its CR LF: "the maximum total length of a command line" is 512 octets (RFC 5321 §4.5.3.1.4), and DSN, AUTH= and the
-/// rest make it longer by their own; a login of ours fits as well.
+/// Of a command, without its CR LF: more than the 512 octets of RFC 5321 §4.5.3.1.4, which DSN, AUTH= and others extend; a login of ours
+/// fits as well.
 pub const LINE_OCTETS_MAX: usize = 2_048;
 /// Commands from one accepted mail to the next.
 pub const COMMANDS_MAX: u32 = 1_000;
@@ -47,7 +47,7 @@ const DISCARD_TIMES: u64 = 4;
 const ERRORS_FREE: u32 = 2;
 const ERROR_PAUSE: Duration = Duration::from_millis(250);
 const LOGIN_PAUSE: Duration = Duration::from_secs(1);
-/// "The maximum total length of a reply line including the reply code and the <CRLF> is 512 octets" (RFC 5321 §4.5.3.1.5).
+/// A line of a reply has at most 512 octets, its code and CR LF included (RFC 5321 §4.5.3.1.5).
 const REPLY_TEXT_MAX: usize = 400;
 /// RFC 3461 §4.4 and §4.2.
 const ENVID_MAX: usize = 100;
@@ -557,7 +557,7 @@ impl Session {
         if !self.offers_tls {
             return self.error(502, (5, 5, 1), "there is no certificate here");
         }
-        // "A server MUST return 501 if it has a parameter", in other words (RFC 3207 §4).
+        // It takes no parameter (RFC 3207 §4).
         if text.trim_end().len() != "STARTTLS".len() {
             return self.error(501, (5, 5, 4), "STARTTLS stands alone");
         }

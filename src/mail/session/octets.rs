@@ -14,7 +14,8 @@ pub(super) struct Data {
     at: At,
     /// All octets, those included that are not kept.
     pub(super) count: u64,
-    too_long: bool,
+    /// Those of the mail itself, kept or not.
+    own: u64,
     /// A CR or an LF stands alone somewhere.
     broken: bool,
 }
@@ -32,14 +33,14 @@ enum At {
 
 impl Data {
     pub(super) fn new() -> Data {
-        Data { at: At::LineStart, count: 0, too_long: false, broken: false }
+        Data { at: At::LineStart, count: 0, own: 0, broken: false }
     }
 
     /// Takes octets up to the end of the mail, which is `CR LF . CR LF` and nothing that resembles it; keeps them without the dots that
     /// were put before dots (RFC 5321 §4.5.2). Whether it has ended.
     pub(super) fn read(&mut self, input: &mut &[u8], size_max: u64, octets: &mut Vec<u8>) -> bool {
         let mut rest = *input;
-        let begun = rest.len();
+        let (begun, kept) = (rest.len(), octets.len());
         let mut ended = false;
         while let Some(&next) = rest.first() {
             match (self.at, next) {
@@ -94,12 +95,9 @@ impl Data {
         }
         self.count += (begun - rest.len()) as u64;
         *input = rest;
-        if self.too_long || octets.len() as u64 > size_max {
-            self.too_long = true;
-            octets.clear();
-        }
+        self.own += (octets.len() - kept) as u64;
         // Of what is refused nothing is kept.
-        if self.broken {
+        if self.broken || self.own > size_max {
             octets.clear();
         }
         ended
@@ -107,7 +105,7 @@ impl Data {
 
     /// Why it is not taken, whatever it says.
     pub(super) fn refusal(&self, mail: &Mail) -> Option<Reply> {
-        if self.too_long {
+        if self.own > mail.size_max {
             return Some(Reply::new(552, (5, 3, 4), too_long(mail)));
         }
         // Where its lines end two readers may see two mails; so neither is taken. Making it good would be to choose one of them.
