@@ -19,6 +19,7 @@ pub mod pictures;
 pub mod print;
 pub mod records;
 pub mod run;
+pub mod smtp;
 pub mod sockets;
 pub mod streams;
 pub mod trial;
