@@ -232,9 +232,6 @@ impl Mailer {
             (Some(name), Some(password)) => Some((name.as_str(), password)),
             _ => None,
         };
-        if login.is_some() && matches!(tls, RelayTls::IfOffered | RelayTls::Never) {
-            return Err(unreachable(format!("no password goes to {host} over a line that is not surely encrypted")));
-        }
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         self.journal.tell("route", || format!("to the relay {host}:{port}"));
         let addresses = match timeout_at(until, tokio::net::lookup_host((bare, *port))).await {
@@ -242,6 +239,10 @@ impl Mailer {
             Ok(Err(error)) => return Err(unreachable(format!("nobody knows where {host} is: {error}"))),
             Err(_) => return Err(unreachable(format!("where {host} is: {TOO_LATE}"))),
         };
+        let is_near = addresses.iter().all(|address| address.ip().is_loopback());
+        if login.is_some() && matches!(tls, RelayTls::IfOffered | RelayTls::Never) && !is_near {
+            return Err(unreachable(format!("no password goes to {host} over a line that is not surely encrypted")));
+        }
         let servers = addresses.into_iter().map(|address| Server { host: bare.to_owned(), address }).collect();
         self.first_of(way, hello, servers, *tls, login, until).await
     }
