@@ -15,6 +15,7 @@ use encamp::config::Password;
 use encamp::config::mailing::{Mail, MailListener, MailProtocol, Relay, RelayTls};
 use encamp::mail::address::Address;
 use encamp::mail::{AutoSubmitted, Body, MailFailure, MailOut, MailTaken, Notify};
+use encamp::shell::mail_test::{letter, tested};
 use encamp::shell::relay::{Journal, Mailer, Ways};
 use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
 use hickory_proto::rr::rdata::{A, MX};
@@ -506,6 +507,7 @@ fn broken_tls_keeps_no_mail_back_that_may_go_in_plain_and_every_other_one() {
         let (address, seen) = server(broken).await;
         let result = sent(&secured(address, RelayTls::Required, Some("authority.pem")), &carol(), PATIENT).await;
         assert_eq!((word(&result), seen.mails().len()), ("unreachable".into(), 0));
+        assert!(why(&result).contains("more in plain than its answer to STARTTLS"), "{result:?}");
     });
 }
 
@@ -816,5 +818,67 @@ fn each_step_is_told_to_who_asks_and_no_password_with_it() {
         let all: String = steps.iter().map(|(_, what)| format!("{what}\n")).collect();
         assert!(all.contains("TLSv1.3, its certificate is good"), "{all}");
         assert!(!all.contains("s3cret") && !all.contains("AGFuYQBzM2NyZXQ="), "{all}");
+    });
+}
+
+// --- `encamp mail test` ---
+
+/// The exit code, and each step as `name: what`.
+async fn tried(mail: &Mail, ways: Ways, to: &str) -> (u8, Vec<String>) {
+    let out = letter(mail, address("postmaster@sms.gsm.example"), address(to));
+    let (code, steps) = tested(mail, ways, &out, false).await;
+    let step = |step: &serde_json::Value| {
+        assert!(step["ms"].is_u64());
+        format!("{}: {}", step["step"].as_str().unwrap(), step["told"].as_str().unwrap())
+    };
+    (code, steps.as_array().unwrap().iter().map(step).collect())
+}
+
+#[test]
+fn a_mail_that_is_tried_by_hand_tells_its_steps_its_end_and_what_may_help() {
+    fn zone(name: &str, kind: RecordType) -> Result<Vec<RData>, ResponseCode> {
+        match (name, kind) {
+            ("example.org", RecordType::MX) => Ok(vec![mx(10, "mx.example.org.")]),
+            ("mx.example.org", RecordType::A) => Ok(vec![a("127.0.0.1")]),
+            _ => Ok(vec![]),
+        }
+    }
+    runtime().block_on(async {
+        let (server_, seen) = server(offers_tls).await;
+        let (mail, ways) = direct(name_server(zone).await, server_.port());
+        let (code, steps) = tried(&mail, ways, "carol@example.org").await;
+        let all = steps.join("\n");
+        assert_eq!(code, 0, "{all}");
+        for expected in [
+            "begin: a mail from postmaster@sms.gsm.example to carol@example.org, as sms.gsm.example",
+            "route: no relay is set up: straight to the servers of example.org",
+            "dns: MX of example.org: 10 mx.example.org",
+            "dns: mx.example.org is 127.0.0.1",
+            &format!("connection: connected to mx.example.org ({server_})"),
+            "greeting: 220 mx.example.org ESMTP",
+            "hello: it offers STARTTLS, AUTH LOGIN PLAIN",
+            "recipient: RCPT TO:<carol@example.org>: 250 2.0.0 ok",
+            "end: mx.example.org has taken it (250 2.0.0 queued as 4711)",
+        ] {
+            assert!(steps.iter().any(|step| step == expected), "no {expected:?} in\n{all}");
+        }
+        assert!(all.contains("tls: TLSv1.3, its certificate would not be believed"), "{all}");
+        assert!(seen.mails()[0].contains("Auto-Submitted: auto-generated\r\n"));
+
+        let ways = Ways::default();
+        let (code, steps) = tried(&secured(server_, RelayTls::Required, None), ways, "carol@example.org").await;
+        let last = steps.last().unwrap();
+        assert!(code == 2 && last.starts_with("hint: ") && last.contains("relay_authority"), "{steps:?}");
+        let (refusing, _) = server(|_, verb| (verb == "RCPT").then_some(Say("550 5.1.1 nobody"))).await;
+        let (code, steps) = tried(&relay(refusing), ways, "carol@example.org").await;
+        assert_eq!((code, steps.last().unwrap().as_str()), (1, "end: never: 550 5.1.1 nobody"));
+        let (wrong, _) = server(|count, verb| match verb {
+            "AUTH" => Some(Say("535 5.7.8 wrong")),
+            _ => offers_tls(count, verb),
+        })
+        .await;
+        let login = with_login(secured(wrong, RelayTls::Required, Some("authority.pem")));
+        let (code, steps) = tried(&login, ways, "carol@example.org").await;
+        assert!(code == 2 && steps.last().unwrap().contains("name and password"), "{steps:?}");
     });
 }

@@ -51,19 +51,24 @@ pub fn test(config: &Path, as_json: bool, to: &str, from: Option<&str>) -> Resul
     let from = Address::parse(&from).map_err(|why| wrong(&from, why))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(2, "cannot start", error.to_string(), ""))?;
-    let code = runtime.block_on(tested(&mail, Ways::default(), as_json, &letter(&mail, from, to)));
+    let letter = letter(&mail, from, to);
+    let (code, steps) = runtime.block_on(tested(&mail, Ways::default(), &letter, !as_json));
+    if as_json {
+        say(true, &steps, "");
+    }
     // A name server that is silent still holds a thread.
     runtime.shutdown_background();
     Ok(code)
 }
 
-async fn tested(mail: &Mail, ways: Ways, as_json: bool, letter: &MailOut) -> u8 {
+/// The exit code and the steps, which are shown while they happen where `is_shown`.
+pub async fn tested(mail: &Mail, ways: Ways, letter: &MailOut, is_shown: bool) -> (u8, Value) {
     let start = Instant::now();
     let steps = Arc::new(Mutex::new(Vec::new()));
     let told_to = Arc::clone(&steps);
     let hear = move |name, what| {
         let step = Step { name, at: start.elapsed(), what };
-        if !as_json {
+        if is_shown {
             let mut out = io::stdout().lock();
             let _ = out.write_all(step.line().as_bytes()).and_then(|()| out.flush());
         }
@@ -78,11 +83,8 @@ async fn tested(mail: &Mail, ways: Ways, as_json: bool, letter: &MailOut) -> u8 
     if let Some(hint) = hint {
         hear("hint", hint);
     }
-    if as_json {
-        let steps = steps.lock().unwrap_or_else(PoisonError::into_inner);
-        say(true, &steps.iter().map(Step::value).collect(), "");
-    }
-    code
+    let steps = steps.lock().unwrap_or_else(PoisonError::into_inner);
+    (code, steps.iter().map(Step::value).collect())
 }
 
 /// The exit code, what it came to, and what may help.
@@ -135,7 +137,8 @@ fn hint(relay: Option<&Relay>, failure: &MailFailure) -> Option<String> {
     Some(hint.to_owned())
 }
 
-fn letter(mail: &Mail, from: Address, to: Address) -> MailOut {
+/// The mail that is sent.
+pub fn letter(mail: &Mail, from: Address, to: Address) -> MailOut {
     let now = now_ms();
     let random = getrandom::u64().unwrap_or(now);
     MailOut {

@@ -352,7 +352,7 @@ impl Line {
                 said: answer.said(),
                 will_tell: self.offers.dsn && mail.notify.success && mail.from.is_some(),
             },
-            400..=599 => refused(&answer, 250).unwrap_or_else(|| Handed::Lost(by)),
+            400..=599 => refused(&answer, 250).unwrap_or(Handed::Lost(by)),
             _ => Handed::Lost(format!("{by}: {}", answer.shown())),
         }
     }
