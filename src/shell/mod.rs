@@ -17,6 +17,7 @@ pub mod log;
 pub mod mail_test;
 pub mod node;
 pub mod numbers;
+pub mod pictures;
 pub mod print;
 pub mod records;
 pub mod relay;
