@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::control::{Answer, Picked, Request, ask, now_ms};
 use super::files::{self, Changed, DEFAULT_CONFIG, Fault, NotChanged};
 use super::print::{cell, plain, problems_json, problems_text, table};
-use super::{init, run, trial};
+use super::{init, mail_test, run, trial};
 use crate::config::edit::{SubscriberFields, add_subscriber, remove_subscriber};
 use crate::config::read::{Problem, control_path};
 use crate::config::{Settings, Subscriber};
@@ -73,6 +73,11 @@ enum What {
         listed: Listed,
         #[command(subcommand)]
         verb: Option<QueueVerb>,
+    },
+    /// Mail.
+    Mail {
+        #[command(subcommand)]
+        verb: MailVerb,
     },
     /// The DNS zone.
     Zone {
@@ -181,6 +186,18 @@ struct Texts {
 }
 
 #[derive(Subcommand)]
+enum MailVerb {
+    /// Send one mail and tell each step; needs no running box.
+    Test {
+        /// Whom it is for.
+        to: String,
+        /// As whose; else postmaster of the mail domain.
+        #[arg(long, value_name = "ADDRESS")]
+        from: Option<String>,
+    },
+}
+
+#[derive(Subcommand)]
 enum ZoneVerb {
     Dump,
 }
@@ -236,6 +253,7 @@ pub fn main() -> u8 {
             QueueVerb::Drop(texts) => queue_change(&config, line.json, "queue_drop", texts),
             QueueVerb::Expire(texts) => queue_change(&config, line.json, "queue_expire", texts),
         }),
+        What::Mail { verb: MailVerb::Test { to, from } } => mail_test::test(&config, line.json, &to, from.as_deref()),
         What::Zone { verb: None | Some(ZoneVerb::Dump) } => zone(&config, line.json),
         What::Subscriber { verb } => match verb.unwrap_or(SubscriberVerb::List) {
             SubscriberVerb::List => list(&config, line.json, None),

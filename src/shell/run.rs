@@ -20,6 +20,7 @@ use super::hooks::Hooks;
 use super::node::{self, End, OpenStores, Thread, Told, door};
 use super::pictures::{self, Pictures};
 use super::print::problems_text;
+use super::relay::{Journal, Mailer, Ways};
 use super::{dns, log, records, smtp, streams};
 use crate::config::{Settings, mailing};
 use crate::zone::{Map, Zone};
@@ -110,7 +111,8 @@ async fn serve(config: &Path, settings: Arc<Settings>) -> Result<(), String> {
     let (call_records, calls_writer) = records::start(&settings.calls.records).map_err(unstarted)?;
     let (text_records, texts_writer) = records::start(&settings.messages.records).map_err(unstarted)?;
     let hooks = Arc::<Hooks>::default();
-    let (errands, wishes) = Errands::new(door.clone(), Arc::clone(&hooks));
+    let mailer = Mailer::new(settings.mail.as_deref(), Ways::default(), Journal::default());
+    let (errands, wishes) = Errands::new(door.clone(), Arc::clone(&hooks), Arc::clone(&mailer));
     let for_thread = Arc::clone(&zone);
     let thread =
         Thread { ear, sockets, stores, zone: for_thread, call_records, text_records, errands, seed, clock_trusted };
@@ -155,6 +157,7 @@ async fn serve(config: &Path, settings: Arc<Settings>) -> Result<(), String> {
             .chain(hooks.tally.counts())
             .chain(mails)
             .chain(pictures)
+            .chain(mailer.tally.counts())
             .collect()
     };
     let desk = Arc::new(Desk {
