@@ -155,8 +155,11 @@ enum QueueVerb {
 /// Which of those that wait.
 #[derive(Args, Default, PartialEq, Eq, Debug)]
 struct Listed {
-    /// Those for this phone, and those from it.
-    #[arg(long, value_name = "NUMBER or IMSI")]
+    /// Those for this phone or address of mail, and those from it.
+    #[arg(value_name = "NUMBER, IMSI or ADDRESS", conflicts_with = "phone")]
+    who: Option<String>,
+    /// The same.
+    #[arg(long, value_name = "NUMBER, IMSI or ADDRESS")]
     phone: Option<String>,
     /// Those whose cause has this word: absent, memory, 400.
     #[arg(long, value_name = "WORD")]
@@ -166,14 +169,14 @@ struct Listed {
     limit: Option<u32>,
 }
 
-/// One text, or all of a phone.
+/// One text, or all of a phone or an address.
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 struct Texts {
-    /// As `encamp queue` shows it.
+    /// As `encamp queue` shows it; or an address of mail, for all that wait for it.
     id: Option<String>,
-    /// All that wait for this phone.
-    #[arg(long, value_name = "NUMBER or IMSI")]
+    /// All that wait for this phone or address.
+    #[arg(long, value_name = "NUMBER, IMSI or ADDRESS")]
     phone: Option<String>,
 }
 
@@ -473,7 +476,8 @@ fn ask_queue(config: &Path, command: &str, picked: &Picked) -> Result<Answer, Fa
 }
 
 fn queue(config: &Path, as_json: bool, listed: Listed) -> Result<u8, Failure> {
-    let Listed { phone, cause, limit } = listed;
+    let Listed { who, phone, cause, limit } = listed;
+    let phone = phone.or(who);
     let limit = limit.and_then(|limit| usize::try_from(limit).ok());
     // One more than is shown tells whether there are more.
     let asked = limit.filter(|limit| *limit < LIST_MAX).map(|limit| limit + 1);
@@ -534,12 +538,29 @@ fn text_shown(text: &Value) -> String {
     for (name, shown) in told_as {
         told += &format!("  {shown:<13} {}\n", cell(&text[name]));
     }
+    told += &mail_of(text);
     let flags =
         [("report_wanted", "its sender wants a report"), ("possible_duplicate", "the phone may have it already")];
     for (_, shown) in flags.into_iter().filter(|(name, _)| text[*name] == json!(true)) {
         told += &format!("  {shown}\n");
     }
     told + &words_of(text) + &steps_of(text)
+}
+
+/// What a mail has beside its words.
+fn mail_of(text: &Value) -> String {
+    let mail = &text["mail"];
+    if mail.is_null() {
+        return String::new();
+    }
+    let told_as = [
+        ("envelope_from", "mail from"),
+        ("header_from", "from"),
+        ("subject", "subject"),
+        ("message_id", "message id"),
+        ("in_reply_to", "in reply to"),
+    ];
+    told_as.iter().map(|(name, shown)| format!("  {shown:<13} {}\n", cell(&mail[*name]))).collect()
 }
 
 /// The life of a text, for people.
@@ -566,6 +587,11 @@ fn steps_of(text: &Value) -> String {
 
 fn queue_change(config: &Path, as_json: bool, command: &str, texts: Texts) -> Result<u8, Failure> {
     let Texts { id, phone } = texts;
+    // No id of a text has an @.
+    let (phone, id) = match id {
+        Some(address) if address.contains('@') => (Some(address), None),
+        id => (phone, id),
+    };
     let answer = ask_queue(config, command, &Picked { id, phone, ..Picked::default() })?;
     say(as_json, &answer.answer, &changed(command, answer.answer["texts"].as_u64().unwrap_or_default()));
     Ok(answer.exit)

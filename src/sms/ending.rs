@@ -163,7 +163,10 @@ impl Centre {
             from_cell: text.came_from.map_or_else(String::new, |from| w.site.station_name(from)),
             to_cell: end.taken_by.map_or_else(String::new, |to| w.site.station_name(to)),
             kind: text.kind(),
-            octets: text.data().map_or(0, |data| data.bytes.len()),
+            octets: match text.mail() {
+                Some(outgoing) => outgoing.mail.words().len(),
+                None => text.data().map_or(0, |data| data.bytes.len()),
+            },
             attempts,
             outcome: end.outcome,
             code: end.code,

@@ -445,7 +445,8 @@ impl Centre {
             State::Locating { .. } => number == queue.head,
             // With the head go the other parts of its text.
             State::Sending(attempt) => attempt.has(number),
-            State::Working(_) | State::Handing(_) => true,
+            State::Working(_) => true,
+            State::Handing(_) => number == queue.head,
             State::Unkept | State::InLine | State::Parked | State::Waiting { .. } => false,
         }
     }

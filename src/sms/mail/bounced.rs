@@ -126,15 +126,21 @@ impl Centre {
             let mail = w.site.settings.mail.as_ref();
             mail.is_some_and(|mail| mail.domain.eq_ignore_ascii_case(domain))
         };
-        let local = id.rsplit_once('@').filter(|(_, domain)| is_ours(domain)).map(|(local, _)| local);
-        let number = local.and_then(|local| local.split_once('.')).map(|(number, _)| number);
-        let Some(number) = number.and_then(|number| number.parse::<u64>().ok()) else { return Ok(None) };
+        // ENVID is what stands before the domain.
+        let (local, domain) = id.rsplit_once('@').map_or((id, None), |(local, domain)| (local, Some(domain)));
+        if !domain.is_none_or(is_ours) {
+            return Ok(None);
+        }
+        let number = local.split_once('.').and_then(|(number, _)| number.parse::<u64>().ok());
+        let Some(number) = number else { return Ok(None) };
+        let is_its_own = |held: &str| held.rsplit_once('@').is_some_and(|(held, _)| held == local);
         let awaited = get_with(w, work, &record::awaited_key(number))?;
         let awaited = awaited.and_then(|bytes| record::decode_awaited(&bytes));
-        let awaited = awaited.filter(|awaited| awaited.sender == imsi && awaited.message_id == id);
+        let awaited = awaited.filter(|awaited| awaited.sender == imsi && is_its_own(&awaited.message_id));
         let fate = get_with(w, work, &record::fate_key(number))?;
         let is_meant = |text: &record::Text| {
-            text.sender.phone() == Some(imsi) && text.mail().is_some_and(|outgoing| outgoing.mail.message_id == id)
+            text.sender.phone() == Some(imsi)
+                && text.mail().is_some_and(|outgoing| is_its_own(&outgoing.mail.message_id))
         };
         let ended = match fate.and_then(|bytes| record::decode_fate(number, &bytes)) {
             Some(Fate::Ended(ended)) => Some(ended).filter(|ended| is_meant(&ended.text)),

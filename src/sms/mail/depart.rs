@@ -11,7 +11,7 @@
 //! end, because the mail has the wishes for reports. Where several addresses are written to, the first one's mail has them, so that a phone gets one
 //! report for each part that it sent. Does not know: what an address is ([`super::compose`]), how a mail leaves ([`super::leave`]), who is told what
 //! became of it.
-//! Who writes to somebody wants the answer, whatever he said of that somebody before.
+//! Who writes to an address wants the answer, whatever he said of it before.
 //! Copies are made of what phones and trunks write to a subscriber. What came as a mail he can have in his mailbox without us, and what the centre
 //! itself says is of no interest there. A copy that finds no room is left out, and counted; the text is taken.
 //! Limits: [`RECIPIENTS_MAX`](super::compose::RECIPIENTS_MAX) addresses; `[mail] count_max` and `life_max`; [`HOPS_MAX`] boxes.
@@ -31,7 +31,7 @@ use crate::sms::code::{self, Question};
 use crate::sms::ending::End;
 use crate::sms::mail::compose::{Composed, MAIL_PROTOCOL, Written, compose, first_words};
 use crate::sms::mail::contact::{Contact, Standing};
-use crate::sms::record::{Outgoing, Payload, Recipient, ReportWish, Sender, Text};
+use crate::sms::record::{FromMail, Outgoing, Payload, Recipient, ReportWish, Sender, Text};
 use crate::sms::whole::{self, Whole};
 use crate::sms::{Centre, Full, Work, end, form, millis, shift_ms};
 
@@ -92,6 +92,37 @@ struct Draft {
     sender: Sender,
     /// With whom the sender talks, as it is known before this mail.
     contact: Option<Contact>,
+    /// Of a mail that passes: what its writer asked of us, and how long it may live yet, milliseconds.
+    passes: Option<(Notify, Option<String>, Option<u64>)>,
+}
+
+/// A mail for a number that is not here.
+pub(in crate::sms) struct Passing {
+    pub(in crate::sms) number: Msisdn,
+    /// MAIL FROM, and who hears what becomes of it ([`FromMail::letter`]).
+    pub(in crate::sms) from: Option<Address>,
+    pub(in crate::sms) letter: u64,
+    pub(in crate::sms) notify: Notify,
+    pub(in crate::sms) envid: Option<String>,
+    /// The first address of its From, and the name before it.
+    pub(in crate::sms) header_from: Option<Address>,
+    pub(in crate::sms) header_from_name: String,
+    pub(in crate::sms) subject: String,
+    pub(in crate::sms) words: String,
+    pub(in crate::sms) message_id: Option<String>,
+    pub(in crate::sms) traces: Vec<String>,
+    /// As another box of ours has it.
+    pub(in crate::sms) relayed: Option<Relayed>,
+}
+
+/// Why it does not go on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::sms) enum NotPassed {
+    /// No route has this number.
+    Nowhere,
+    /// It has been passed on by as many boxes as may.
+    TooFar,
+    Full(Full),
 }
 
 impl Draft {
@@ -113,6 +144,7 @@ impl Draft {
             letter: 0,
             sender: Sender::Phone(imsi),
             contact: None,
+            passes: None,
         })
     }
 }
@@ -173,9 +205,10 @@ impl Centre {
             };
             // A new thread: what was said in another one is not answered.
             let contact = match known {
-                Some(known) => Contact { references: Vec::new(), subject: subject.clone(), ..known },
-                None => Contact { subject: subject.clone(), ..Contact::new(address.clone()) },
+                Some(known) => Contact { references: Vec::new(), ..known },
+                None => Contact::new(address.clone()),
             };
+            let contact = Contact { standing: Standing::Wanted, subject: subject.clone(), ..contact };
             let draft = Draft::of_phone(w.site, question.sender, address, subject.clone(), Body::Text(words.clone()));
             drafts.extend(draft.map(|draft| Draft { contact: Some(contact), ..draft }));
         }
@@ -197,6 +230,8 @@ impl Centre {
                 return true;
             }
         };
+        // What is written to somebody about whom the phone was asked, or who is not wanted, is not meant for him.
+        let contact = contact.filter(|contact| matches!(contact.standing, Standing::Open | Standing::Wanted));
         let Some(contact) = contact else {
             match behind {
                 Behind::ShortCode { is_centre: true } => return false,
@@ -297,11 +332,15 @@ impl Centre {
         let number = self.next_number;
         let message_id = format!("{number}.{:016x}@{domain}", w.ctx.rng.u64());
         let asks = !draft.reports.is_empty();
+        let failure = draft.from.is_some();
+        let ours = (Notify { success: asks, failure, delay: false }, failure.then(|| message_id.clone()), None);
+        let (notify, envid, passing_ms) = draft.passes.unwrap_or(ours);
+        let longest_ms = millis(longest).min(passing_ms.unwrap_or(u64::MAX));
         let mut traces = draft.traces;
         traces.push(domain);
         let mail = MailOut {
-            notify: Notify { success: asks, failure: draft.from.is_some(), delay: false },
-            envid: draft.from.is_some().then(|| message_id.clone()),
+            notify,
+            envid,
             from: draft.from,
             to: draft.to.clone(),
             header_from: draft.header_from,
@@ -316,12 +355,16 @@ impl Centre {
             traces,
         };
         let first = texts.first();
-        let shown = first.map_or_else(String::new, |text| text.shown.clone());
+        let shown = match (first, &draft.sender) {
+            (Some(text), _) => text.shown.clone(),
+            (None, Sender::Mail(mail)) => mail.from.clone(),
+            (None, _) => String::new(),
+        };
         let phone = draft.sender.phone();
         let outgoing = Box::new(Outgoing { mail, reports: draft.reports, letter: draft.letter });
         let text = Text {
             came_from: first.and_then(|text| text.came_from),
-            life_ms: millis(left.map_or(longest, |left| left.min(longest))).max(1),
+            life_ms: left.map_or(longest_ms, |left| millis(left).min(longest_ms)).max(1),
             report_wanted: asks,
             reference: first.map_or(0, |text| text.reference),
             dialled: draft.to.to_string(),
@@ -330,11 +373,55 @@ impl Centre {
         let given = self.add(w, work, text)?;
         debug_assert_eq!(given, number, "the Message-ID bears the number of its text");
         if let (Some(mut contact), Some(imsi)) = (draft.contact, phone) {
-            contact.standing = Standing::Wanted;
             contact.wrote(&message_id);
             self.keep_contact(w, work, imsi, &mut contact, false).map_err(|_| Full::Store)?;
         }
         Ok(given)
+    }
+
+    // --- Mail that passes through us ---
+
+    /// A mail for a number that is not here goes on, as a part of this work: by the route that has the number, and what another box has
+    /// told of it with it. The number of the text that it is.
+    pub(in crate::sms) fn forward_mail(
+        &mut self,
+        w: &mut World<'_, '_>,
+        work: &mut Work,
+        passing: Passing,
+    ) -> Result<u64, NotPassed> {
+        let (site, number) = (w.site, passing.number);
+        let Some(Behind::Route(route)) = behind(site, number) else { return Err(NotPassed::Nowhere) };
+        let to = route_address(route, number).ok_or(NotPassed::Nowhere)?;
+        let hops = passing.relayed.as_ref().map_or(0, |sms| sms.hops);
+        if hops >= HOPS_MAX {
+            return Err(NotPassed::TooFar);
+        }
+        let life_ms = passing.relayed.as_ref().map(|sms| sms.life_ms);
+        let body = match passing.relayed {
+            Some(sms) if route.is_box => Body::Sms { words: passing.words, sms: Relayed { hops: hops + 1, ..sms } },
+            _ => Body::Text(passing.words),
+        };
+        let from = passing.from.as_ref().map_or_else(|| "<>".to_owned(), ToString::to_string);
+        let unknown = || address_of_number(site, "postmaster");
+        let header_from = passing.header_from.or_else(|| passing.from.clone()).or_else(unknown);
+        let draft = Draft {
+            from: passing.from,
+            to,
+            header_from: header_from.ok_or(NotPassed::Nowhere)?,
+            header_from_name: passing.header_from_name,
+            subject: passing.subject,
+            body,
+            in_reply_to: None,
+            references: passing.message_id.into_iter().collect(),
+            auto_submitted: AutoSubmitted::No,
+            traces: passing.traces,
+            reports: Vec::new(),
+            letter: passing.letter,
+            sender: Sender::Mail(Box::new(FromMail { from, letter: passing.letter })),
+            contact: None,
+            passes: Some((passing.notify, passing.envid, life_ms)),
+        };
+        self.add_mail(w, work, &[], draft).map_err(NotPassed::Full)
     }
 
     // --- What becomes of a text that makes no mail ---
@@ -454,6 +541,7 @@ fn copy(w: &World<'_, '_>, imsi: Imsi, texts: &[&Text]) -> Result<Draft, &'stati
         letter: 0,
         sender: Sender::Centre,
         contact: None,
+        passes: None,
     })
 }
 

@@ -110,7 +110,7 @@ impl Centre {
         let key = record::letter_key(number);
         let mut letter = match self.letter_now(w, work, &key) {
             Ok(Some(letter)) => letter,
-            // It has been told: one of its parts had no letter of its own.
+            // All of it has been told.
             Ok(None) => return,
             Err(_) => return w.event(Event::MailNotTold { why: "the store cannot be read" }),
         };
