@@ -18,6 +18,7 @@ use super::files::{self, Fault};
 use super::hooks::Hooks;
 use super::node::{self, End, OpenStores, Thread, Told, door};
 use super::print::problems_text;
+use super::relay::{Journal, Mailer, Ways};
 use super::{dns, log, records, smtp, streams};
 use crate::config::Settings;
 use crate::zone::{Map, Zone};
@@ -104,7 +105,8 @@ async fn serve(config: &Path, settings: Arc<Settings>) -> Result<(), String> {
     let (call_records, calls_writer) = records::start(&settings.calls.records).map_err(unstarted)?;
     let (text_records, texts_writer) = records::start(&settings.messages.records).map_err(unstarted)?;
     let hooks = Arc::<Hooks>::default();
-    let (errands, wishes) = Errands::new(door.clone(), Arc::clone(&hooks));
+    let mailer = Mailer::new(settings.mail.as_deref(), Ways::default(), Journal::default());
+    let (errands, wishes) = Errands::new(door.clone(), Arc::clone(&hooks), Arc::clone(&mailer));
     let for_thread = Arc::clone(&zone);
     let thread =
         Thread { ear, sockets, stores, zone: for_thread, call_records, text_records, errands, seed, clock_trusted };
@@ -138,7 +140,8 @@ async fn serve(config: &Path, settings: Arc<Settings>) -> Result<(), String> {
     let more_counts = move || {
         let records = tallies.iter().flat_map(|tally| tally.counts());
         let mails = mails.iter().flat_map(|tally| tally.counts());
-        counts.counts().all().into_iter().chain(records).chain(hooks.tally.counts()).chain(mails).collect()
+        let sent = mailer.tally.counts();
+        counts.counts().all().into_iter().chain(records).chain(hooks.tally.counts()).chain(mails).chain(sent).collect()
     };
     let desk = Arc::new(Desk {
         config: config.to_owned(),
