@@ -3,7 +3,7 @@
 //! An event shows at most the last four digits of an IMSI or number, and never a key, a RAND or an answer to one.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::ident::{Imsi, Msisdn, Plmn};
 use crate::seam::TextOutcome;
@@ -306,6 +306,26 @@ pub enum Event {
         why: String,
         next_s: u64,
     },
+    /// Whoever wrote a mail could not be told what became of it.
+    MailNotTold {
+        why: &'static str,
+    },
+    /// Nobody took what we had to tell of a mail: nobody is told of that.
+    MailReportLost {
+        text: u64,
+        why: String,
+    },
+    /// A mail of a phone's that was handed over did not arrive, as somebody else says.
+    MailCameBack {
+        text: u64,
+        sender: Imsi,
+        why: String,
+    },
+    /// It is told of something that we know nothing of, or have told already.
+    BounceIgnored {
+        from: IpAddr,
+        why: &'static str,
+    },
     /// Nobody takes our mail: the relay, or the servers of a domain.
     RelayUnreached {
         direct: bool,
@@ -346,6 +366,7 @@ impl Event {
             | Event::AlertReceived { .. }
             | Event::TextDuplicate { .. }
             | Event::TextTrailing { .. }
+            | Event::BounceIgnored { .. }
             | Event::ConnectionRefused { .. } => Level::Debug,
             Event::Registered { .. }
             | Event::FirstSeen { .. }
@@ -377,6 +398,8 @@ impl Event {
             | Event::PhoneHasMemory { .. }
             | Event::TextEnded { .. }
             | Event::RelayReached { .. }
+            | Event::MailReportLost { .. }
+            | Event::MailCameBack { .. }
             | Event::TextAttemptFailed { .. }
             | Event::PhoneReturned { .. }
             | Event::Purged { .. } => Level::Info,
@@ -392,6 +415,7 @@ impl Event {
             | Event::TextPassedOver { .. }
             | Event::HookFailed { .. }
             | Event::MailNotTaken { .. }
+            | Event::MailNotTold { .. }
             | Event::RelayUnreached { direct: true, .. }
             | Event::NumberNotGiven { .. }
             | Event::WelcomeNotSent { .. }
@@ -498,6 +522,10 @@ impl Event {
             Event::TextPassedOver { .. } => "text_passed_over",
             Event::HookFailed { .. } => "hook_failed",
             Event::MailNotTaken { .. } => "mail_not_taken",
+            Event::MailNotTold { .. } => "mail_not_told",
+            Event::MailReportLost { .. } => "mail_report_lost",
+            Event::MailCameBack { .. } => "mail_came_back",
+            Event::BounceIgnored { .. } => "bounce_ignored",
             Event::RelayUnreached { .. } => "relay_unreached",
             Event::RelayReached { .. } => "relay_reached",
             Event::NumberNotGiven { .. } => "number_not_given",
@@ -650,6 +678,14 @@ impl fmt::Display for Event {
             Event::MailNotTaken { text, code, why, next_s } => {
                 write!(f, "mail {text} was not taken: {code} {why}; again in {next_s} s")
             }
+            Event::MailNotTold { why } => write!(f, "the writer of a mail could not be told what became of it: {why}"),
+            Event::MailReportLost { text, why } => {
+                write!(f, "mail {text}, which told of another one, did not leave: {why}")
+            }
+            Event::MailCameBack { text, sender, why } => {
+                write!(f, "mail {text} of {} came back: {why}", sender.short())
+            }
+            Event::BounceIgnored { from, why } => write!(f, "ignored what {from} tells of a mail: {why}"),
             Event::RelayUnreached { direct, why, waiting, next_s } => {
                 let who = if *direct { "the servers of a domain" } else { "the relay" };
                 write!(f, "{who} cannot be reached: {why}; {waiting} mails wait, again in {next_s} s")

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::mail::News;
 use super::record::{self, Fate, Recipient, Text};
 use super::{Centre, PURGE_PER_SECOND, REPEAT_WINDOW, millis};
 use crate::site::World;
@@ -27,8 +28,8 @@ pub(super) struct Lived {
 }
 
 impl Centre {
-    /// What is to go, and what stays of it.
-    pub(super) fn too_old(&self, w: &mut World<'_, '_>) -> Result<Batch, StoreError> {
+    /// What is to go, and what stays of it. `news`: lists of what somebody is to be told of now.
+    pub(super) fn too_old(&self, w: &mut World<'_, '_>, news: &mut Vec<News>) -> Result<Batch, StoreError> {
         let mut batch = Batch::default();
         for (old, value) in w.store(StoreId::Messages)?.scan(record::OLD_PREFIX, None, PURGE_PER_SECOND)? {
             let (at_ms, number) = record::read_old_key(&old).unwrap_or_default();
@@ -43,6 +44,10 @@ impl Centre {
                 (messages.history_life, messages.archive_life)
             };
             let keys = record::decode_old(&value);
+            if record::is_of_news(&old) {
+                news.push(News { old, keys });
+                continue;
+            }
             if record::is_of_contact(&old) {
                 batch = super::mail::contact_too_old(w, batch, &old, &keys, value)?;
                 continue;

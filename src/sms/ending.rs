@@ -42,16 +42,24 @@ pub(super) struct End {
     pub(super) told: bool,
     /// Whoever took a mail tells later what became of it.
     pub(super) will_tell: bool,
+    /// What it says goes on as something else, whose end is told: of this one nobody hears.
+    pub(super) goes_on: bool,
 }
 
 impl End {
     pub(super) fn new(outcome: TextOutcome, status: Status, why: impl Into<String>) -> End {
-        End { outcome, status, code: 0, cause: 0, taken_by: None, why: why.into(), told: false, will_tell: false }
+        let (told, will_tell, goes_on) = (false, false, false);
+        End { outcome, status, code: 0, cause: 0, taken_by: None, why: why.into(), told, will_tell, goes_on }
     }
 
     /// Its sender is told in other words than that it was not delivered.
     pub(super) fn told(self) -> End {
         End { told: true, ..self }
+    }
+
+    /// What follows it tells the sender how it all ends.
+    pub(super) fn goes_on(self) -> End {
+        End { goes_on: true, ..self }
     }
 
     pub(super) fn expired() -> End {
@@ -165,14 +173,19 @@ impl Centre {
     /// The sender's STATUS-REPORT where he asked for one; else, where his text did not arrive, words that say so. What somebody has
     /// removed on purpose, the operator among them, is not told in words.
     fn tell_sender(&mut self, w: &mut World<'_, '_>, work: &mut Work, text: &Text, end: &End, explain: bool) {
-        let (Sender::Phone(sender), Payload::Text(_)) = (&text.sender, &text.payload) else { return };
+        if end.goes_on {
+            return;
+        }
+        let sender = match (&text.sender, &text.payload) {
+            (Sender::Mail(_), _) | (_, Payload::Mail(_)) => return self.tell_of_mail(w, work, text, end, explain),
+            (Sender::Phone(sender), Payload::Text(_)) => sender,
+            _ => return,
+        };
         let told = if text.report_wanted {
             let report = report_of(w, text, end.status, text.reference, false);
             self.add(w, work, report_text(w, *sender, report)).map(drop)
         } else {
-            let arrived = matches!(end.outcome, TextOutcome::Delivered | TextOutcome::Answered);
-            let by_will = matches!(end.outcome, TextOutcome::Deleted | TextOutcome::Replaced | TextOutcome::Dropped);
-            if arrived || by_will || !explain || !w.site.settings.messages.explain {
+            if !explain || !is_explained(w, end) {
                 return;
             }
             let time = local_time(w, text.accepted_ms.saturating_add(shift_ms(w, text.accepted_ms)));
@@ -280,6 +293,13 @@ impl Centre {
         }
         (over, read)
     }
+}
+
+/// Whether words are said of it: it did not arrive, and nobody wanted it so.
+pub(super) fn is_explained(w: &World<'_, '_>, end: &End) -> bool {
+    let arrived = matches!(end.outcome, TextOutcome::Delivered | TextOutcome::Answered);
+    let by_will = matches!(end.outcome, TextOutcome::Deleted | TextOutcome::Replaced | TextOutcome::Dropped);
+    !arrived && !by_will && w.site.settings.messages.explain
 }
 
 /// The log of an end that has come.

@@ -428,11 +428,13 @@ impl Centre {
         self.work_off(w, finder);
         // A store that refuses is asked again in a second.
         let _ = self.finish_older(w);
-        match self.too_old(w) {
+        let mut news = Vec::new();
+        match self.too_old(w, &mut news) {
             Ok(batch) if batch.changes.is_empty() => {}
             Ok(batch) => drop(write(w, batch)),
             Err(error) => w.event(Event::MessagesStoreRefused { why: error.to_string() }),
         }
+        self.tell_news(w, news);
     }
 
     /// Whether this text may be in somebody's hands at this moment: it must not come to its end by other means then.
