@@ -298,6 +298,16 @@ pub enum Event {
         status: u16,
         why: String,
     },
+    /// A copy of a mail that has been taken.
+    MailDuplicate {
+        from: IpAddr,
+    },
+    /// A mail for one recipient was refused.
+    MailRefused {
+        from: IpAddr,
+        code: u16,
+        why: &'static str,
+    },
     /// A server did not take a mail, and is asked again.
     MailNotTaken {
         text: u64,
@@ -365,6 +375,7 @@ impl Event {
             | Event::AlertSent { .. }
             | Event::AlertReceived { .. }
             | Event::TextDuplicate { .. }
+            | Event::MailDuplicate { .. }
             | Event::TextTrailing { .. }
             | Event::BounceIgnored { .. }
             | Event::ConnectionRefused { .. } => Level::Debug,
@@ -391,6 +402,7 @@ impl Event {
             | Event::AlertLost { .. }
             | Event::TextAccepted { .. }
             | Event::TextRefused { .. }
+            | Event::MailRefused { .. }
             | Event::TextDelivered { .. }
             | Event::TextPossibleDuplicate { .. }
             | Event::PhoneAbsent { .. }
@@ -521,6 +533,11 @@ impl Event {
             Event::TextNotTold { .. } => "text_not_told",
             Event::TextPassedOver { .. } => "text_passed_over",
             Event::HookFailed { .. } => "hook_failed",
+            Event::MailDuplicate { .. } => "mail_duplicate",
+            Event::MailRefused { code, .. } => match code {
+                ..500 => "mail_refused_4xx",
+                500.. => "mail_refused_5xx",
+            },
             Event::MailNotTaken { .. } => "mail_not_taken",
             Event::MailNotTold { .. } => "mail_not_told",
             Event::MailReportLost { .. } => "mail_report_lost",
@@ -672,6 +689,8 @@ impl fmt::Display for Event {
             }
             Event::HookFailed { code, status: 0, why } => write!(f, "the hook of {code} failed: {why}"),
             Event::HookFailed { code, status, why } => write!(f, "the hook of {code} answered {status}: {why}"),
+            Event::MailDuplicate { from } => write!(f, "{from} repeats a mail that has been taken"),
+            Event::MailRefused { from, code, why } => write!(f, "refused a mail of {from} with {code}: {why}"),
             Event::MailNotTaken { text, code: 0, why, next_s } => {
                 write!(f, "mail {text} was not taken: {why}; again in {next_s} s")
             }

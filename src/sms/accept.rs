@@ -524,7 +524,7 @@ fn request_digest(from: SocketAddr, message: &Message<'_>) -> [u8; 16] {
     digest(b"request", &[source.as_bytes(), message.call_id().as_bytes(), cseq.as_bytes(), tag.as_bytes()])
 }
 
-fn digest(kind: &[u8], parts: &[&[u8]]) -> [u8; 16] {
+pub(super) fn digest(kind: &[u8], parts: &[&[u8]]) -> [u8; 16] {
     let mut digest = Sha256::new();
     for part in [kind].iter().chain(parts) {
         digest.update((part.len() as u64).to_be_bytes());

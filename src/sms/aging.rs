@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::mail::COPY_WINDOW;
 use super::mail::News;
 use super::record::{self, Fate, Recipient, Text};
 use super::{Centre, PURGE_PER_SECOND, REPEAT_WINDOW, millis};
@@ -52,6 +53,7 @@ impl Centre {
                 batch = super::mail::contact_too_old(w, batch, &old, &keys, value)?;
                 continue;
             }
+            let window = if record::is_of_mail(&old) { COPY_WINDOW } else { REPEAT_WINDOW };
             for key in &keys {
                 // A key may have been written again since: then it is on a later list, too.
                 let bytes = w.store(StoreId::Messages)?.get(key)?.unwrap_or_default();
@@ -94,9 +96,11 @@ impl Centre {
                     },
                     _ => match record::decode_seen(&bytes) {
                         Some(seen) => {
-                            let is_old = is_over(w, seen.at_ms, REPEAT_WINDOW);
-                            if !is_old && seen.number == number {
-                                again = Some(now_ms.saturating_add(millis(REPEAT_WINDOW)));
+                            let is_old = is_over(w, seen.at_ms, window);
+                            let is_its_own =
+                                seen.number == number || at_ms == seen.at_ms.saturating_add(millis(window));
+                            if !is_old && is_its_own {
+                                again = Some(now_ms.saturating_add(millis(window)));
                             }
                             is_old
                         }

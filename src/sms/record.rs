@@ -10,6 +10,7 @@
 //! | `l` IMSI | the last timestamp that this phone was given |
 //! | `g` number | whom a text to several has reached, in the order of their IMSIs: while it is under way |
 //! | `e` number | [`Letter`]: whom a mail is answered for that became these texts |
+//! | `u` | how much mail came of late: `sms/mail/caps` |
 //! | `w` number | [`Awaited`]: reports of a mail that somebody has taken who will tell what becomes of it |
 //! | `c`, `p`, `q` | with whom a phone exchanges mail: `sms/mail/contact` |
 //! | `x` time number kind | the keys that are too old at that time |
@@ -436,6 +437,11 @@ pub fn last_key(recipient: Imsi) -> Vec<u8> {
     [b"l", recipient.as_str().as_bytes()].concat()
 }
 
+/// How much mail of one sender, or for one phone, has come of late: a [`Seen`] with the count for its number.
+pub fn count_key(of: u8, whose: &[u8]) -> Vec<u8> {
+    [b"u".as_slice(), &[of], whose].concat()
+}
+
 pub fn letter_key(number: u64) -> Vec<u8> {
     [b"e".as_slice(), &number.to_be_bytes()].concat()
 }
@@ -486,6 +492,8 @@ pub enum OldOf {
     Words = 2,
     /// Of somebody who exchanges mail with a phone.
     Contact = 3,
+    /// Of a mail that has come: what makes a copy of it known, and how many came that day.
+    Mail = 4,
     /// Not to go, but to be looked at then: an [`Awaited`] of which nobody has told anything, a [`Letter`] whose writer wants to hear that
     /// it still waits.
     News = 5,
@@ -517,6 +525,9 @@ pub fn is_of_contact(old_key: &[u8]) -> bool {
     old_key.last() == Some(&(OldOf::Contact as u8))
 }
 
+/// They are of a mail that has come.
+pub fn is_of_mail(old_key: &[u8]) -> bool {
+    old_key.last() == Some(&(OldOf::Mail as u8))
 /// Somebody is to be told something then.
 pub fn is_of_news(old_key: &[u8]) -> bool {
     old_key.last() == Some(&(OldOf::News as u8))

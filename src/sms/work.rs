@@ -54,7 +54,8 @@ pub(super) enum Full {
 impl Centre {
     /// Makes a new text part of this work: gives it its number and its times, within the limits.
     ///
-    /// Shape:  `text.life_ms` of 0 becomes the longest that a text may live; a longer one is cut.
+    /// Shape:  `text.life_ms` of 0 becomes the longest that a text may live; a longer one is cut. A `text.timestamp_s` that another box
+    ///         has given it stays, as far as nothing to that phone has a later one.
     /// Errors: [`Full`]: nothing is added then, and the work is as it was.
     pub(super) fn add(&mut self, w: &mut World<'_, '_>, work: &mut Work, mut text: Text) -> Result<u64, Full> {
         self.room(w, work, text.recipient, 1)?;
@@ -64,7 +65,10 @@ impl Centre {
         text.number = number;
         text.accepted_ms = now_ms;
         text.life_ms = if text.life_ms == 0 { life_max_ms } else { text.life_ms.min(life_max_ms) };
-        text.timestamp_s = now_ms / 1000;
+        text.timestamp_s = match text.timestamp_s {
+            0 => now_ms / 1000,
+            first_s => first_s.min(now_ms / 1000),
+        };
         if let Recipient::Phone(imsi) = text.recipient {
             let key = record::last_key(imsi);
             let in_work = work.batch.changes.iter().rev().find(|(changed, _)| *changed == key);
@@ -206,6 +210,13 @@ impl Work {
 
     pub(super) fn delete(&mut self, key: Vec<u8>) {
         self.batch.changes.push((key, None));
+    }
+
+    /// All of another one that adds texts and ends none, behind what is here.
+    pub(super) fn absorb(&mut self, other: Work) {
+        self.batch.changes.extend(other.batch.changes);
+        self.added.extend(other.added);
+        self.numbers_end = self.numbers_end.max(other.numbers_end);
     }
 
     /// These keys are too old after this life.

@@ -3,6 +3,8 @@
 //! | file | its question |
 //! |---|---|
 //! | [`arrive`] | a mail becomes texts |
+//! | [`words`] | what a phone reads of a mail, and how a long one is cut (pure) |
+//! | [`caps`] | how much of one sender, and for one phone, in a day |
 //! | [`depart`] | a text becomes a mail |
 //! | [`contact`] | with whom a phone exchanges mail |
 //! | [`told`] | what whoever wrote is told of the end, by mail or by report |
@@ -16,14 +18,17 @@
 
 mod arrive;
 mod bounced;
+mod caps;
 mod contact;
 mod depart;
 mod leave;
 mod status;
 mod told;
+mod words;
 
 use std::collections::BTreeMap;
 
+pub(super) use self::arrive::COPY_WINDOW;
 pub(super) use self::contact::contact_too_old;
 use self::leave::Relays;
 pub(super) use self::leave::{Handing, RELAY_PLACES, RelayKey};
