@@ -291,6 +291,10 @@ pub enum Event {
         text: u64,
         imsi: Imsi,
     },
+    /// No copy of a text goes to the mailbox of this one: as many texts wait as may.
+    CopyLeftOut {
+        imsi: Imsi,
+    },
     /// The program behind a short code did not answer, or not as it should; a part of what it said may have been done.
     HookFailed {
         code: Msisdn,
@@ -425,6 +429,7 @@ impl Event {
             | Event::TextNotTold { .. }
             | Event::TextAnswerUnheard { .. }
             | Event::TextPassedOver { .. }
+            | Event::CopyLeftOut { .. }
             | Event::HookFailed { .. }
             | Event::MailNotTaken { .. }
             | Event::MailNotTold { .. }
@@ -532,6 +537,7 @@ impl Event {
             Event::TextAnswerUnheard { .. } => "text_answer_unheard",
             Event::TextNotTold { .. } => "text_not_told",
             Event::TextPassedOver { .. } => "text_passed_over",
+            Event::CopyLeftOut { .. } => "copy_left_out",
             Event::HookFailed { .. } => "hook_failed",
             Event::MailDuplicate { .. } => "mail_duplicate",
             Event::MailRefused { code, .. } => match code {
@@ -686,6 +692,9 @@ impl fmt::Display for Event {
             }
             Event::TextPassedOver { text, imsi } => {
                 write!(f, "text {text} does not go to {}: as many texts wait for it as may", imsi.short())
+            }
+            Event::CopyLeftOut { imsi } => {
+                write!(f, "no copy of a text goes to the mailbox of {}: as many texts wait as may", imsi.short())
             }
             Event::HookFailed { code, status: 0, why } => write!(f, "the hook of {code} failed: {why}"),
             Event::HookFailed { code, status, why } => write!(f, "the hook of {code} answered {status}: {why}"),

@@ -17,7 +17,6 @@ use std::time::{Duration, Instant};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use sha2::Digest as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -542,14 +541,5 @@ fn server_config(certificate: &Path, key: &Path) -> Result<ServerConfig, String>
 
 /// What a mail says.
 fn read(octets: &[u8]) -> Letter {
-    let end = octets.windows(4).position(|end| end == b"\r\n\r\n").map_or(octets.len(), |at| at + 2);
-    let (headers, text) = octets.split_at(end);
-    let mut digest = [0; 16];
-    digest.copy_from_slice(&sha2::Sha256::digest(octets)[..16]);
-    Letter {
-        text: String::from_utf8_lossy(text).trim().replace("\r\n", "\n"),
-        headers: headers[..headers.len().min(crate::mail::HEADERS_KEPT_MAX)].to_vec(),
-        digest,
-        ..Letter::default()
-    }
+    crate::mail::receive::read(octets).letter
 }

@@ -149,7 +149,7 @@ impl Centre {
         }
     }
 
-    /// How long a text may still be tried: its own life, and never longer than `life_max` is today.
+    /// How long a text may still be tried: its own life, and never longer than [`life_max`] is today.
     pub(super) fn left(&self, w: &World<'_, '_>, text: &Text) -> Duration {
         self.life_left(w, text.recipient, text.number, text.accepted_ms, text.life_ms)
     }
@@ -164,7 +164,7 @@ impl Centre {
         accepted_ms: u64,
         life_ms: u64,
     ) -> Duration {
-        let life_ms = life_ms.min(millis(w.site.settings.messages.life_max));
+        let life_ms = life_ms.min(millis(life_max(w, recipient)));
         let since_ms = accepted_ms.saturating_add(shift_ms(w, accepted_ms));
         let told_ms = match number < self.first_number && !is_believed(w) {
             true => 0,
@@ -173,6 +173,15 @@ impl Centre {
         let lived = self.queues.get(&recipient).and_then(|queue| queue.lived).filter(|lived| number < lived.below);
         let seen_ms = lived.map_or(0, |lived| millis(w.ctx.now - lived.since));
         Duration::from_millis(life_ms.saturating_sub(told_ms.max(seen_ms)))
+    }
+}
+
+/// The longest that a text for this recipient may live.
+pub(super) fn life_max(w: &World<'_, '_>, recipient: Recipient) -> Duration {
+    let settings = &w.site.settings;
+    match (recipient, &settings.mail) {
+        (Recipient::Mail(_), Some(mail)) => mail.life_max,
+        _ => settings.messages.life_max,
     }
 }
 

@@ -113,7 +113,7 @@ impl Centre {
     /// What the store is to hold of an end, as a part of this work. `explain`: where there is no report, words tell it.
     pub(super) fn end_one(&mut self, w: &mut World<'_, '_>, work: &mut Work, text: &Text, end: &End, explain: bool) {
         let now_ms = w.wall().ms;
-        work.ended.push((text.recipient, text.number));
+        work.will_end(&[text]);
         work.delete(record::text_key(text.recipient, text.number));
         if text.progress > 0 {
             work.delete(record::reached_key(text.number));
@@ -173,7 +173,8 @@ impl Centre {
     /// The sender's STATUS-REPORT where he asked for one; else, where his text did not arrive, words that say so. What somebody has
     /// removed on purpose, the operator among them, is not told in words.
     fn tell_sender(&mut self, w: &mut World<'_, '_>, work: &mut Work, text: &Text, end: &End, explain: bool) {
-        if end.goes_on {
+        // Of a copy its sender knows nothing.
+        if end.goes_on || matches!(text.recipient, Recipient::Copy(_)) {
             return;
         }
         let sender = match (&text.sender, &text.payload) {

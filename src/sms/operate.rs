@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::ending::End;
 use super::record::{self, Ended, Fate, Happened, Recipient, Sender, Step, Text};
 use super::whole::{self, concatenation};
-use super::{Centre, Queue, State, Wait, Work, form, millis, number_of, shift_ms, words_of, write};
+use super::{Centre, Queue, State, Wait, Work, form, millis, name_of, shift_ms, words_of, write};
 use crate::gsm::header::{Concatenation, Ports};
 use crate::gsm::report::Status;
 use crate::gsm::rpdu::to_hex;
@@ -235,7 +235,7 @@ impl Centre {
     fn show(&self, w: &mut World<'_, '_>, number: u64) -> Done {
         let text = self.find_waiting(w, number)?;
         let queue = self.queues.get(&text.recipient).ok_or_else(|| not_known(w))?;
-        let life_ms = text.life_ms.min(millis(w.site.settings.messages.life_max));
+        let life_ms = text.life_ms.min(millis(super::aging::life_max(w, text.recipient)));
         Ok(CommandAnswer::Text(Box::new(TextShown {
             text: row(w, queue, &text),
             kind: text.kind(),
@@ -267,7 +267,7 @@ impl Centre {
         Ok(CommandAnswer::TextLife(Box::new(TextLife {
             id: number.to_string(),
             from: text.shown.clone(),
-            to: number_of(w.site, text.recipient),
+            to: name_of(w.site, text),
             state,
             life,
             words,
@@ -561,7 +561,7 @@ fn row(w: &World<'_, '_>, queue: &Queue, text: &Text) -> TextAnswer {
     TextAnswer {
         id: text.number.to_string(),
         from: text.shown.clone(),
-        to: number_of(w.site, text.recipient),
+        to: name_of(w.site, text),
         state,
         since: shifted(w, text.accepted_ms),
         next_attempt: next.map(|at| w.wall().ms.saturating_add(millis(at - w.ctx.now))),

@@ -6,6 +6,7 @@
 //! | [`words`] | what a phone reads of a mail, and how a long one is cut (pure) |
 //! | [`caps`] | how much of one sender, and for one phone, in a day |
 //! | [`depart`] | a text becomes a mail |
+//! | [`compose`] | what a phone wrote: addresses, subject, words (pure) |
 //! | [`contact`] | with whom a phone exchanges mail |
 //! | [`told`] | what whoever wrote is told of the end, by mail or by report |
 //! | [`bounced`] | what somebody else tells of a mail of a phone's |
@@ -19,8 +20,9 @@
 mod arrive;
 mod bounced;
 mod caps;
+mod compose;
 mod contact;
-mod depart;
+pub(super) mod depart;
 mod leave;
 mod status;
 mod told;
