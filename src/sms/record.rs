@@ -528,6 +528,8 @@ pub fn is_of_contact(old_key: &[u8]) -> bool {
 /// They are of a mail that has come.
 pub fn is_of_mail(old_key: &[u8]) -> bool {
     old_key.last() == Some(&(OldOf::Mail as u8))
+}
+
 /// Somebody is to be told something then.
 pub fn is_of_news(old_key: &[u8]) -> bool {
     old_key.last() == Some(&(OldOf::News as u8))

@@ -213,7 +213,7 @@ impl Centre {
             return Ok(Taken::Known(seen.number));
         }
         let number = match rcpt.to {
-            RcptTo::Phone(imsi) => self.write_to(w, settings, (work, asks), mail, rcpt, imsi)?,
+            RcptTo::Phone(imsi) => self.write_to_phone(w, settings, (work, asks), mail, rcpt, imsi)?,
             RcptTo::Elsewhere(_) => return Err(No::Gone),
         };
         remember(w, work, copy, 250, number);
@@ -221,7 +221,7 @@ impl Centre {
     }
 
     /// The text, or its parts, that a phone gets of a mail; the number of the first one.
-    fn write_to(
+    fn write_to_phone(
         &mut self,
         w: &mut World<'_, '_>,
         settings: &Arc<Mail>,
