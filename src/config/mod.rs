@@ -11,6 +11,7 @@ pub mod diff;
 pub mod edit;
 pub mod keys;
 pub mod mailing;
+mod mailing_read;
 mod map;
 pub mod read;
 mod sims;

@@ -3,11 +3,17 @@
 //! | file | its question |
 //! |---|---|
 //! | [`address`] | what is an address, and which list has it |
+//! | [`session`] | what is said in a session of SMTP or LMTP, and what comes of it |
+//! | [`admit`] | may he write to whom he wants to write to |
+//! | [`receive`] | what does a mail say |
 //!
 //! Knows: the standards of mail. Does not know: queues, phones and threads ([`crate::sms`]), sockets and TLS (the shell).
 //! The types here are what crosses the seam: a mail that has come, and one that is to leave.
 
 pub mod address;
+pub mod admit;
+pub mod receive;
+pub mod session;
 
 use std::net::IpAddr;
 

@@ -18,7 +18,8 @@ use super::files::{self, Fault};
 use super::hooks::Hooks;
 use super::node::{self, End, OpenStores, Thread, Told, door};
 use super::print::problems_text;
-use super::{dns, log, records, streams};
+use super::relay::{Journal, Mailer, Ways};
+use super::{dns, log, records, smtp, streams};
 use crate::config::Settings;
 use crate::zone::{Map, Zone};
 
@@ -92,6 +93,7 @@ async fn serve(config: &Path, settings: Arc<Settings>) -> Result<(), String> {
         Some(hint) => format!("{error}: {hint}"),
         None => error.to_string(),
     })?;
+    let mail_listeners = smtp::bind(&settings).await?;
     let control = control::listen(&settings.control)
         .map_err(|error| format!("cannot listen on {}: {error}", settings.control.display()))?;
 
@@ -103,7 +105,8 @@ async fn serve(config: &Path, settings: Arc<Settings>) -> Result<(), String> {
     let (call_records, calls_writer) = records::start(&settings.calls.records).map_err(unstarted)?;
     let (text_records, texts_writer) = records::start(&settings.messages.records).map_err(unstarted)?;
     let hooks = Arc::<Hooks>::default();
-    let (errands, wishes) = Errands::new(door.clone(), Arc::clone(&hooks));
+    let mailer = Mailer::new(settings.mail.as_deref(), Ways::default(), Journal::default());
+    let (errands, wishes) = Errands::new(door.clone(), Arc::clone(&hooks), Arc::clone(&mailer));
     let for_thread = Arc::clone(&zone);
     let thread =
         Thread { ear, sockets, stores, zone: for_thread, call_records, text_records, errands, seed, clock_trusted };
@@ -132,9 +135,13 @@ async fn serve(config: &Path, settings: Arc<Settings>) -> Result<(), String> {
     }
     let counts = Arc::clone(&dns);
     let tallies = [&calls_writer, &texts_writer].map(|writer| Arc::clone(&writer.tally));
+    let mail_tally = Arc::<smtp::Tally>::default();
+    let mails = (!mail_listeners.is_empty()).then(|| Arc::clone(&mail_tally));
     let more_counts = move || {
         let records = tallies.iter().flat_map(|tally| tally.counts());
-        counts.counts().all().into_iter().chain(records).chain(hooks.tally.counts()).collect()
+        let mails = mails.iter().flat_map(|tally| tally.counts());
+        let sent = mailer.tally.counts();
+        counts.counts().all().into_iter().chain(records).chain(hooks.tally.counts()).chain(mails).chain(sent).collect()
     };
     let desk = Arc::new(Desk {
         config: config.to_owned(),
@@ -148,6 +155,13 @@ async fn serve(config: &Path, settings: Arc<Settings>) -> Result<(), String> {
         applying: Mutex::new(()),
     });
     tokio::spawn(control::serve(control, Arc::clone(&desk)));
+    if !mail_listeners.is_empty() {
+        let followed = Arc::clone(&desk);
+        let reception = smtp::Reception::new(door.clone(), mail_tally, move || followed.settings.load_full());
+        for (protocol, listener) in mail_listeners {
+            tokio::spawn(Arc::clone(&reception).serve(protocol, listener));
+        }
+    }
     tokio::spawn(errands::give_numbers(wishes, Arc::clone(&desk)));
     let mut signals = Signals::new().map_err(|error| error.to_string())?;
     // Without systemd there is nobody to tell.
@@ -204,6 +218,9 @@ fn roles(settings: &Settings) -> Vec<&'static str> {
     }
     if !settings.zone.listen.is_empty() {
         roles.push("zone");
+    }
+    if settings.mail.as_ref().is_some_and(|mail| !mail.listen.is_empty()) {
+        roles.push("mail");
     }
     roles
 }

@@ -1,0 +1,1 @@
+//! `encamp mail test`: one mail by the way that every mail goes, each step told.
