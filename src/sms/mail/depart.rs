@@ -223,7 +223,7 @@ impl Centre {
             Behind::Route(_) => Ok(None),
         };
         match asked {
-            Ok(Some(asked)) if self.decides(w, question, asked, &words) => return true,
+            Ok(Some(asked)) if self.decides(w, question, &asked, &words) => return true,
             Ok(_) => {}
             Err(error) => {
                 end(w, &error);
@@ -272,11 +272,11 @@ impl Centre {
     }
 
     /// It says whether somebody may write, about whom the phone was asked.
-    fn decides(&mut self, w: &mut World<'_, '_>, question: &Question, asked: Contact, words: &str) -> bool {
+    fn decides(&mut self, w: &mut World<'_, '_>, question: &Question, asked: &Contact, words: &str) -> bool {
         let texts: Vec<&Text> = question.texts.iter().collect();
         let mut work = Work::default();
         work.will_end(&texts);
-        if !self.contact_decides(w, &mut work, question.sender, asked, words) {
+        if !self.contact_decides(w, &mut work, question.sender, asked.clone(), words) {
             return false;
         }
         let end = End::new(TextOutcome::Answered, Status::RECEIVED, "it answers whether somebody may write");
