@@ -54,7 +54,7 @@ const NOTIFY_UNSAID: Notify = Notify { success: false, failure: true, delay: fal
 /// Our *no* to a mail; it knows its answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum No {
-    NoMail,
+    Closed,
     /// It goes round in circles.
     Passed,
     CameBack,
@@ -82,7 +82,7 @@ impl No {
     /// Code, status of RFC 3463, and why in words.
     pub(super) fn answer(self) -> (u16, (u8, u16, u16), &'static str) {
         match self {
-            No::NoMail => (451, (4, 3, 2), "no mail is taken in now"),
+            No::Closed => (451, (4, 3, 2), "no mail is taken in now"),
             No::Passed => (554, (5, 4, 6), "it has passed too many servers"),
             No::CameBack => (554, (5, 4, 6), "it has passed this box before"),
             No::Null => (550, (5, 7, 1), "from <>, and no report of a mail of ours"),
@@ -175,7 +175,7 @@ impl Centre {
     /// What becomes of it for each of its recipients, and after what that may be told.
     fn take_mail(&mut self, w: &mut World<'_, '_>, mail: &MailIn) -> (Vec<Taken>, After) {
         let all = |no| (vec![Taken::No(no); mail.recipients.len()], After::nothing());
-        let Some(settings) = w.site.settings.mail.clone().filter(|_| self.open) else { return all(No::NoMail) };
+        let Some(settings) = w.site.settings.mail.clone().filter(|_| self.open) else { return all(No::Closed) };
         if let Some(no) = goes_round(&settings, mail) {
             return all(no);
         }
