@@ -288,7 +288,7 @@ fn a_4xx_is_tried_again_ever_later_and_a_5xx_is_told() {
     let (id, _) = only(leaving(&mut desk));
     fail(&mut desk, id, 550, "5.1.1 no such user");
     let (_, _, words) = only(inbox(&mut desk));
-    assert!(words.contains("dave@example.org") && words.contains("no such user"), "{words}");
+    assert!(words.contains("dave@example.org") && words.contains("no such mailbox"), "{words}");
     assert!(desk.is_at_rest());
 }
 
@@ -554,4 +554,29 @@ fn a_mail_of_a_clock_that_nobody_has_set_has_a_date_of_this_software() {
     write(&mut desk, 1, "a", CENTRE, "carol@example.org Hello");
     let (_, mail) = only(leaving(&mut desk));
     assert!(mail.date_s >= 1_793_491_200, "{}", mail.date_s);
+}
+
+/// Somebody about whom the phone was asked gets nothing of what it writes to the number alone; its yes lets him in.
+#[test]
+fn yes_and_no_are_no_mail_to_whom_the_phone_is_asked_about() {
+    for change in [with_pool as fn(&mut encamp::config::Mail), |_| {}] {
+        let mut desk = mail_desk(|mail| {
+            change(mail);
+            mail.first_contact = encamp::config::mailing::FirstContact::Ask;
+        });
+        assert_eq!(bring(&mut desk, mail(1, "m1", "Hello")).code, 451);
+        let (_, from, ask) = only(inbox(&mut desk));
+        assert!(ask.contains(CAROL), "{ask}");
+        write(&mut desk, 1, "a", &from, "who is that?");
+        assert_eq!(leaving(&mut desk), [], "not for her");
+        inbox(&mut desk);
+        write(&mut desk, 1, "b", &from, "Yes");
+        assert_eq!(leaving(&mut desk), []);
+        assert!(only(inbox(&mut desk)).2.contains(CAROL));
+        assert_eq!(bring(&mut desk, mail(1, "m1", "Hello")).code, 250);
+        assert!(only(inbox(&mut desk)).2.contains("Hello"));
+        write(&mut desk, 1, "c", &from, "Hi Carol");
+        let (_, answer) = only(leaving(&mut desk));
+        assert_eq!((answer.to.as_str(), answer.in_reply_to.as_deref()), (CAROL, Some("m1@example.org")));
+    }
 }

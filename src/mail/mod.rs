@@ -201,7 +201,7 @@ pub struct Relayed {
     /// TP-OA as the phone is to show it, and whom it is for.
     pub from: String,
     pub to: String,
-    /// When the first box took it, milliseconds since 1970, and for how long it is still tried, milliseconds.
+    /// When the first box took it, milliseconds since 1970, and for how long from then on it is tried, milliseconds.
     pub accepted_ms: u64,
     pub life_ms: u64,
     pub single_shot: bool,

@@ -302,7 +302,7 @@ mod tests {
     #[test]
     fn the_first_words_are_cut_between_words() {
         assert_eq!(first_words("\n Hello \nyou"), "Hello");
-        assert_eq!(first_words(&"word ".repeat(20)), "word word word word word word word ...");
+        assert_eq!(first_words(&"word ".repeat(20)), "word word word word word word word word ...");
         assert_eq!(first_words(&"x".repeat(50)), format!("{} ...", "x".repeat(40)));
     }
 

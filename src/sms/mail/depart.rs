@@ -243,6 +243,20 @@ impl Centre {
                 return true;
             }
         };
+        let asked = match behind {
+            Behind::ShortCode { .. } if !has_pool => self.asked_contact(w, question.sender).ok().flatten(),
+            _ => contact.clone(),
+        };
+        if let Some(asked) = asked {
+            let texts: Vec<&Text> = question.texts.iter().collect();
+            let mut work = Work::default();
+            work.will_end(&texts);
+            if self.contact_decides(w, &mut work, question.sender, asked, &words) {
+                let end = End::new(TextOutcome::Answered, Status::RECEIVED, "it says who may write");
+                self.conclude(w, &texts, &end, work, true);
+                return true;
+            }
+        }
         // What is written to somebody about whom the phone was asked, or who is not wanted, is not meant for him.
         let contact = contact.filter(|contact| matches!(contact.standing, Standing::Open | Standing::Wanted));
         let Some(contact) = contact else {
@@ -303,7 +317,7 @@ impl Centre {
             from: text.shown.clone(),
             to: text.dialled.clone(),
             accepted_ms: text.accepted_ms.saturating_add(shift_ms(w, text.accepted_ms)),
-            life_ms: millis(self.left(w, text)),
+            life_ms: text.life_ms.min(millis(life_max(w, text.recipient))),
             single_shot: text.single_shot,
             protocol: text.protocol,
             reply_path: text.reply_path,
@@ -422,7 +436,9 @@ impl Centre {
         if hops >= HOPS_MAX {
             return Err(NotPassed::TooFar);
         }
-        let life_ms = passing.relayed.as_ref().map(|sms| sms.life_ms);
+        let now_ms = w.wall().ms;
+        let left = |sms: &Relayed| sms.accepted_ms.saturating_add(sms.life_ms).saturating_sub(now_ms);
+        let left_ms = passing.relayed.as_ref().map(left);
         let body = match passing.relayed {
             Some(sms) if route.is_box => Body::Sms { words: passing.words, sms: Relayed { hops: hops + 1, ..sms } },
             _ => Body::Text(passing.words),
@@ -445,7 +461,7 @@ impl Centre {
             letter: passing.letter,
             sender: Sender::Mail(Box::new(FromMail { from, letter: passing.letter })),
             contact: None,
-            passes: Some((passing.notify, passing.envid, life_ms)),
+            passes: Some((passing.notify, passing.envid, left_ms)),
         };
         self.add_mail(w, work, &[], draft).map_err(NotPassed::Full)
     }
@@ -491,10 +507,9 @@ impl Centre {
         let Some(first) = copies.first() else { return };
         let (recipient, count) = (first.recipient, copies.len());
         let is_room = self.room(w, work, recipient, count).is_ok();
-        if !is_room || copies.into_iter().any(|copy| self.add(w, work, copy).is_err()) {
-            if let Recipient::Copy(imsi) = recipient {
-                w.event(Event::CopyLeftOut { imsi });
-            }
+        let is_added = is_room && copies.into_iter().all(|copy| self.add(w, work, copy).is_ok());
+        if let (false, Recipient::Copy(imsi)) = (is_added, recipient) {
+            w.event(Event::CopyLeftOut { imsi });
         }
     }
 
