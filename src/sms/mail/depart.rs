@@ -217,19 +217,6 @@ impl Centre {
 
     /// `false`: there is nobody to answer, and the number has another meaning.
     fn answer_mail(&mut self, w: &mut World<'_, '_>, question: &Question, behind: Behind<'_>, words: String) -> bool {
-        let asked = match behind {
-            Behind::Pool => self.contact_at(w, question.sender, question.code),
-            Behind::ShortCode { .. } => self.asked_contact(w, question.sender),
-            Behind::Route(_) => Ok(None),
-        };
-        match asked {
-            Ok(Some(asked)) if self.decides(w, question, &asked, &words) => return true,
-            Ok(_) => {}
-            Err(error) => {
-                end(w, &error);
-                return true;
-            }
-        }
         let has_pool = w.site.settings.mail.as_ref().is_some_and(|mail| !mail.reply_pool.is_empty());
         let contact = match behind {
             Behind::Pool => self.contact_at(w, question.sender, question.code),
@@ -244,7 +231,7 @@ impl Centre {
             }
         };
         let asked = match behind {
-            Behind::ShortCode { .. } if !has_pool => self.asked_contact(w, question.sender).ok().flatten(),
+            Behind::ShortCode { .. } => self.asked_contact(w, question.sender).ok().flatten(),
             _ => contact.clone(),
         };
         if let Some(asked) = asked {
@@ -282,19 +269,6 @@ impl Centre {
             ..draft
         });
         self.leave_as_mail(w, question, draft.into_iter().collect());
-        true
-    }
-
-    /// It says whether somebody may write, about whom the phone was asked.
-    fn decides(&mut self, w: &mut World<'_, '_>, question: &Question, asked: &Contact, words: &str) -> bool {
-        let texts: Vec<&Text> = question.texts.iter().collect();
-        let mut work = Work::default();
-        work.will_end(&texts);
-        if !self.contact_decides(w, &mut work, question.sender, asked.clone(), words) {
-            return false;
-        }
-        let end = End::new(TextOutcome::Answered, Status::RECEIVED, "it answers whether somebody may write");
-        self.conclude(w, &texts, &end.told(), work, true);
         true
     }
 
