@@ -354,6 +354,8 @@ fn settings(this: usize, plan: Plan) -> Settings {
         messages: Messages {
             service_centre: CENTRE.into(),
             life_max: LIFE_MAX,
+            // What became of each text is asked in the end.
+            history_life: Duration::from_secs(60 * 86_400),
             ..Messages::of(std::path::Path::new("/"))
         },
         short_codes: Vec::new(),

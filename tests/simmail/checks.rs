@@ -184,6 +184,17 @@ impl Ledger {
         self.sent.get(message_id).map_or(0, |(tries, _)| *tries)
     }
 
+    /// Under which numbers somebody has written to this phone, as it has shown them.
+    pub fn writers_to(&self, phone: usize) -> Vec<String> {
+        let from = |seen: &Seen| match &seen.shown {
+            Shown::Text { from, .. } => Some(from.clone()),
+            Shown::Report { .. } => None,
+        };
+        let seen = self.seen.range((phone, 'm', 0, 0)..=(phone, 'm', usize::MAX, u8::MAX));
+        let from: BTreeSet<String> = seen.filter_map(|(_, seen)| from(seen)).collect();
+        from.into_iter().collect()
+    }
+
     fn checked(&mut self, promise: &'static str) {
         *self.checked.entry(promise).or_default() += 1;
     }

@@ -150,6 +150,7 @@ fn power_may_be_lost_at_every_step() {
                 }
                 cuts += 1;
             }
+            println!("{story:?}, box {which}: {steps} steps");
         }
     }
     println!("{cuts} power cuts");
