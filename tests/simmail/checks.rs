@@ -158,6 +158,8 @@ pub struct Ledger {
     pub replies: usize,
     /// What a phone has said of somebody about whom it was asked.
     pub decided: BTreeMap<(usize, String), bool>,
+    /// Under which number it has said yes: without a number for each, it is about whoever was asked about last.
+    pub said_yes: BTreeSet<(usize, String)>,
     pub checked: BTreeMap<&'static str, u64>,
     kept: BTreeMap<(usize, u64), Kept>,
     seen: BTreeMap<Key, Seen>,
@@ -264,7 +266,8 @@ impl World {
                 if self.plan.ask {
                     let yes = self.ledger.decided.get(&(phone, writer.clone()));
                     // Whoever was written to from the phone needs no yes.
-                    let is_known = yes == Some(&true) || self.ledger.texts.iter().any(|sms| {
+                    let said_yes = self.ledger.said_yes.contains(&(phone, text.shown.clone())) && text.shown == CENTRE;
+                    let is_known = yes == Some(&true) || said_yes || self.ledger.texts.iter().any(|sms| {
                         sms.phone == phone && sms.ids.keys().any(|to| *to == writer)
                     });
                     self.demand(ASKED, is_known, || format!("phone {phone} gets m{mail} of {writer} unasked"));

@@ -183,6 +183,9 @@ impl World {
         self.meet("a phone is asked");
         let yes = !who.as_bytes()[1].is_multiple_of(3);
         self.ledger.decided.insert((phone, who.to_owned()), yes);
+        if yes {
+            self.ledger.said_yes.insert((phone, from.clone()));
+        }
         let word = if yes { "yes" } else { "no" };
         self.write(phone, from, Kind::Word, &[word.to_owned()], false);
     }

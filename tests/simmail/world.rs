@@ -246,13 +246,16 @@ impl World {
             }
             round += 1;
             self.coarse_us = if round < 4 && !self.is_story { SECOND } else { 20 * SECOND };
-            let until = self.now_us + 10 * MINUTE;
+            // Not at the moment when deadlines are heard: then there is always something to sync.
+            let until = (self.now_us + 10 * MINUTE).next_multiple_of(MINUTE) + 3 * SECOND;
             self.run_until(until);
             self.check_waiting(fair_us);
             if round > if self.is_story { 1 } else { 6 } && self.is_calm() {
                 break;
             }
         }
+        let hours = (self.now_us - fair_us) / HOUR;
+        self.tell(|| format!("calm after {hours} hours"));
         if self.violation.is_none() {
             self.check_end();
         }
