@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use encamp::event::Event;
 use encamp::mail::address::Address;
 use encamp::mail::{Action, Body, MailFailure, MailOut, MailTaken, Notify, Reply};
+use encamp::seam::TextOutcome;
 use encamp::sms::record::{self, Fate, Payload, Sender, Text};
 use encamp::store::{Batch, Seq};
 
 use crate::boxes::*;
 use crate::post::is_bounced;
-use crate::wire::{Shown, Sip, token};
+use crate::wire::{Shown, token};
 use crate::world::{HOUR, MINUTE, World};
 
 pub const DURABLE: &str = "250 leaves when the texts of a mail are on the disk";
@@ -218,6 +219,9 @@ impl World {
 
     pub fn written(&mut self, which: usize, seq: Seq, batch: &Batch) {
         for (key, value) in &batch.changes {
+            if let (Some(number), Some(value)) = (record::read_fate_key(key), value) {
+                self.has_ended(number, value);
+            }
             let Some((recipient, number)) = record::read_text_key(key) else { continue };
             let Some(value) = value else {
                 if let Some(kept) = self.ledger.kept.get_mut(&(which, number)) {
@@ -236,6 +240,18 @@ impl World {
                 }
             }
         }
+    }
+
+    /// What the centre itself has to say may find its phone away for longer than it lives, as every text.
+    fn has_ended(&mut self, number: u64, fate: &[u8]) {
+        let Some(Fate::Ended(ended)) = record::decode_fate(number, fate) else { return };
+        let Some(imsi) = ended.text.recipient.phone().filter(|_| ended.outcome != TextOutcome::Delivered) else { return };
+        match (&ended.text.payload, &ended.text.sender) {
+            (Payload::Report(report), _) => drop(self.refusals.insert((phone_of(imsi), u32::from(report.reference)))),
+            (_, Sender::Centre) => drop(self.refusals.insert((phone_of(imsi), 1000))),
+            _ => return,
+        }
+        self.meet("words or a report are lost");
     }
 
     fn what_of(&self, text: &Text) -> What {
@@ -607,22 +623,6 @@ impl World {
         }
     }
 
-    /// The phone will not have it.
-    pub fn refused(&mut self, phone: usize, sip: &Sip) {
-        let shown = Shown::of(sip);
-        self.tell(|| format!("phone {phone} refuses {shown:?}"));
-        // Words and reports that it refuses, it has not got.
-        match shown {
-            Some(Shown::Report { reference, .. }) => {
-                self.refusals.insert((phone, u32::from(reference)));
-            }
-            Some(Shown::Text { words, .. }) if token('m', &words).or(token('s', &words)).is_none() => {
-                self.refusals.insert((phone, 1000));
-            }
-            _ => {}
-        }
-    }
-
     // --- The end ---
 
     /// In fair weather: nothing is older than the longest ladder.
@@ -731,7 +731,7 @@ impl World {
             });
         } else if has_arrived && sms.report_wanted {
             let holds = reports.iter().all(|count| *count == 1) || no_report;
-            self.demand(REPORTS, holds, || format!("s{text} has {reports:?}"));
+            self.demand(REPORTS, holds, || format!("s{text} {sms:?} has {reports:?}"));
         }
     }
 

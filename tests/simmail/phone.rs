@@ -150,7 +150,7 @@ impl World {
         }
         if self.bad(60) && !self.is_story {
             self.meet("a phone refuses a text");
-            self.refused(phone, &sip);
+            self.tell(|| format!("phone {phone} refuses {:?}", Shown::of(&sip)));
             return self.to_box(phone, sip.answer(400));
         }
         let Some(shown) = Shown::of(&sip) else { return };

@@ -99,7 +99,7 @@ pub struct World {
     pub flights: BTreeMap<(usize, u32, u64), Flight>,
     pub relay: Relay,
     pub line_down: bool,
-    /// Words (1000) and reports that phones have refused.
+    /// Phones that have missed words of the centre (1000) or the report on their text of this TP-MR.
     pub refusals: BTreeSet<(usize, u32)>,
     pub fair: bool,
     pub is_story: bool,
