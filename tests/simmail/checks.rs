@@ -245,7 +245,9 @@ impl World {
     /// What the centre itself has to say may find its phone away for longer than it lives, as every text.
     fn has_ended(&mut self, number: u64, fate: &[u8]) {
         let Some(Fate::Ended(ended)) = record::decode_fate(number, fate) else { return };
-        let Some(imsi) = ended.text.recipient.phone().filter(|_| ended.outcome != TextOutcome::Delivered) else { return };
+        let Some(imsi) = ended.text.recipient.phone().filter(|_| ended.outcome != TextOutcome::Delivered) else {
+            return;
+        };
         match (&ended.text.payload, &ended.text.sender) {
             (Payload::Report(report), _) => drop(self.refusals.insert((phone_of(imsi), u32::from(report.reference)))),
             (_, Sender::Centre) => drop(self.refusals.insert((phone_of(imsi), 1000))),
@@ -283,9 +285,13 @@ impl World {
                     let yes = self.ledger.decided.get(&(phone, writer.clone()));
                     // Whoever was written to from the phone needs no yes.
                     let said_yes = self.ledger.said_yes.contains(&(phone, text.shown.clone())) && text.shown == CENTRE;
-                    let is_known = yes == Some(&true) || said_yes || self.ledger.texts.iter().any(|sms| {
-                        sms.phone == phone && sms.ids.keys().any(|to| *to == writer)
-                    });
+                    let is_known = yes == Some(&true)
+                        || said_yes
+                        || self
+                            .ledger
+                            .texts
+                            .iter()
+                            .any(|sms| sms.phone == phone && sms.ids.keys().any(|to| *to == writer));
                     self.demand(ASKED, is_known, || format!("phone {phone} gets m{mail} of {writer} unasked"));
                 }
             }
@@ -385,9 +391,7 @@ impl World {
 
     fn is_told_of(&self, which: usize, mail: usize, phone: usize) -> bool {
         self.ledger.kept.iter().any(|((held, _), kept)| match &kept.what {
-            What::Report { of, to, .. } => {
-                *held == which && mail_of(of) == Some(mail) && phone_at(to) == Some(phone)
-            }
+            What::Report { of, to, .. } => *held == which && mail_of(of) == Some(mail) && phone_at(to) == Some(phone),
             _ => false,
         })
     }
@@ -517,8 +521,7 @@ impl World {
 
     fn key_of(&self, phone: usize, shown: &Shown) -> Option<Key> {
         let Shown::Text { words, part, .. } = shown else { return None };
-        let (kind, index) =
-            token('m', words).map(|at| ('m', at)).or_else(|| token('s', words).map(|at| ('s', at)))?;
+        let (kind, index) = token('m', words).map(|at| ('m', at)).or_else(|| token('s', words).map(|at| ('s', at)))?;
         Some((phone, kind, index, part.0))
     }
 
@@ -574,9 +577,11 @@ impl World {
                 let reports = self.ledger.reports.entry((phone, *reference)).or_default();
                 reports.insert(shown.clone());
                 let reports = reports.clone();
-                let wanted = self.ledger.texts.iter().any(|sms| {
-                    sms.phone == phone && sms.report_wanted && sms.parts.contains_key(reference)
-                });
+                let wanted = self
+                    .ledger
+                    .texts
+                    .iter()
+                    .any(|sms| sms.phone == phone && sms.report_wanted && sms.parts.contains_key(reference));
                 self.meet("a report is shown");
                 self.demand(REPORTS, wanted && reports.len() == 1, || format!("phone {phone} has {reports:?}"));
             }
@@ -588,7 +593,8 @@ impl World {
                     let asked = self.ledger.asked.entry((phone, who.to_owned())).or_default();
                     *asked += 1;
                     let asked = *asked;
-                    return self.demand(ASKED, asked == 1, || format!("phone {phone} is asked about {who} {asked} times"));
+                    return self
+                        .demand(ASKED, asked == 1, || format!("phone {phone} is asked about {who} {asked} times"));
                 }
                 if words.starts_with("From now on you get") || words.starts_with("You get nothing") {
                     return;
@@ -599,7 +605,8 @@ impl World {
                         let sms = &mut self.ledger.texts[text];
                         sms.told += 1;
                         let (told, owner) = (sms.told, sms.phone);
-                        self.demand(TEXT_END, told == 1 && owner == phone, || {
+                        let most = 1 + self.answers_to(text);
+                        self.demand(TEXT_END, told <= most && owner == phone, || {
                             format!("phone {phone} is told of s{text} {told} times: {words}")
                         });
                     }
@@ -628,9 +635,11 @@ impl World {
     /// In fair weather: nothing is older than the longest ladder.
     pub fn check_waiting(&mut self, fair_since_us: u64) {
         let now_us = self.now_us;
-        let old = self.ledger.kept.iter().find(|(_, kept)| {
-            kept.waits && now_us > kept.since_us.max(fair_since_us) + WAITS_MAX_US
-        });
+        let old = self
+            .ledger
+            .kept
+            .iter()
+            .find(|(_, kept)| kept.waits && now_us > kept.since_us.max(fair_since_us) + WAITS_MAX_US);
         let old = old.map(|(key, kept)| format!("{key:?} {kept:?}"));
         self.demand(DRAINED, old.is_none(), || format!("{old:?} waits still"));
     }
@@ -638,7 +647,8 @@ impl World {
     pub fn check_end(&mut self) {
         for which in 0..BOXES {
             let durable = self.boxes[which].durable();
-            let left = durable.keys().find(|key| key.starts_with(b"t") || key.starts_with(b"e") || key.starts_with(b"w"));
+            let left =
+                durable.keys().find(|key| key.starts_with(b"t") || key.starts_with(b"e") || key.starts_with(b"w"));
             let left = left.map(|key| String::from_utf8_lossy(key).into_owned());
             self.demand(DRAINED, left.is_none(), || format!("box {which} keeps {left:?}"));
             let under_way = self.boxes[which].node.as_ref().map(|node| node.under_way());
@@ -661,7 +671,8 @@ impl World {
         let which = box_of(phone);
         let durable = self.boxes[which].durable();
         let what = What::Mail { mail, phone };
-        let numbers: Vec<u64> = self.ledger.kept.iter().filter(|(_, kept)| kept.what == what).map(|(key, _)| key.1).collect();
+        let numbers: Vec<u64> =
+            self.ledger.kept.iter().filter(|(_, kept)| kept.what == what).map(|(key, _)| key.1).collect();
         let has_ended = |number: &u64| {
             let fate = durable.get(&record::fate_key(*number)).and_then(|fate| record::decode_fate(*number, fate));
             matches!(fate, Some(Fate::Ended(_)))
@@ -696,9 +707,16 @@ impl World {
         if let Kind::Phone(to) = sms.kind {
             return self.ledger.is_shown(&(to, 's', text, 1));
         }
-        sms.ids.iter().any(|(to, ids)| {
-            !is_bounced(&address(to)) && ids.iter().any(|id| self.ledger.taken.contains_key(id))
-        })
+        sms.ids
+            .iter()
+            .any(|(to, ids)| !is_bounced(&address(to)) && ids.iter().any(|id| self.ledger.taken.contains_key(id)))
+    }
+
+    /// How many answers of its phone went to the address that this text went to first.
+    fn answers_to(&self, text: usize) -> u32 {
+        let phone = self.ledger.texts[text].phone;
+        let answers = self.ledger.texts.iter().filter(|sms| sms.kind == Kind::Answer && sms.phone == phone);
+        answers.filter(|sms| sms.ids.keys().any(|to| text_of(to) == Some(text))).count() as u32
     }
 
     fn check_text(&mut self, text: usize) {
@@ -717,14 +735,16 @@ impl World {
         let no_report = sms.parts.keys().any(|reference| refused(u32::from(*reference)));
         let was_taken = sms.ids.values().flatten().any(|id| self.ledger.taken.contains_key(id));
         if sms.kind == Kind::New {
-            let told = sms.told;
+            // Answers to the same address are told in the same words.
+            let (told, more) = (sms.told, self.answers_to(text));
+            let none = told <= more;
             let all_reported = reports.iter().all(|count| *count == 1) || no_report;
             let holds = match (has_arrived, sms.report_wanted) {
-                (true, false) => told == 0,
-                (true, true) => told == 0 && all_reported,
-                (false, false) => told == 1 || no_words,
+                (true, false) => none,
+                (true, true) => none && all_reported,
+                (false, false) => (1..=1 + more).contains(&told) || no_words,
                 // A bounce after its report is told in words.
-                (false, true) => all_reported && (told == 0 || was_taken),
+                (false, true) => all_reported && (none || was_taken),
             };
             self.demand(TEXT_END, holds, || {
                 format!("s{text} {sms:?}: arrived {has_arrived}, taken {was_taken}, reports {reports:?}, told {told}")
@@ -751,7 +771,8 @@ impl World {
             }
             let has_arrived = self.has_arrived(sms, text);
             most += u32::from(!has_arrived);
-            least += u32::from(!has_arrived && sms.is_sure() && !sms.report_wanted);
+            let is_named = sms.ids.keys().any(|to| text_of(to).is_some());
+            least += u32::from(!has_arrived && sms.is_sure() && !sms.report_wanted && !is_named);
             // It was shown there, and its box has not heard so.
             if let (Kind::Phone(to), true) = (sms.kind, has_arrived) {
                 most += u32::from(self.ledger.seen[&(to, 's', text, 1)].answered.is_none());

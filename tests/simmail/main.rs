@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use checks::Violation;
 use world::{Breaker, Story, World};
 
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 24;
 const BREAKER_SEEDS: u64 = 40;
 const TRACE_LINES: usize = 200;
 /// Situations that the run is there to meet; it is no proof of anything that it has not met.

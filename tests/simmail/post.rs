@@ -36,7 +36,11 @@ pub struct Carried {
 pub enum Flight {
     Carried(usize),
     /// A mail of the other box, in this life of it, under this number.
-    Hop { from: usize, life: u32, id: u64 },
+    Hop {
+        from: usize,
+        life: u32,
+        id: u64,
+    },
 }
 
 #[derive(Default)]

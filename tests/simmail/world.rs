@@ -646,7 +646,8 @@ impl World {
                 // Whoever has not written is not answered, but somebody may text to any number.
                 let from: Vec<String> = self.ledger.writers_to(phone);
                 let pick = self.rng.below(from.len() as u64 + 1) as usize;
-                let to = from.get(pick).cloned().unwrap_or_else(|| if self.plan.pool { "7003" } else { CENTRE }.to_owned());
+                let to =
+                    from.get(pick).cloned().unwrap_or_else(|| if self.plan.pool { "7003" } else { CENTRE }.to_owned());
                 self.write(phone, &to, Kind::Answer, &[format!("#s{text}# answered")], report_wanted);
             }
             _ => {
