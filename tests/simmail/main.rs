@@ -204,7 +204,7 @@ fn parts_out_of_order_are_caught() {
 
 #[test]
 fn writers_who_are_told_nothing_are_caught() {
-    is_caught(Breaker::LettersLost, checks::ONE_END);
+    is_caught(Breaker::LettersLost, checks::DRAINED);
 }
 
 #[test]

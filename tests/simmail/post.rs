@@ -284,7 +284,8 @@ impl World {
                 (true, Ok(taken))
             }
         };
-        if is_taken && self.breaker != Some(Breaker::RelayForgets) {
+        let forgets = self.breaker == Some(Breaker::RelayForgets) && matches!(mail.body, Body::Text(_));
+        if is_taken && !forgets {
             self.has_taken(&mail);
         }
         let late_us = 10 * MS + self.rng.below(SECOND);
