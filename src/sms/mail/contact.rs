@@ -165,8 +165,8 @@ impl Centre {
         Ok(contact.filter(|contact| contact.standing == Standing::Asked))
     }
 
-    /// Keeps what is known of a contact, as of now, as a part of this work. Where there is a pool, he has a number afterwards if it is he
-    /// who wrote: to whom the phone has only written takes none, or an answer to who had it before would be for him.
+    /// Keeps what is known of a contact, as of now, as a part of this work. Where there is a pool, he has a number afterwards
+    /// if it is he who wrote, or one is free: to whom the phone has only written takes none from those who write to it.
     ///
     /// Shape:  `has_written`: it is he who wrote, so an answer without an address is for him.
     /// Errors: the store cannot be read.
@@ -217,7 +217,7 @@ impl Centre {
         let mut fresh = Vec::new();
         if contact.number.is_none()
             && let Some((number, is_free)) = self.free_number(w, work, imsi, &mut last)?
-            && (has_written || is_asked && is_free)
+            && (is_free || has_written)
         {
             contact.number = Some(number);
             work.put(number_key(imsi, number), key.0.to_vec());
