@@ -121,8 +121,20 @@ impl Sms {
 /// A text in a box.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum What {
-    Mail { mail: usize, phone: usize },
-    Report { of: String, to: String, action: Action },
+    Mail {
+        mail: usize,
+        phone: usize,
+    },
+    /// A text of the other box.
+    Hop {
+        text: usize,
+        phone: usize,
+    },
+    Report {
+        of: String,
+        to: String,
+        action: Action,
+    },
     Other,
 }
 
@@ -261,7 +273,11 @@ impl World {
             (Payload::Text(data), Sender::Mail(_), Some(imsi)) => {
                 let words = encamp::gsm::text::decode(data).unwrap_or_default();
                 let phone = phone_of(imsi);
-                token('m', &words).map_or(What::Other, |mail| What::Mail { mail, phone })
+                match (token('m', &words), token('s', &words)) {
+                    (Some(mail), _) => What::Mail { mail, phone },
+                    (None, Some(text)) => What::Hop { text, phone },
+                    (None, None) => What::Other,
+                }
             }
             (Payload::Mail(outgoing), ..) => match &outgoing.mail.body {
                 Body::Report(report) => What::Report {
@@ -303,7 +319,7 @@ impl World {
                     format!("box {which} tells of {of} to {to}")
                 });
             }
-            What::Other => {}
+            What::Hop { .. } | What::Other => {}
         }
     }
 
@@ -416,16 +432,13 @@ impl World {
         let Some(mail) = self.ledger.open.get(&(hop.0, hop.2)) else { return };
         let (Body::Sms { words, .. }, 250) = (&mail.body, replies[0].code) else { return };
         let (words, to) = (words.clone(), mail.to.clone());
+        let Some((text, phone)) = token('s', &words).zip(phone_at(to.as_str())) else { return };
         let durable = self.boxes[which].durable();
-        // By what is on the disk alone: some text of it is there, or was.
-        let is_there = durable.iter().any(|(key, value)| {
-            let Some((recipient, number)) = record::read_text_key(key) else { return false };
-            let text = record::decode(recipient, number, value).ok();
-            text.and_then(|text| encamp::gsm::text::decode(text.data()?).ok()).is_some_and(|held| held == words)
+        let what = What::Hop { text, phone };
+        let is_there = self.ledger.kept.iter().any(|((held, number), kept)| {
+            *held == which && kept.what == what && durable.contains_key(&record::fate_key(*number))
         });
-        let shown = token('s', &words).zip(phone_at(to.as_str()));
-        let was_there = shown.is_some_and(|(text, phone)| self.ledger.is_shown(&(phone, 's', text, 1)));
-        self.demand(DURABLE, is_there || was_there, || format!("250 to what box {} has of {words}", hop.0));
+        self.demand(DURABLE, is_there, || format!("250 to what box {} has of {words}", hop.0));
     }
 
     pub fn hop_taken(&mut self, (from, _, id): (usize, u32, u64)) -> MailTaken {
@@ -461,7 +474,13 @@ impl World {
         self.demand(MESSAGE_ID, ids.len() == 1, || format!("s{text} leaves for {to} as {ids:?}"));
         self.demand(MESSAGE_ID, recipients == 1, || format!("s{text} leaves for several"));
         if kind == Kind::Answer {
-            let holds = self.ledger.wrote_as.contains(&(phone, number.clone(), to.clone()));
+            // A number that nobody has written under leads to whom the phone itself has written, if to anybody; so does
+            // one that was not in the pool for a while.
+            let mut writers = self.ledger.wrote_as.iter().filter(|(held, under, _)| *held == phone && *under == number);
+            let has_changed = self.met.contains_key("the pool changes");
+            let is_nobodys =
+                (writers.next().is_none() || has_changed) && phone_at(&to).is_none() && text_of(&to).is_some();
+            let holds = is_nobodys || self.ledger.wrote_as.contains(&(phone, number.clone(), to.clone()));
             self.meet("an answer leaves");
             self.demand(THREADS, holds, || format!("s{text} of phone {phone} to {number} goes to {to}"));
         }
@@ -716,7 +735,8 @@ impl World {
     fn answers_to(&self, text: usize) -> u32 {
         let phone = self.ledger.texts[text].phone;
         let answers = self.ledger.texts.iter().filter(|sms| sms.kind == Kind::Answer && sms.phone == phone);
-        answers.filter(|sms| sms.ids.keys().any(|to| text_of(to) == Some(text))).count() as u32
+        // One that has never left may be for anybody.
+        answers.filter(|sms| sms.ids.is_empty() || sms.ids.keys().any(|to| text_of(to) == Some(text))).count() as u32
     }
 
     fn check_text(&mut self, text: usize) {
@@ -771,7 +791,7 @@ impl World {
             }
             let has_arrived = self.has_arrived(sms, text);
             most += u32::from(!has_arrived);
-            let is_named = sms.ids.keys().any(|to| text_of(to).is_some());
+            let is_named = sms.ids.is_empty() || sms.ids.keys().any(|to| text_of(to).is_some());
             least += u32::from(!has_arrived && sms.is_sure() && !sms.report_wanted && !is_named);
             // It was shown there, and its box has not heard so.
             if let (Kind::Phone(to), true) = (sms.kind, has_arrived) {
