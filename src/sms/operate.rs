@@ -297,7 +297,8 @@ impl Centre {
                 _ => None,
             };
             let Some(other) = other else { continue };
-            let same = other.recipient == text.recipient && other.sender == text.sender && other.shown == text.shown;
+            let same =
+                other.recipient == text.recipient && other.sender.is_same(&text.sender) && other.shown == text.shown;
             if let Some(part) = concatenation(&other)
                 && (part.reference, part.parts, same) == (of.reference, of.parts, true)
             {
