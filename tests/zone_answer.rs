@@ -5,10 +5,11 @@ mod zone;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use encamp::config::Mail;
 use encamp::ident::{Imsi, Network};
 use encamp::zone::answer::{Class, Data, Question, RType, Rcode, Reply, Rr};
 use encamp::zone::{Health, Zone};
-use zone::{APEX, Dice, listeners, local, questions, remote, settings, site, zone, zone_with};
+use zone::{APEX, Dice, listeners, local, mail, questions, remote, settings, site, zone, zone_with};
 
 fn ask(zone: &Zone, name: &str, rtype: RType) -> Reply {
     zone.answer(&Question { name: &full(name), rtype, class: Class::IN })
@@ -233,6 +234,25 @@ fn the_apex_leads_to_the_front() {
     assert_eq!(ask(&zone_with(advertised.clone(), &[]), "front", RType::A).rcode, Rcode::NxDomain);
     advertised.front.listen[0].advertise = Some("203.0.113.9".parse().unwrap());
     assert_eq!(data(&ask(&zone_with(advertised, &[]), "front", RType::A)), ["203.0.113.9"]);
+}
+
+#[test]
+fn the_mail_domain_leads_to_the_box_where_that_takes_mail_from_strangers() {
+    assert_eq!(data(&ask(&zone(), "sms", RType::MX)), ["10 mail.gsm.example."]);
+    let with = |domain: &str, listen: &str| {
+        let mut settings = site();
+        settings.mail = Some(Arc::new(Mail { domain: domain.into(), ..mail(listen) }));
+        zone_with(settings, &[])
+    };
+    let elsewhere = with("sms.gsm.example", "203.0.113.25:25");
+    let reply = ask(&elsewhere, "sms", RType::MX);
+    assert_eq!(data(&reply), ["10 mail.gsm.example."]);
+    assert_eq!(reply.additional.iter().map(|rr| rr.data.to_string()).collect::<Vec<_>>(), ["203.0.113.25"]);
+    assert_eq!(data(&ask(&with(APEX, "0.0.0.0:25"), "", RType::MX)), ["10 mail.gsm.example."]);
+    for (domain, listen) in [("sms.gsm.example", "127.0.0.1:25"), ("sms.other.example", "0.0.0.0:25")] {
+        assert_eq!(ask(&with(domain, listen), "sms", RType::MX).rcode, Rcode::NxDomain, "{domain} {listen}");
+    }
+    assert!(ask(&with("notgsm.example", "0.0.0.0:25"), "", RType::MX).answers.is_empty());
 }
 
 #[test]

@@ -15,6 +15,7 @@ pub mod init;
 pub mod log;
 pub mod node;
 pub mod numbers;
+pub mod pictures;
 pub mod print;
 pub mod records;
 pub mod run;

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 use super::{Health, Map, Zone};
+use crate::config::mailing::MailProtocol;
 use crate::config::{Listener, Place, Settings, Shard, Subscribers, Transport};
 use crate::ident::{Msisdn, Suffix};
 
@@ -630,7 +631,7 @@ fn fixed_names(
     table.add(&names.apex, Data::Ns(ns.clone()));
     table.addresses(&ns, &settings.zone.listen);
     table.addresses(&names.front, &settings.front.listen);
-    table.addresses(&names.under("mail"), &settings.front.listen);
+    mail_names(&mut table, settings, names);
 
     for naptr in naptr_of(&names.apex, &front_transports(&settings.front.listen)) {
         table.add(&names.apex, naptr);
@@ -673,6 +674,28 @@ fn fixed_names(
         }
     }
     table.finish(&names.apex)
+}
+
+/// The mail domain, where it is ours to tell of: its MX is the box, where that takes mail from strangers.
+fn mail_names(table: &mut Table, settings: &Settings, names: &Names) {
+    let host = names.under("mail");
+    let listen = settings.mail.as_ref().map_or(&[][..], |mail| &mail.listen);
+    let open: Vec<IpAddr> = listen
+        .iter()
+        .filter(|listener| listener.protocol == MailProtocol::Smtp)
+        .map(|listener| listener.address.ip())
+        .filter(|ip| !ip.is_loopback())
+        .collect();
+    // "Any address" is that of the front.
+    match open.iter().all(IpAddr::is_unspecified) {
+        true => table.addresses(&host, &settings.front.listen),
+        false => open.iter().for_each(|ip| table.address(&host, *ip)),
+    }
+    let Some(mail) = settings.mail.as_ref().filter(|_| !open.is_empty()) else { return };
+    let below = mail.domain.strip_suffix(&*names.apex).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    if below {
+        table.add(&Name::from(&*mail.domain), Data::Mx { preference: 10, exchange: host });
+    }
 }
 
 struct Table {

@@ -7,10 +7,11 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use encamp::config::mailing::{MailListener, MailProtocol};
 use encamp::config::words::Templates;
 use encamp::config::{
-    Calls, Dialplan, Emergency, Front, Listener, Messages, Place, Registrar, Replica, Settings, Shard, Subscriber,
-    Subscribers, Transport, Unlisted, ZoneSettings,
+    Calls, Dialplan, Emergency, Front, Listener, Mail, Messages, Place, Registrar, Replica, Settings, Shard,
+    Subscriber, Subscribers, Transport, Unlisted, ZoneSettings,
 };
 use encamp::gsm::auc::Auth;
 use encamp::ident::{Imsi, Msisdn, Suffix};
@@ -90,12 +91,18 @@ pub fn settings(shards: Vec<ShardDraft<'_>>) -> Settings {
         messages: Messages::of("/".as_ref()),
         short_codes: Vec::new(),
         templates: Templates::default(),
-        mail: None,
+        mail: Some(Arc::new(mail("0.0.0.0:25"))),
         emergency: Emergency::default(),
         disk_reserve_bytes: 0,
         rehearsal: None,
         subscribers: Arc::new(Subscribers::default()),
     }
+}
+
+/// A mail domain below the apex.
+pub fn mail(listen: &str) -> Mail {
+    let listener = MailListener { protocol: MailProtocol::Smtp, address: listen.parse().unwrap() };
+    Mail { listen: vec![listener], ..Mail::of(APEX) }
 }
 
 /// `00` to `49` and the like.
