@@ -94,7 +94,7 @@ class Server:
 
     def __init__(self, test: unittest.TestCase | None, directory: Path, host: str, *, authority: Authority, name: str,
                  domains: tuple[str, ...], routes: dict[str, tuple[str, int]] | None = None, lmtp: dict[str, tuple[str, int]] | None = None):
-        peers.used(self.peer, test)
+        self.noted(test)
         if os.geteuid() != 0:
             raise PermissionError(f"{self.peer} runs in a root directory of its own: that needs root")
         self.host, self.name, self.domains, self.routes, self.lmtp = host, name, domains, routes or {}, lmtp or {}
@@ -105,6 +105,10 @@ class Server:
         self.write()
         if isinstance(test, unittest.TestCase):
             test.addCleanup(self.close)
+
+    def noted(self, test: unittest.TestCase | None):
+        """This test runs against it."""
+        peers.used(self.peer, test)
 
     # -- Its root directory --
 
@@ -537,14 +541,15 @@ class Swaks:
 class Line:
     """TCP from `at` to `to`. It can be cut and mended, be silent, and lose the answer to the end of a mail (where there is no TLS)."""
 
-    def __init__(self, test: unittest.TestCase, host: str, to: tuple[str, int], *, source: str = ""):
+    def __init__(self, test: unittest.TestCase | None, host: str, to: tuple[str, int], *, source: str = ""):
         self.at, self.to, self.source = (host, free_port(host)), to, source
         self.lock = threading.Lock()
         self.listener: socket.socket | None = None
         self.ends: set[socket.socket] = set()
         self.answers_to_lose, self.lost, self.silent, self.taken = 0, 0, False, 0
         self.mend()
-        test.addCleanup(self.cut)
+        if test is not None:
+            test.addCleanup(self.cut)
 
     def mend(self):
         if self.listener is None:
