@@ -21,7 +21,7 @@ from pathlib import Path
 
 from box import BOX, DOMAIN, Box, Sim, free_port           # first: it puts the peers on the path
 from mta import CLIENT, LOGIN, PASSWORD, RELAY, SENDER, Authority, Exim, Line, Mail, Smtpd
-from talk import SideBySide, open_sims
+from talk import open_sims
 from texting import SERVICE_CENTRE, Texting
 
 #: The domain of the phones' numbers, the number that mail is texted to, and those as whom writers of mail appear.
@@ -137,8 +137,8 @@ class Mailing(Texting):
             return code, said.decode()
 
 
-class MailSideBySide(Mailing, SideBySide):
-    """Scenarios side by side, with one box, one relay and one post."""
+class MailScenes(Mailing):
+    """Before SideBySide in the bases of a class: its scenarios share one box, one relay and one post."""
 
     scene_options: dict = {}
     mail_more = tables = messages_more = ""

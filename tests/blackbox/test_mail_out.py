@@ -5,15 +5,15 @@ import json
 import time
 import unittest
 
-from mailing import BOUNCED_WITHIN_S, CODE, FAR, HOME, NUMBERS, RELAY_WITHIN_S, MailSideBySide, MailTest, told, words_of   # first: it puts the peers on the path
+from mailing import BOUNCED_WITHIN_S, CODE, FAR, HOME, NUMBERS, RELAY_WITHIN_S, MailScenes, MailTest, told, words_of   # first: it puts the peers on the path
 from box import Sim
-from talk import QUICK, open_sims
+from talk import QUICK, SideBySide, open_sims
 from texting import DELIVERED, FORWARDED, SERVICE_CENTRE, three_segments
 
 COPIED = Sim("001018000000001", "none", ["+18880001"], "copied", more=f'mail_copy = "archive@{HOME}"\n')
 
 
-class Out(MailSideBySide):
+class Out(MailScenes, SideBySide):
     tables = f'[[mail_route]]\nprefixes = ["+1700"]\nto = "{{number}}@{HOME}"\n'
     sims = open_sims(140) + [COPIED]
 

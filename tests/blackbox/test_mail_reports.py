@@ -4,14 +4,14 @@ import email.policy
 import time
 import unittest
 
-from mailing import FAR, HOME, MailSideBySide, MailTest, letter, report_of   # first: it puts the peers on the path
-from talk import QUICK, open_sims
+from mailing import FAR, HOME, MailScenes, MailTest, letter, report_of   # first: it puts the peers on the path
+from talk import QUICK, SideBySide, open_sims
 
 WISH = ["NOTIFY=SUCCESS,FAILURE,DELAY"]
 QUIET_S = 3
 
 
-class Reports(MailSideBySide):
+class Reports(MailScenes, SideBySide):
     sims = open_sims(140)
 
     def assertReport(self, to: str, action: str, recipient: str, timeout: float = 30, **fields: str):

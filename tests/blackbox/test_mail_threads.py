@@ -3,11 +3,11 @@
 import email.utils
 import unittest
 
-from mailing import CODE, FAR, HOME, MailSideBySide, MailTest, identities, letter, words_of   # first: it puts the peers on the path
-from talk import QUICK, open_sims
+from mailing import CODE, FAR, HOME, MailScenes, MailTest, identities, letter, words_of   # first: it puts the peers on the path
+from talk import QUICK, SideBySide, open_sims
 
 
-class Threads(MailSideBySide):
+class Threads(MailScenes, SideBySide):
     sims = open_sims(140)
 
     def answered(self, phone, count: int) -> str:

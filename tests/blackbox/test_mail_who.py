@@ -6,17 +6,17 @@ import socket
 import time
 import unittest
 
-from mailing import FAR, HOME, NUMBERS, MailSideBySide, MailTest, letter   # first: it puts the peers on the path
+from mailing import FAR, HOME, NUMBERS, MailScenes, MailTest, letter   # first: it puts the peers on the path
 from box import Sim
 from mta import CLIENT, RELAY, Swaks
-from talk import QUICK, open_sims
+from talk import QUICK, SideBySide, open_sims
 
 CAREFUL = Sim("001018000000004", "none", ["+18880004"], "careful", more=f'mail_allow = ["friend@{FAR}"]\nmail_deny = ["*"]\n')
 STRANGER = "127.0.0.99"
 USER = '[[mail_user]]\nname = "clinic"\npassword = "open wide"\n'
 
 
-class Open(MailSideBySide):
+class Open(MailScenes, SideBySide):
     """A box that takes mail of everybody, for its own phones and nobody else."""
 
     sims = open_sims(140) + [CAREFUL]
@@ -49,7 +49,7 @@ class Open(MailSideBySide):
                     self.assertGreaterEqual(client.getreply()[0], 500, recipient)
         swaks = Swaks(self)
         for recipient in recipients:
-            talk = swaks((self.box.host, self.scene.port), "--from", f"carol@{FAR}", "--to", recipient.replace(",", "\\,"))
+            talk = swaks((self.box.host, self.scene.port), "--from", f"carol@{FAR}", "--to", recipient.replace(",", "\\,").lstrip("+"))
             self.assertNotEqual(talk.code, 0, str(talk))
         time.sleep(1)
         self.assertNoMail(victim)
@@ -211,7 +211,7 @@ class Open(MailSideBySide):
         self.assertEqual([text for text in bob.texts() if text.startswith("smuggled@")], [])
 
 
-class Listed(MailSideBySide):
+class Listed(MailScenes, SideBySide):
     """senders = "listed", few mails a day, and phones that are asked about strangers."""
 
     sims = open_sims(140)
