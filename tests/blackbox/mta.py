@@ -268,7 +268,7 @@ class Server:
         for each in sorted(path.iterdir() if path.is_dir() else [], key=lambda file: file.stat().st_mtime_ns):
             raw.append(mailbox.Maildir(path.parent, factory=None, create=False).get_bytes(each.name))
         mails = [email.message_from_bytes(octets, policy=email.policy.default) for octets in raw]
-        return [mail for mail in mails if address.lower() in (mail["delivered-to"] or mail["envelope-to"] or "").lower()]
+        return [mail for mail in mails if address.lower() in re.split(r"[,\s]+", (mail["delivered-to"] or mail["envelope-to"] or "").lower())]
 
     def wait_mails(self, address: str, count: int = 1, timeout: float = 15) -> list[Mail]:
         """Waits for so many (those of one Message-ID are one)."""
