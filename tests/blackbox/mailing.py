@@ -108,6 +108,16 @@ class Mailing(Texting):
         """What waits to leave for this address."""
         return [text for text in self.queue() if address in (text["to"] or "")]
 
+    def shown(self, address: str) -> str:
+        """All that the operator is told of what waits for this address."""
+        return " ".join(json.dumps(self.show(text)) for text in self.mail_waiting(address))
+
+    def push(self, *boxes: Box):
+        """The operator has no patience: what waits to leave is tried now."""
+        for box in boxes or (self.box,):
+            for identity in {text["to"]: text["id"] for text in reversed(box.command("queue").data) if "@" in (text["to"] or "")}.values():
+                box.command("queue", "retry", identity)
+
     def assertNoMail(self, address: str, count: int = 0):
         server = self.scene.relay if address.endswith(HOME) else self.scene.post
         self.assertEqual(len(server.mails(address)), count)

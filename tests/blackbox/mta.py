@@ -38,6 +38,7 @@ LOGIN, PASSWORD = "box", "wire and post"
 START_S, STOP_S, COMMAND_S = 10, 5, 20
 #: Whose the Maildirs are; like all of the servers' users of no meaning outside of their root directories.
 _VMAIL = 4713
+_NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 _ORDERS = ("refused", "deferred", "bounced")
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 Mail = email.message.EmailMessage
@@ -53,8 +54,8 @@ class Authority:
         directory.mkdir(exist_ok=True)
         self.certificate = directory / "authority.pem"
         self._key = directory / "authority.key"
-        self._openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30", "-subj", "/CN=an authority of the tests",
-                      "-keyout", str(self._key), "-out", str(self.certificate))
+        self._openssl("req", "-x509", *_NEW_KEY, "-days", "30", "-subj", "/CN=an authority of the tests", "-keyout", str(self._key),
+                      "-out", str(self.certificate))
 
     def issue(self, *names: str) -> tuple[Path, Path]:
         """Certificate and key of a server with these names and addresses."""
@@ -62,7 +63,7 @@ class Authority:
         base = self.directory / names[0]
         certificate, key, request, extensions = (base.with_name(base.name + end) for end in (".pem", ".key", ".csr", ".ext"))
         extensions.write_text(f"subjectAltName={kinds}\n")
-        self._openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", f"/CN={names[0]}", "-keyout", str(key), "-out", str(request))
+        self._openssl("req", *_NEW_KEY, "-subj", f"/CN={names[0]}", "-keyout", str(key), "-out", str(request))
         self._openssl("x509", "-req", "-days", "30", "-in", str(request), "-CA", str(self.certificate), "-CAkey", str(self._key),
                       "-CAcreateserial", "-extfile", str(extensions), "-out", str(certificate))
         key.chmod(0o600)
@@ -456,7 +457,8 @@ login:
         self.run("/usr/sbin/exim4", "-qff")
 
     def waiting(self) -> list[str]:
-        return [line for line in self.run("/usr/sbin/exim4", "-bp").splitlines() if line.strip()]
+        # A line about the mail, and one further to the right for each recipient.
+        return [line.strip() for line in self.run("/usr/sbin/exim4", "-bp").splitlines() if line.startswith(" " * 8)]
 
 
 def once(mails: list[Mail]) -> list[Mail]:

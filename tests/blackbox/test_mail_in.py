@@ -6,15 +6,18 @@ import quopri
 import re
 import time
 import unittest
+import urllib.error
+import urllib.request
 
 from mailing import FAR, NUMBERS, MailScenes, MailTest, letter   # first: it puts the peers on the path
-from box import Sim
-from mta import SENDER, Smtpd, Swaks
+from box import BOX, Sim, free_port
+from mta import Exim, Smtpd, Swaks
 from talk import QUICK, SideBySide, open_sims
 from texting import three_segments
 
 NAMED = Sim("001018000000002", "none", ["+18880002"], "named", more='mail_alias = ["Zoe", "front.desk"]\n')
 BARRED = Sim("001018000000003", "none", ["+18880003"], "barred", barred=True)
+BESIDE = "127.0.0.102"
 WITHHELD = re.compile(r"\.\.\. \[(\d+) more parts withheld\]")
 
 
@@ -208,16 +211,56 @@ class In(MailScenes, SideBySide):
         self.assertRead(bob, "karól@example.org: od Karola")
 
 
+class Pictures(MailTest):
+    def test_files_are_on_a_page_that_opens_once(self):
+        """The text has a link; who has it sees the files, for a moment; there is no list of pages, and a guess finds nothing."""
+        port = free_port(BOX)
+        box = self.open(tables=f'[pictures]\nlisten = "{BOX}:{port}"\nurl = "http://{BOX}:{port}"\nsize_max = "200 kB"\nopen_life = "3 s"\n')
+        mill = box.station("mill", **QUICK)
+        bob, dan = self.phone_at(mill), self.phone_at(mill)
+        photo = b"\xff\xd8\xff" + bytes(range(256)) * 100
+        mail = letter(f"carol@{FAR}", "both:;", "look")
+        mail.add_attachment(photo, maintype="image", subtype="jpeg", filename="photo.jpg")
+        self.write(mail, f"carol@{FAR}", self.to(bob), self.to(dan))
+        pages = []
+        for phone in (bob, dan):
+            self.assertTrue(self.until(lambda: phone.texts(), 15))
+            found = re.fullmatch(rf"carol@{FAR}: look \[photo\.jpg: (http://{BOX}:{port}/p/[0-9a-f]{{32}})\]", phone.texts()[0])
+            self.assertTrue(found, phone.texts()[0])
+            pages.append(found[1])
+        self.assertNotEqual(*pages)
+        box.kill()
+        box.start()
+        code, page = _get(pages[0])
+        self.assertEqual((code, b"photo.jpg" in page), (200, True))
+        self.assertEqual(_get(f"{pages[0]}/0"), (200, photo))
+        self.assertTrue(self.until(lambda: _get(pages[0])[0] == 410 and _get(f"{pages[0]}/0")[0] in (404, 410), 10), "it is still open")
+        self.assertEqual(_get(f"{pages[1]}/0")[0], 404, "a file before its page")
+        self.assertEqual(_get(pages[1])[0], 200, "his own page")
+        for path in ("", "/p", "/p/", f"/p/{'0' * 32}", f"/p/{pages[1][-32:-1]}0/../", "/p/%2e%2e/%2e%2e/encamp.toml"):
+            self.assertEqual(_get(f"http://{BOX}:{port}{path}")[0], 404, path)
+
+
+def _get(url: str) -> tuple[int, bytes]:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, b""
+
+
 class Lmtp(MailTest):
     def test_a_mail_server_beside_the_box_hands_over_by_lmtp(self):
         box = self.open()
         mill = box.station("mill", **QUICK)
         bob = self.phone_at(mill)
-        beside = Smtpd(self, self.scene.directory, SENDER, authority=self.scene.authority, name="beside.example", domains=(FAR,),
-                       lmtp={NUMBERS: (box.host, self.scene.lmtp_port)}).start()
-        beside.submit(letter(f"carol@{FAR}", self.to(bob), "by LMTP").as_bytes(), f"carol@{FAR}", self.to(bob))
-        self.assertInbox(bob, [f"carol@{FAR}: by LMTP"], 15)
         nobody = f"+15550009999@{NUMBERS}"
+        for place, kind in enumerate((Smtpd, Exim)):
+            beside = kind(self, self.scene.directory, BESIDE, authority=self.scene.authority, name=f"beside{place}.example", domains=(FAR,),
+                          lmtp={NUMBERS: (box.host, self.scene.lmtp_port)}).start()
+            beside.submit(letter(f"carol@{FAR}", self.to(bob), f"by LMTP {place}").as_bytes(), f"carol@{FAR}", self.to(bob))
+            self.assertInbox(bob, [f"carol@{FAR}: by LMTP {number}" for number in range(place + 1)], 15)
+        # OpenSMTPD takes every LMTP error for a temporary one.
         beside.submit(letter(f"carol@{FAR}", nobody, "by LMTP").as_bytes(), f"carol@{FAR}", nobody)
         self.assertIn(nobody, beside.wait_mails(f"carol@{FAR}")[0].as_string())
 

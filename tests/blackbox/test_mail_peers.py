@@ -57,7 +57,7 @@ class Peers(unittest.TestCase):
     def test_what_waits_is_carried_on_after_kill_9_and_a_line_that_was_cut(self):
         far = Smtpd(self, self.directory, SENDER, authority=self.authority, name="far.example", domains=("far.example",)).start()
         line = Line(self, RELAY, (far.host, far.open_port))
-        near = Smtpd(self, self.directory, RELAY, authority=self.authority, name="relay.example", domains=("home.example",),
+        near = Exim(self, self.directory, RELAY, authority=self.authority, name="relay.example", domains=("home.example",),
                      routes={"far.example": line.at}).start()
         line.cut()
         near.submit(mail("one"), "ana@home.example", "bob@far.example")
