@@ -272,11 +272,11 @@ class TwoBoxes(Mailing, unittest.TestCase):
         ports = {BOX: free_port(BOX), SECOND_BOX: free_port(SECOND_BOX)}
         self.there = Line(self, SECOND_BOX, (SECOND_BOX, ports[SECOND_BOX]), source=BOX)
         self.back = Line(self, BOX, (BOX, ports[BOX]), source=SECOND_BOX)
-        self.boxes = []
+        self.ports, self.boxes = ports, []
         for host, own, other, prefix, line, peer in ((BOX, "hill.example", "dale.example", "+1400", self.there, SECOND_BOX),
                                                      (SECOND_BOX, "dale.example", "hill.example", "+1300", self.back, BOX)):
             more = (f'[mail]\ndomain = "{own}"\nlisten = ["tcp:{host}:{ports[host]}"]\nrelay = "smtp://{line.at[0]}:{line.at[1]}"\nrelay_tls = "never"\n'
-                    f'boxes = ["{peer}"]\n[[mail_route]]\nprefixes = ["{prefix}"]\nto = "{{number}}@{other}"\nbox = true\n'
+                    f'boxes = ["{peer}"]\ntrusted = ["{CLIENT}"]\n[[mail_route]]\nprefixes = ["{prefix}"]\nto = "{{number}}@{other}"\nbox = true\n'
                     f'[messages]\nservice_centre = "{SERVICE_CENTRE}"\n[registrar]\nclock_trusted = true\n')
             box = Box(self, host=host, shards=shards, sims=open_sims(12, "3" if host == BOX else "4"), trunks=False, more=more)
             self.addCleanup(box.close)
@@ -315,6 +315,19 @@ class TwoBoxes(Mailing, unittest.TestCase):
         self.open()
         self.assertSent(self.hill, self.ana, "+14009999999", "hello")
         self.assertWords(self.ana, "+14009999999", timeout=20)
+
+    def test_mail_for_a_number_at_the_other_box(self):
+        """Whom this box trusts reaches it from here, and hears what became of it; others are refused."""
+        self.open()
+        to = f"{self.bobs}@hill.example"
+        for source, code in ((CLIENT, 250), ("127.0.0.103", 550)):
+            with smtplib.SMTP(BOX, self.ports[BOX], timeout=10, local_hostname="client.example", source_address=(source, 0)) as client:
+                client.ehlo()
+                client.mail(f"carol@{FAR}")
+                self.assertEqual(client.rcpt(to)[0], code)
+                if code == 250:
+                    self.assertEqual(client.data(letter(f"carol@{FAR}", to, "from afar").as_bytes(policy=email.policy.SMTP))[0], 250)
+        self.assertInbox(self.bob, [f"carol@{FAR}: from afar"], 20)
 
     def test_a_line_that_is_cut_for_a_while(self):
         """Texts on both sides wait, both boxes are killed meanwhile, and all arrive in their order when it is mended."""
