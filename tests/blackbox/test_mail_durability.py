@@ -365,6 +365,45 @@ class TwoBoxes(Mailing, unittest.TestCase):
         time.sleep(1)
         self.assertEqual(self.bob.texts(), said)
 
+    def test_either_is_killed_while_texts_pass(self):
+        """Each hop is durable: what was answered 202 on one side is on the phone on the other, once under one Message-ID."""
+        self.open()
+        dice, stop, accepted, lock = random.Random(11), threading.Event(), [], threading.Lock()
+
+        def send(station, sender, to, recipient, side):
+            number = 0
+            while not stop.is_set():
+                number += 1
+                answer = station.sms(sender, to, f"{side} {number}", timeout=3, resend=(0, 1))
+                if answer is not None and answer.code == 202:
+                    with lock:
+                        accepted.append((f"{side} {number}", recipient))
+                time.sleep(0.05)
+
+        threads = [threading.Thread(target=send, args=each, daemon=True) for each in ((self.hill, self.ana, self.bobs, self.bob, "there"),
+                                                                                      (self.mill, self.bob, self.anas, self.ana, "back"))]
+        for thread in threads:
+            thread.start()
+        for turn in range(6):
+            time.sleep(dice.uniform(0.3, 1.0))
+            box = self.boxes[turn % 2]
+            box.kill()
+            box.start()
+        time.sleep(0.5)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        self.assertGreater(len(accepted), 20)
+
+        def missing():
+            return [text for text, phone in accepted if text not in phone.texts()]
+
+        self.assertTrue(self.until(lambda: self.push(*self.boxes) or not missing(), DELIVERED_WITHIN_S), missing()[:5])
+        for phone in (self.ana, self.bob):
+            stamps = {}
+            for one in phone.inbox:
+                self.assertEqual(stamps.setdefault(one.text, (one.sender, one.stamp)), (one.sender, one.stamp), f"{one.text}: came twice, and differs")
+
     def test_two_boxes_that_each_think_the_other_has_the_number(self):
         """The hop limit ends it, and the sender is told."""
         self.open()

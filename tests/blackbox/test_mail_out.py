@@ -6,6 +6,7 @@ import unittest
 
 from mailing import BOUNCED_WITHIN_S, CODE, FAR, HOME, NUMBERS, RELAY_WITHIN_S, MailScenes, MailTest, letter, told, words_of   # first
 from box import Sim, YateStation
+from mta import PASSWORD
 from talk import QUICK, SideBySide, open_sims
 from texting import DELIVERED, FORWARDED, SERVICE_CENTRE, three_segments
 
@@ -251,6 +252,57 @@ class Relay(MailTest):
         tried = box.command("mail", "test", f"bob@{HOME}")
         self.assertNotEqual(tried.code, 0)
         self.assertIn("certificate", (tried.out + tried.err).lower())
+
+    def test_a_wrong_password_is_no_fault_of_the_mail(self):
+        """It waits until the operator has written the right one and applies it."""
+        box = self.open(start=False)
+        right = f'relay_password = "{PASSWORD}"'
+        box.more = box.more.replace(right, 'relay_password = "wrong"')
+        box.write()
+        box.start()
+        hill = box.station("hill", **QUICK)
+        ana = self.phone_at(hill)
+        self.assertMailed(hill, ana, f"bob@{HOME} hello")
+        self.assertTrue(self.until(lambda: "535" in self.shown(f"bob@{HOME}")), self.shown(f"bob@{HOME}"))
+        tried = box.command("mail", "test", f"bob@{HOME}")
+        self.assertNotEqual(tried.code, 0)
+        self.assertIn("535", tried.out + tried.err)
+        self.assertNotIn("wrong", tried.out + tried.err + box.log() + self.shown(f"bob@{HOME}"), "a password is in no log")
+        box.more = box.more.replace('relay_password = "wrong"', right)
+        box.write()
+        self.assertEqual(box.command("apply").code, 0)
+        self.push()
+        self.assertEqual(words_of(self.wait_mail(f"bob@{HOME}")[0]), "hello")
+        self.assertEqual(ana.texts(), [])
+
+    def test_so_much_mail_may_wait_and_no_more(self):
+        """A text beyond it is not accepted: the phone tries again, and what waits is not concerned."""
+        box = self.open(more="count_max = 3\n", lines=True)
+        hill = box.station("hill", **QUICK)
+        ana = self.phone_at(hill)
+        self.scene.line.cut()
+        for number in range(3):
+            self.assertMailed(hill, ana, f"bob@{HOME} number {number}")
+            self.assertTrue(self.until(lambda: len(self.mail_waiting(f"bob@{HOME}")) == number + 1), self.queue())
+        more = hill.sms(ana, CODE, f"bob@{HOME} number 3", timeout=6)
+        self.assertTrue(more is None or more.code == 503 or self.until(lambda: ana.texts()), f"{more}: neither refused nor told")
+        self.scene.line.mend()
+        self.push()
+        self.assertEqual([words_of(mail) for mail in self.wait_mail(f"bob@{HOME}", 3, RELAY_WITHIN_S)], [f"number {number}" for number in range(3)])
+
+    def test_a_long_text_whose_parts_come_before_and_after_kill_9(self):
+        box = self.open()
+        hill = box.station("hill", **QUICK)
+        ana, words = self.phone_at(hill), three_segments()
+        requests = hill.sms_requests(ana, CODE, f"bob@{HOME} {words}")
+        self.assertGreaterEqual(len(requests), 3)
+        for place, request in enumerate(requests):
+            answer = hill.transact(request, hill.sms_proxy, 6)
+            self.assertEqual(answer.code, 202, str(answer))
+            if place + 1 < len(requests):
+                box.kill()
+                box.start()
+        self.assertEqual([words_of(mail).replace("\n", " ") for mail in self.wait_mail(f"bob@{HOME}")], [words])
 
     def test_the_sender_is_told_when_the_time_is_over(self):
         box = self.open(more='life_max = "3 s"\n', lines=True)

@@ -238,6 +238,22 @@ class Listed(MailScenes, SideBySide):
         self.assertEqual(self.hand_in(letter("else@clinic.example", self.to(phones[3]), "hello"), "else@clinic.example", self.to(phones[3]))[0], 250)
 
 
+class Certificates(MailTest):
+    def test_a_new_certificate_counts_from_the_next_session_on(self):
+        """The operator writes the new files in the place of the old ones and applies."""
+        box = self.open()
+
+        def shown() -> int:
+            with self.client() as client:
+                client.starttls(context=self.scene.authority.context())
+                return int(client.sock.getpeercert()["serialNumber"], 16)
+
+        before = shown()
+        self.scene.authority.issue("box.example", box.host)
+        self.assertEqual(box.command("apply").code, 0)
+        self.assertTrue(self.until(lambda: shown() != before), "still the old one")
+
+
 class FirstContact(MailTest):
     def test_a_phone_is_asked_about_a_stranger_and_its_answer_counts(self):
         """His server is told to come again; the phone is asked once; yes lets it in, no keeps it out."""
