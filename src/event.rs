@@ -3,7 +3,7 @@
 //! An event shows at most the last four digits of an IMSI or number, and never a key, a RAND or an answer to one.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::ident::{Imsi, Msisdn, Plmn};
 use crate::seam::TextOutcome;
@@ -291,12 +291,26 @@ pub enum Event {
         text: u64,
         imsi: Imsi,
     },
+    /// No copy of a text goes to the mailbox of this one: as many texts wait as may.
+    CopyLeftOut {
+        imsi: Imsi,
+    },
     /// The program behind a short code did not answer, or not as it should; a part of what it said may have been done.
     HookFailed {
         code: Msisdn,
         /// 0: there was no answer.
         status: u16,
         why: String,
+    },
+    /// A copy of a mail that has been taken.
+    MailDuplicate {
+        from: IpAddr,
+    },
+    /// A mail for one recipient was refused.
+    MailRefused {
+        from: IpAddr,
+        code: u16,
+        why: &'static str,
     },
     /// A server did not take a mail, and is asked again.
     MailNotTaken {
@@ -305,6 +319,26 @@ pub enum Event {
         code: u16,
         why: String,
         next_s: u64,
+    },
+    /// Whoever wrote a mail could not be told what became of it.
+    MailNotTold {
+        why: &'static str,
+    },
+    /// Nobody took what we had to tell of a mail: nobody is told of that.
+    MailReportLost {
+        text: u64,
+        why: String,
+    },
+    /// A mail of a phone's that was handed over did not arrive, as somebody else says.
+    MailCameBack {
+        text: u64,
+        sender: Imsi,
+        why: String,
+    },
+    /// It is told of something that we know nothing of, or have told already.
+    BounceIgnored {
+        from: IpAddr,
+        why: &'static str,
     },
     /// Nobody takes our mail: the relay, or the servers of a domain.
     RelayUnreached {
@@ -345,7 +379,9 @@ impl Event {
             | Event::AlertSent { .. }
             | Event::AlertReceived { .. }
             | Event::TextDuplicate { .. }
+            | Event::MailDuplicate { .. }
             | Event::TextTrailing { .. }
+            | Event::BounceIgnored { .. }
             | Event::ConnectionRefused { .. } => Level::Debug,
             Event::Registered { .. }
             | Event::FirstSeen { .. }
@@ -370,6 +406,7 @@ impl Event {
             | Event::AlertLost { .. }
             | Event::TextAccepted { .. }
             | Event::TextRefused { .. }
+            | Event::MailRefused { .. }
             | Event::TextDelivered { .. }
             | Event::TextPossibleDuplicate { .. }
             | Event::PhoneAbsent { .. }
@@ -377,6 +414,8 @@ impl Event {
             | Event::PhoneHasMemory { .. }
             | Event::TextEnded { .. }
             | Event::RelayReached { .. }
+            | Event::MailReportLost { .. }
+            | Event::MailCameBack { .. }
             | Event::TextAttemptFailed { .. }
             | Event::PhoneReturned { .. }
             | Event::Purged { .. } => Level::Info,
@@ -390,8 +429,10 @@ impl Event {
             | Event::TextNotTold { .. }
             | Event::TextAnswerUnheard { .. }
             | Event::TextPassedOver { .. }
+            | Event::CopyLeftOut { .. }
             | Event::HookFailed { .. }
             | Event::MailNotTaken { .. }
+            | Event::MailNotTold { .. }
             | Event::RelayUnreached { direct: true, .. }
             | Event::NumberNotGiven { .. }
             | Event::WelcomeNotSent { .. }
@@ -496,8 +537,18 @@ impl Event {
             Event::TextAnswerUnheard { .. } => "text_answer_unheard",
             Event::TextNotTold { .. } => "text_not_told",
             Event::TextPassedOver { .. } => "text_passed_over",
+            Event::CopyLeftOut { .. } => "copy_left_out",
             Event::HookFailed { .. } => "hook_failed",
+            Event::MailDuplicate { .. } => "mail_duplicate",
+            Event::MailRefused { code, .. } => match code {
+                ..500 => "mail_refused_4xx",
+                500.. => "mail_refused_5xx",
+            },
             Event::MailNotTaken { .. } => "mail_not_taken",
+            Event::MailNotTold { .. } => "mail_not_told",
+            Event::MailReportLost { .. } => "mail_report_lost",
+            Event::MailCameBack { .. } => "mail_came_back",
+            Event::BounceIgnored { .. } => "bounce_ignored",
             Event::RelayUnreached { .. } => "relay_unreached",
             Event::RelayReached { .. } => "relay_reached",
             Event::NumberNotGiven { .. } => "number_not_given",
@@ -642,14 +693,27 @@ impl fmt::Display for Event {
             Event::TextPassedOver { text, imsi } => {
                 write!(f, "text {text} does not go to {}: as many texts wait for it as may", imsi.short())
             }
+            Event::CopyLeftOut { imsi } => {
+                write!(f, "no copy of a text goes to the mailbox of {}: as many texts wait as may", imsi.short())
+            }
             Event::HookFailed { code, status: 0, why } => write!(f, "the hook of {code} failed: {why}"),
             Event::HookFailed { code, status, why } => write!(f, "the hook of {code} answered {status}: {why}"),
+            Event::MailDuplicate { from } => write!(f, "{from} repeats a mail that has been taken"),
+            Event::MailRefused { from, code, why } => write!(f, "refused a mail of {from} with {code}: {why}"),
             Event::MailNotTaken { text, code: 0, why, next_s } => {
                 write!(f, "mail {text} was not taken: {why}; again in {next_s} s")
             }
             Event::MailNotTaken { text, code, why, next_s } => {
                 write!(f, "mail {text} was not taken: {code} {why}; again in {next_s} s")
             }
+            Event::MailNotTold { why } => write!(f, "the writer of a mail could not be told what became of it: {why}"),
+            Event::MailReportLost { text, why } => {
+                write!(f, "mail {text}, which told of another one, did not leave: {why}")
+            }
+            Event::MailCameBack { text, sender, why } => {
+                write!(f, "mail {text} of {} came back: {why}", sender.short())
+            }
+            Event::BounceIgnored { from, why } => write!(f, "ignored what {from} tells of a mail: {why}"),
             Event::RelayUnreached { direct, why, waiting, next_s } => {
                 let who = if *direct { "the servers of a domain" } else { "the relay" };
                 write!(f, "{who} cannot be reached: {why}; {waiting} mails wait, again in {next_s} s")

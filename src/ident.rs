@@ -46,7 +46,8 @@ impl Digits {
 /// The identity on the SIM and the shard key: 14 or 15 digits (TS 23.003 §2.2: "not more than 15 digits").
 ///
 /// `Display` writes all digits; `Debug` and [`Imsi::short`] the last four, for logs.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Imsi(Digits);
 
 impl Imsi {
@@ -71,6 +72,20 @@ impl Imsi {
     pub fn short(&self) -> String {
         let text = self.as_str();
         format!("…{}", &text[text.len() - 4..])
+    }
+}
+
+impl TryFrom<String> for Imsi {
+    type Error = IdentError;
+
+    fn try_from(text: String) -> Result<Imsi, IdentError> {
+        Imsi::parse(&text)
+    }
+}
+
+impl From<Imsi> for String {
+    fn from(imsi: Imsi) -> String {
+        imsi.as_str().to_owned()
     }
 }
 

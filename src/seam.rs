@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::config::Settings;
 use crate::event::Event;
 use crate::ident::{Imsi, Msisdn};
+use crate::mail::address::MailKey;
 use crate::mail::{MailFailure, MailIn, MailOut, MailTaken, Reply};
 use crate::register::asking::Write;
 use crate::register::front::Arrival;
@@ -153,13 +154,13 @@ pub enum QueueAsk {
 #[derive(Clone, Copy, Debug)]
 pub enum QueuePick {
     Text(u64),
-    /// All that wait for this phone.
+    /// All that wait for this phone, or this address.
     Phone(Who),
 }
 
 #[derive(Clone, Debug, Default)]
 pub struct QueueFilter {
-    /// Those for this phone, and those from it.
+    /// Those for this phone or address, and those from it.
     pub phone: Option<Who>,
     /// Those whose `cause` begins with this word, or holds it: `absent`, `memory`, `400`.
     pub cause: Option<String>,
@@ -171,6 +172,8 @@ pub struct QueueFilter {
 pub enum Who {
     Imsi(Imsi),
     Number(Msisdn),
+    /// An address of mail: of the queues only.
+    Mail(MailKey),
 }
 
 /// What a node wants done.
@@ -283,8 +286,11 @@ pub struct TextAnswer {
 pub struct TextShown {
     #[serde(flatten)]
     pub text: TextAnswer,
-    /// `text`, `report`.
+    /// `text`, `report`, `mail`.
     pub kind: &'static str,
+    /// What a mail has beside its words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mail: Option<MailShown>,
     /// Its words, where it has any.
     pub words: Option<String>,
     /// The user data in hex digits, its header included.
@@ -297,6 +303,18 @@ pub struct TextShown {
     pub ends: u64,
     pub report_wanted: bool,
     pub life: Vec<LifeStep>,
+}
+
+/// A mail that waits to leave.
+#[derive(Clone, Debug, Serialize)]
+pub struct MailShown {
+    /// MAIL FROM; `<>`: nobody is told what becomes of it.
+    pub envelope_from: String,
+    /// From, with the name.
+    pub header_from: String,
+    pub subject: String,
+    pub message_id: String,
+    pub in_reply_to: Option<String>,
 }
 
 /// What became of a text.
@@ -335,9 +353,9 @@ pub struct TextRecord {
     /// Base station or trunk that it came from, and that took it: the name where it has one, else the address.
     pub from_cell: String,
     pub to_cell: String,
-    /// `text`, `report`, `command`.
+    /// `text`, `report`, `command`, `mail`.
     pub kind: &'static str,
-    /// Of its user data.
+    /// Of its user data, or of the words of a mail.
     pub octets: usize,
     pub attempts: u32,
     pub outcome: TextOutcome,

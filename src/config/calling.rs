@@ -92,7 +92,7 @@ fn read_login(view: &View<'_>, report: &mut Report<'_>) -> (Option<String>, Opti
 }
 
 /// It stands in quotes in an answer, and before a colon in what is hashed (RFC 2617 §3.2.2.2).
-fn username(text: &str) -> Result<String, Flaw> {
+pub(super) fn username(text: &str) -> Result<String, Flaw> {
     let wrong = |char: char| char.is_control() || matches!(char, '"' | '\\' | ':');
     match text.is_empty() || text.chars().count() > LOGIN_CHARS_MAX || text.chars().any(wrong) {
         true => Err(Flaw {
@@ -103,7 +103,7 @@ fn username(text: &str) -> Result<String, Flaw> {
     }
 }
 
-fn password(text: &str) -> Result<Password, Flaw> {
+pub(super) fn password(text: &str) -> Result<Password, Flaw> {
     for prefix in ["file:", "sealed:"] {
         if text.starts_with(prefix) {
             return Err(Flaw {
@@ -127,7 +127,7 @@ fn prefixes(view: &View<'_>, name: &str, report: &mut Report<'_>) -> Vec<String>
     texts.into_iter().filter_map(|spot| value(spot, prefix, report)).collect()
 }
 
-fn prefix(text: &str) -> Result<String, Flaw> {
+pub(super) fn prefix(text: &str) -> Result<String, Flaw> {
     let digits = text.strip_prefix('+').unwrap_or(text);
     if digits.is_empty() || digits.len() > 15 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(Flaw {

@@ -10,7 +10,8 @@ use crate::ident::{Imsi, Msisdn};
 pub enum WhyNot {
     /// It is another subscriber's.
     Taken,
-    /// It is the message centre's, a short code, an emergency number, or belongs to the world behind a trunk.
+    /// It is the message centre's, a short code, of mail, an emergency number, or belongs to the world behind a trunk or
+    /// a mail route.
     Reserved,
     /// It has too few digits or too many, or a `+`.
     Digits,
@@ -36,9 +37,13 @@ pub fn may_have(settings: &Settings, imsi: Imsi, number: Msisdn) -> Result<(), W
     let forms = [digits.to_owned(), format!("+{digits}")];
     let is_centre = messages.service_centre.trim_start_matches('+') == digits;
     let is_code = settings.short_codes.iter().any(|code| code.number.digits() == digits);
+    let is_mail = settings
+        .mail
+        .as_ref()
+        .is_some_and(|mail| mail.is_in_pool(&number) || mail.short_code.is_some_and(|code| code.digits() == digits));
     // 112 and 911 are always among them.
     let is_emergency = settings.emergency.numbers.iter().any(|emergency| emergency == digits);
-    if is_centre || is_code || is_emergency || forms.iter().any(|form| is_outside(settings, form)) {
+    if is_centre || is_code || is_mail || is_emergency || forms.iter().any(|form| is_outside(settings, form)) {
         return Err(WhyNot::Reserved);
     }
     // What is dialled is held against the IMSIs first.
@@ -51,10 +56,13 @@ pub fn may_have(settings: &Settings, imsi: Imsi, number: Msisdn) -> Result<(), W
     Ok(())
 }
 
-/// Whether this, as it is dialled, goes out by a trunk's prefix: then it is somebody's elsewhere. One that is in
-/// `local_prefixes` never goes out.
+/// Whether this, as it is dialled, goes out by the prefix of a trunk or a mail route: then it is somebody's elsewhere. One that is in
+/// `local_prefixes` goes out by no trunk, and by a route only where that has a longer prefix.
 fn is_outside(settings: &Settings, dialled: &str) -> bool {
     let begins = |prefix: &String| dialled.starts_with(prefix.as_str());
-    settings.trunks.iter().any(|trunk| trunk.prefixes.iter().any(begins))
-        && !settings.dialplan.local_prefixes.iter().any(begins)
+    let local = settings.dialplan.local_prefixes.iter().filter(|prefix| begins(prefix)).map(String::len).max();
+    let routes = settings.mail.iter().flat_map(|mail| &mail.routes);
+    let mut routed = routes.flat_map(|route| &route.prefixes).filter(|prefix| begins(prefix)).map(String::len);
+    routed.any(|routed| local.is_none_or(|local| routed > local))
+        || (local.is_none() && settings.trunks.iter().any(|trunk| trunk.prefixes.iter().any(begins)))
 }

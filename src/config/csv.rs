@@ -1,4 +1,5 @@
-//! Subscribers from a spreadsheet: `imsi,msisdn,algorithm,ki,op,opc,name,barred,language`, in any order.
+//! Subscribers from a spreadsheet: `imsi,msisdn,algorithm,ki,op,opc,name,barred,language,mail_alias,mail_copy`, in any
+//! order.
 //!
 //! Knows: columns and where a field stands. What the fields mean is [`super::sims`]'s.
 //! A line that begins with `#` is a comment. Source of the format: RFC 4180.
@@ -6,10 +7,11 @@
 use ::csv::{ReaderBuilder, StringRecord};
 
 use super::keys;
-use super::sims::{Roll, Typed, TypedAuth, shown};
+use super::sims::{Roll, Typed, TypedAuth, TypedMail, shown};
 use super::text::{Place, Report, Spot};
 
-const COLUMNS: [&str; 9] = ["imsi", "msisdn", "algorithm", "ki", "op", "opc", "name", "barred", "language"];
+const COLUMNS: [&str; 11] =
+    ["imsi", "msisdn", "algorithm", "ki", "op", "opc", "name", "barred", "language", "mail_alias", "mail_copy"];
 
 /// Reads one file; its first line that is no comment names the columns.
 pub(super) fn read(file: usize, roll: &mut Roll, report: &mut Report<'_>) {
@@ -175,18 +177,22 @@ impl Columns {
                 }
             },
         };
-        let msisdn = field("msisdn").map(|spot| {
+        let several = |name: &str| {
+            let spot = field(name);
             // A blank separates; its column is near enough.
-            spot.value.split_whitespace().map(|number| Spot::new(number, spot.at)).collect()
-        });
+            let each =
+                spot.into_iter().flat_map(|spot| spot.value.split_whitespace().map(move |one| Spot::new(one, spot.at)));
+            each.collect::<Vec<_>>()
+        };
         roll.take(
             Typed {
                 at: line.at(0),
                 imsi,
-                msisdn: msisdn.unwrap_or_default(),
+                msisdn: several("msisdn"),
                 name: field("name"),
                 barred,
                 language: field("language"),
+                mail: TypedMail { aliases: several("mail_alias"), copy: field("mail_copy"), ..TypedMail::default() },
                 auth: algorithm.map(|algorithm| TypedAuth {
                     algorithm,
                     ki: field("ki"),

@@ -6,12 +6,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Display};
+use std::path::PathBuf;
 
+use super::mailing::{Mail, MailRoute};
 use super::words::Word;
 use super::{
-    Calls, Listener, Messages, Place, Replica, Settings, Shard, Subscriber, Transport, Welcome, map, texting, units,
+    Calls, Listener, Messages, Place, Replica, Settings, Shard, Subscriber, Transport, Welcome, mailing_read, map,
+    texting, units,
 };
-use crate::ident::Language;
+use crate::ident::{Language, Msisdn};
 
 /// So many subscribers are named one by one; of more, only their number is told.
 const SUBSCRIBERS_NAMED_MAX: usize = 20;
@@ -60,6 +63,7 @@ pub fn diff(old: &Settings, new: &Settings) -> Vec<Change> {
     changes.messages(old, new);
     changes.named("short code", &old.short_codes, &new.short_codes, |code| code.number.to_string(), false);
     changes.templates(old, new);
+    changes.mail(old, new);
     changes.value("emergency.numbers", joined(&old.emergency.numbers), joined(&new.emergency.numbers), false);
     changes.value("emergency.trunk", emergency_trunk(old), emergency_trunk(new), false);
     changes.debug("rehearsal", &old.rehearsal, &new.rehearsal);
@@ -238,6 +242,71 @@ impl Changes {
         self.named("texts", &by_language(old), &by_language(new), name, false);
     }
 
+    fn mail(&mut self, old: &Settings, new: &Settings) {
+        let (old, new) = match (old.mail.as_deref(), new.mail.as_deref()) {
+            (None, None) => return,
+            (None, Some(_)) => return self.push("[mail] added".into(), true),
+            (Some(_), None) => return self.push("[mail] removed".into(), true),
+            (Some(old), Some(new)) => (old, new),
+        };
+        self.value("mail.domain", &old.domain, &new.domain, false);
+        let listen = |mail: &Mail| mail.listen.iter().map(mailing_read::listener_shown).collect::<Vec<_>>().join(", ");
+        self.value("mail.listen", listen(old), listen(new), true);
+        let file = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+        self.value("mail.certificate", file(&old.certificate), file(&new.certificate), false);
+        self.value("mail.certificate_key", file(&old.certificate_key), file(&new.certificate_key), false);
+        let relay = |mail: &Mail| mail.relay.as_ref().map(mailing_read::relay_shown).unwrap_or_default();
+        if relay(old) != relay(new) {
+            self.value("mail.relay", relay(old), relay(new), false);
+        } else if old.relay != new.relay {
+            self.push("the login or the authority of `mail.relay` changed".into(), false);
+        }
+        let number = |number: Option<Msisdn>| number.map(|number| number.to_string()).unwrap_or_default();
+        self.value("mail.short_code", number(old.short_code), number(new.short_code), false);
+        let pool = |mail: &Mail| mail.reply_pool.iter().map(mailing_read::range_shown).collect::<Vec<_>>().join(", ");
+        self.value("mail.reply_pool", pool(old), pool(new), false);
+        self.value("mail.trusted", joined(&old.trusted), joined(&new.trusted), false);
+        self.value("mail.boxes", joined(&old.boxes), joined(&new.boxes), false);
+        self.named("mail user", &old.users, &new.users, |user| user.name.clone(), false);
+        self.debug("mail.senders", &old.senders, &new.senders);
+        self.debug("mail.allow", &old.allow, &new.allow);
+        self.debug("mail.deny", &old.deny, &new.deny);
+        self.value("mail.results_from", joined(&old.results_from), joined(&new.results_from), false);
+        self.debug("mail.unproven", &old.unproven, &new.unproven);
+        self.debug("mail.first_contact", &old.first_contact, &new.first_contact);
+        self.debug("mail.subject", &old.subject, &new.subject);
+        macro_rules! each {
+            ($($field:ident),*) => {$(
+                self.value(concat!("mail.", stringify!($field)), old.$field, new.$field, false);
+            )*};
+        }
+        each!(per_sender_day_max, per_phone_day_max, segments_max, size_max, recipients_max, received_max);
+        each!(sessions_max, sessions_per_address_max, count_max);
+        let mut time = |key: &str, old, new| self.value(key, units::shown(old), units::shown(new), false);
+        time("mail.command_timeout", old.command_timeout, new.command_timeout);
+        time("mail.session_max", old.session_max, new.session_max);
+        time("mail.life_max", old.life_max, new.life_max);
+        time("mail.thread_life", old.thread_life, new.thread_life);
+        // Their order counts for nothing: the longest prefix does.
+        let name = |route: &MailRoute| match route.prefixes.as_slice() {
+            [] => "every number".to_owned(),
+            prefixes => joined(prefixes),
+        };
+        self.named("mail route", &old.routes, &new.routes, name, false);
+        let (old, new) = match (&old.pictures, &new.pictures) {
+            (None, None) => return,
+            (None, Some(_)) => return self.push("[pictures] added".into(), true),
+            (Some(_), None) => return self.push("[pictures] removed".into(), true),
+            (Some(old), Some(new)) => (old, new),
+        };
+        self.value("pictures.listen", old.listen, new.listen, true);
+        self.value("pictures.url", &old.url, &new.url, false);
+        self.value("pictures.size_max", old.size_max, new.size_max, false);
+        self.value("pictures.bytes_max", old.bytes_max, new.bytes_max, false);
+        self.value("pictures.life", units::shown(old.life), units::shown(new.life), false);
+        self.value("pictures.open_life", units::shown(old.open_life), units::shown(new.open_life), false);
+    }
+
     fn subscribers(&mut self, old: &Settings, new: &Settings) {
         let (mut added, mut changed, mut removed) = (Vec::new(), Vec::new(), Vec::new());
         for subscriber in new.subscribers.iter() {
@@ -269,7 +338,8 @@ fn emergency_trunk(all: &Settings) -> &str {
 /// Where it stands is no property of a subscriber.
 fn is_same(old: &Subscriber, new: &Subscriber) -> bool {
     let told = |one: &Subscriber| (one.barred, one.language);
-    (&old.msisdn, &old.name, &old.auth, told(old)) == (&new.msisdn, &new.name, &new.auth, told(new))
+    (&old.msisdn, &old.name, &old.auth, &old.mail, told(old))
+        == (&new.msisdn, &new.name, &new.auth, &new.mail, told(new))
 }
 
 fn told(replica: &Replica) -> String {

@@ -86,11 +86,14 @@ pub static ROOT: Section = Section {
         now("messages", Table(&MESSAGES)),
         now("short_code", Tables(&SHORT_CODE)),
         now("texts", Tables(&TEXTS)),
+        now("mail", Table(&MAIL)),
+        now("mail_user", Tables(&MAIL_USER)),
+        now("mail_route", Tables(&MAIL_ROUTE)),
+        now("pictures", Table(&PICTURES)),
         now("emergency", Table(&EMERGENCY)),
         now("rehearsal", Table(&REHEARSAL)),
         now("subscriber", Tables(&SUBSCRIBER)),
         now("number", Tables(&NUMBER)),
-        later("mail", Table(&MAIL)),
         later("admin", Table(&ADMIN)),
     ],
 };
@@ -204,6 +207,10 @@ static SUBSCRIBER: Section = Section {
         now("name", Text("Ana")),
         now("barred", Flag),
         now("language", Text("sw")),
+        now("mail_alias", Texts("ana")),
+        now("mail_copy", Text("ana@example.org")),
+        now("mail_allow", Texts("carol@example.org")),
+        now("mail_deny", Texts("@example.org")),
     ],
 };
 
@@ -291,12 +298,60 @@ const TEXTS_KEYS: [Key; 1 + Word::COUNT] = {
 static MAIL: Section = Section {
     title: "[mail]",
     keys: &[
-        later("domain", Text("sms.gsm.example")),
-        later("listen", Texts("tcp:0.0.0.0:25")),
-        later("relay", Text("smtp://mail.example:587")),
-        later("short_code", Text("1001")),
-        later("reply_pool", Texts("+15559000-+15559099")),
+        now("domain", Text("sms.gsm.example")),
+        now("listen", Texts("tcp:0.0.0.0:25")),
+        now("certificate", Text("/etc/encamp/mail.pem")),
+        now("certificate_key", Text("/etc/encamp/mail.key")),
+        now("relay", Text("smtp://mail.example:587")),
+        now("relay_tls", Text("required")),
+        now("relay_username", Text("encamp")),
+        now("relay_password", Text("secret")),
+        now("relay_authority", Text("/etc/encamp/authority.pem")),
+        now("short_code", Text("1001")),
+        now("reply_pool", Texts("+15559000-+15559099")),
+        now("trusted", NETWORKS),
+        now("boxes", NETWORKS),
+        now("senders", Text("everyone")),
+        now("allow", Texts("@example.org")),
+        now("deny", Texts("@example.org")),
+        now("results_from", Texts("mx.example.org")),
+        now("unproven", Text("refuse_failed")),
+        now("first_contact", Text("accept")),
+        now("per_sender_day_max", Count(0, 1_000_000)),
+        now("per_phone_day_max", Count(0, 1_000_000)),
+        now("subject", Text("new")),
+        now("segments_max", Count(1, 20)),
+        now("size_max", Size("1 MB")),
+        now("recipients_max", Count(1, 10_000)),
+        now("received_max", Count(1, 1_000)),
+        now("sessions_max", Count(1, 100_000)),
+        now("sessions_per_address_max", Count(1, 100_000)),
+        now("command_timeout", Duration("5 min")),
+        now("session_max", Duration("30 min")),
+        now("life_max", Duration("5 days")),
+        now("count_max", Count(1, 1_000_000)),
+        now("thread_life", Duration("30 days")),
     ],
+};
+
+static PICTURES: Section = Section {
+    title: "[pictures]",
+    keys: &[
+        now("listen", Text("0.0.0.0:8090")),
+        now("url", Text("http://192.0.2.1:8090")),
+        now("size_max", Size("5 MB")),
+        now("bytes_max", Size("256 MB")),
+        now("life", Duration("7 days")),
+        now("open_life", Duration("15 min")),
+    ],
+};
+
+static MAIL_USER: Section =
+    Section { title: "[[mail_user]]", keys: &[now("name", Text("clinic")), now("password", Text("secret"))] };
+
+static MAIL_ROUTE: Section = Section {
+    title: "[[mail_route]]",
+    keys: &[now("prefixes", Texts("+1556")), now("to", Text("{number}@sms.hill.example")), now("box", Flag)],
 };
 
 static ADMIN: Section = Section { title: "[admin]", keys: &[later("listen", Text("127.0.0.1:8080"))] };

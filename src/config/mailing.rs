@@ -218,6 +218,14 @@ impl Mail {
         self.reply_pool.iter().any(|range| range.has(number))
     }
 
+    /// The number of the pool that has these digits.
+    pub fn in_pool(&self, digits: &str) -> Option<Msisdn> {
+        let number = Msisdn::parse(digits).ok()?;
+        let range = self.reply_pool.iter().find(|range| range.has(&number))?;
+        let plus = if range.first.is_international() { "+" } else { "" };
+        Msisdn::parse(&format!("{plus}{}", number.digits())).ok()
+    }
+
     /// The address of whoever has this number, or is known by these digits of an IMSI.
     pub fn address_of(&self, who: &str) -> String {
         format!("{who}@{}", self.domain)

@@ -11,6 +11,7 @@ pub mod diff;
 pub mod edit;
 pub mod keys;
 pub mod mailing;
+mod mailing_read;
 mod map;
 pub mod read;
 mod sims;
@@ -426,7 +427,9 @@ impl Settings {
         let dialled = dialled.trim_start_matches('+');
         let codes = self.short_codes.iter().map(|code| code.number);
         let centre = Msisdn::parse(&self.messages.service_centre).ok();
-        codes.chain(centre).find(|number| number.digits() == dialled)
+        let mail = self.mail.as_ref().and_then(|mail| mail.short_code);
+        let own = codes.chain(centre).chain(mail).find(|number| number.digits() == dialled);
+        own.or_else(|| self.mail.as_ref()?.in_pool(dialled))
     }
 
     /// Whether a base station has this name, or stands in the location area of this name.

@@ -5,7 +5,7 @@
 //! Read first: `config/encamp.toml`, the manual of every key; [`super::keys`], the table of them; then this file.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::typed::{self, Entry, Item, View};
 use super::units::{self, Flaw};
 use super::{
     BaseStation, ClusterKey, Front, Listener, Registrar, Rehearsal, Settings, Subscribers, Transport, Unlisted,
-    ZoneSettings, calling, csv, keys, map, sims, texting,
+    ZoneSettings, calling, csv, keys, mailing_read, map, sims, texting,
 };
 use crate::gsm::form::TextForm;
 use crate::ident::Network;
@@ -172,6 +172,17 @@ fn settings(root: &View<'_>, sources: &Sources, roll: sims::Roll, report: &mut R
     let messages = texting::read_messages(root, &around, report);
     let templates = texting::read_templates(root, &roll, report);
     let short_codes = texting::read_short_codes(root, &around, &messages, templates.default_language, report);
+    let around = mailing_read::Around {
+        domain: domain.as_deref().unwrap_or_default(),
+        data_dir: data_dir_or_none,
+        trunks: &trunks,
+        dialplan: &dialplan,
+        emergency: &emergency,
+        messages: &messages,
+        short_codes: &short_codes,
+        roll: &roll,
+    };
+    let mail = mailing_read::read_mail(root, &around, &mut bound, report);
     calling::note_hidden_prefixes(root, &dialplan, report);
     let disk_reserve_bytes = read_disk_reserve(root, report);
     let rehearsal = read_rehearsal(root, &roll, report);
@@ -194,7 +205,7 @@ fn settings(root: &View<'_>, sources: &Sources, roll: sims::Roll, report: &mut R
         messages,
         short_codes,
         templates,
-        mail: None,
+        mail: mail.map(Arc::new),
         emergency,
         disk_reserve_bytes,
         rehearsal,
@@ -252,6 +263,12 @@ enum Origin {
 }
 
 impl Bound {
+    /// For what is no [`Listener`].
+    pub fn take_tcp(&mut self, address: SocketAddr, at: Place, report: &mut Report<'_>) -> bool {
+        let listener = Listener { transport: Transport::Tcp, address, advertise: None };
+        self.take(&listener, Origin::At(at), report)
+    }
+
     /// Takes the address, or reports who has it. An unspecified address takes the port of every address of its family.
     fn take(&mut self, new: &Listener, origin: Origin, report: &mut Report<'_>) -> bool {
         let clash = self.0.iter().find(|(old, _)| {
@@ -351,7 +368,7 @@ fn listeners_or(
     all
 }
 
-fn networks(view: Option<&View<'_>>, name: &str, report: &mut Report<'_>) -> Vec<Network> {
+pub(super) fn networks(view: Option<&View<'_>>, name: &str, report: &mut Report<'_>) -> Vec<Network> {
     let texts = view.and_then(|view| view.texts(name)).unwrap_or_default();
     let network = |spot: Spot<&str>| {
         let parse = |text: &str| {

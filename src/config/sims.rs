@@ -8,14 +8,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::Subscriber;
-use super::keys;
 use super::read::value;
 use super::text::{Place, Report, Spot};
 use super::typed::View;
 use super::units::{self, Flaw};
+use super::{Subscriber, SubscriberMail, keys, mailing_read};
 use crate::gsm::auc::{Auth, Ki, Opc};
 use crate::ident::{Imsi, Language, Msisdn};
+use crate::mail::address::Address;
 
 const ALGORITHMS: [&str; 6] = ["comp128v1", "comp128v2", "comp128v3", "milenage", "xor", "none"];
 
@@ -27,6 +27,10 @@ pub(super) struct Roll {
     number_at: HashMap<Msisdn, Place>,
     /// Each `[[number]]`: whose, and which.
     given_apart: Vec<(Spot<Imsi>, Vec<Spot<Msisdn>>)>,
+    /// Where each name before the `@` of the mail domain was given.
+    alias_at: HashMap<Box<str>, Place>,
+    copies: Vec<(Address, Place)>,
+    first_of_mail: Option<Place>,
     /// Where each language was asked for first.
     language_at: BTreeMap<Language, Place>,
     /// The name of each file, once for all its subscribers.
@@ -42,8 +46,17 @@ pub(super) struct Typed<'t> {
     pub name: Option<Spot<&'t str>>,
     pub barred: bool,
     pub language: Option<Spot<&'t str>>,
+    pub mail: TypedMail<'t>,
     /// `None`: what there is of it has been reported.
     pub auth: Option<TypedAuth<'t>>,
+}
+
+#[derive(Default)]
+pub(super) struct TypedMail<'t> {
+    pub aliases: Vec<Spot<&'t str>>,
+    pub copy: Option<Spot<&'t str>>,
+    pub allow: Vec<Spot<&'t str>>,
+    pub deny: Vec<Spot<&'t str>>,
 }
 
 pub(super) struct TypedAuth<'t> {
@@ -75,6 +88,12 @@ impl Roll {
                 name: view.text("name"),
                 barred: view.flag("barred").is_some_and(|barred| barred.value),
                 language: view.text("language"),
+                mail: TypedMail {
+                    aliases: view.texts("mail_alias").unwrap_or_default(),
+                    copy: view.text("mail_copy"),
+                    allow: view.texts("mail_allow").unwrap_or_default(),
+                    deny: view.texts("mail_deny").unwrap_or_default(),
+                },
                 auth,
             };
             self.take(typed, report);
@@ -153,6 +172,7 @@ impl Roll {
             Some(language)
         });
         let name = typed.name.and_then(|spot| value(spot, units::title, report)).unwrap_or_default();
+        let mail = self.take_mail(&typed.mail, report);
         let auth = typed.auth.and_then(|auth| parse_auth(&auth, report));
         if let (Some(imsi), Some(auth)) = (imsi, auth) {
             let file =
@@ -160,10 +180,38 @@ impl Roll {
             let (name, line) = (name.into_boxed_str(), report.line_of(typed.at));
             msisdn.shrink_to_fit();
             self.all.push((
-                Subscriber { imsi, msisdn, name, auth, barred: typed.barred, language, mail: None, file, line },
+                Subscriber { imsi, msisdn, name, auth, barred: typed.barred, language, mail, file, line },
                 typed.imsi.at,
             ));
         }
+    }
+
+    /// What he has of mail: nothing, for most.
+    fn take_mail(&mut self, typed: &TypedMail<'_>, report: &mut Report<'_>) -> Option<Box<SubscriberMail>> {
+        let lists = [&typed.aliases, &typed.allow, &typed.deny];
+        let spots = lists.into_iter().flatten().chain(&typed.copy);
+        self.first_of_mail = self.first_of_mail.into_iter().chain(spots.map(|spot| spot.at)).min();
+        let mut mail = SubscriberMail::default();
+        for spot in &typed.aliases {
+            let Some(alias) = value(*spot, mailing_read::alias, report) else { continue };
+            if let Some(first) = self.alias_at.get(&alias) {
+                let first = report.name_of(*first);
+                report
+                    .problem(spot.at, format!("the name {} is given already", shown(&alias)))
+                    .hint(format!("the first is at {first}; large and small letters are the same"));
+                continue;
+            }
+            self.alias_at.insert(alias.clone(), spot.at);
+            mail.aliases.push(alias);
+        }
+        if let Some(spot) = typed.copy {
+            mail.copy_to = value(spot, mailing_read::address, report);
+            self.copies.extend(mail.copy_to.clone().map(|address| (address, spot.at)));
+        }
+        for (typed, into) in [(&typed.allow, &mut mail.allow), (&typed.deny, &mut mail.deny)] {
+            into.extend(typed.iter().filter_map(|spot| value(*spot, mailing_read::pattern, report)));
+        }
+        (mail != SubscriberMail::default()).then(|| Box::new(mail))
     }
 
     pub fn first_with_prefix(&self, digits: &str) -> Option<Place> {
@@ -173,6 +221,21 @@ impl Roll {
     /// Where the number was given to somebody.
     pub fn place_of_number(&self, number: &Msisdn) -> Option<Place> {
         self.number_at.get(number).copied()
+    }
+
+    /// Each number and where it was given, in no order.
+    pub fn numbers(&self) -> impl Iterator<Item = (Place, Msisdn)> {
+        self.number_at.iter().map(|(number, at)| (*at, *number))
+    }
+
+    /// Each mailbox that gets copies of a subscriber's texts.
+    pub fn copies(&self) -> impl Iterator<Item = (&Address, Place)> {
+        self.copies.iter().map(|(address, at)| (address, *at))
+    }
+
+    /// Where a subscriber has something of mail first.
+    pub fn first_of_mail(&self) -> Option<Place> {
+        self.first_of_mail
     }
 
     /// Each language that a subscriber has, and where it stands first.

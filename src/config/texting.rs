@@ -466,7 +466,10 @@ fn read_action(
             let mut timeout = SECOND * 5;
             read_duration(view, "timeout", SECOND / 10..=MINUTE, &mut timeout, report);
             let url = view.required_text("url", "http://127.0.0.1:8000/sms", report)?;
-            Some(CodeAction::Hook { url: value(url, url_of_hook, report)?, timeout })
+            Some(CodeAction::Hook {
+                url: value(url, |text| self::url(text, "http://127.0.0.1:8000/sms"), report)?,
+                timeout,
+            })
         }
         "group" => {
             view.require("members", "members = [\"2001\", \"2002\"]", report);
@@ -512,9 +515,8 @@ fn read_numbers(view: &View<'_>, key: &str, roll: &Roll, report: &mut Report<'_>
 }
 
 /// Nothing of it is repeated: it may hold a password.
-fn url_of_hook(text: &str) -> Result<String, Flaw> {
-    let flaw =
-        |what: &str| Err(Flaw { what: what.into(), hint: "write one such as \"http://127.0.0.1:8000/sms\"".into() });
+pub(super) fn url(text: &str, example: &str) -> Result<String, Flaw> {
+    let flaw = |what: &str| Err(Flaw { what: what.into(), hint: format!("write one such as \"{example}\"") });
     let Some(rest) = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")) else {
         return flaw("this URL does not begin with http:// or https://");
     };

@@ -110,6 +110,27 @@ pub(super) fn listener(text: &str) -> Result<Listener, Flaw> {
     }
 }
 
+/// An address in digits and its port, behind `before`: `0.0.0.0:25`.
+pub(super) fn address_to_listen_on(text: &str, before: &str, port: u16) -> Result<SocketAddr, Flaw> {
+    let written = || format!("{:?}", format!("{before}{text}"));
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.port() == 0 => flaw(
+            "port 0 would be another port at each start",
+            format!("write \"{before}{}:{port}\"", host(address.ip())),
+        ),
+        Ok(address) => Ok(address),
+        Err(_) => match text.parse::<IpAddr>() {
+            Ok(address) => {
+                flaw(format!("{} has no port", written()), format!("write \"{before}{}:{port}\"", host(address)))
+            }
+            Err(_) => flaw(
+                format!("{} is no address to listen on", written()),
+                format!("write \"{before}0.0.0.0:{port}\": an address in digits and a port"),
+            ),
+        },
+    }
+}
+
 /// The address of a peer, in digits and with its port.
 pub(super) fn peer(text: &str, port: u16) -> Result<SocketAddr, Flaw> {
     if let Ok(address) = text.parse::<IpAddr>() {

@@ -58,6 +58,24 @@ pub fn split(text: &str, cut: &Cut) -> Result<Vec<UserData>, Uncut> {
     (1..=parts).zip(pieces).map(|(part, piece)| Ok(one(piece, cut.languages, in_gsm, headed(parts, part)?))).collect()
 }
 
+/// Into how many messages [`split`] would cut a text, were there no end to them; 0 where the header leaves no room.
+pub fn count(text: &str, cut: &Cut) -> usize {
+    let in_gsm = text::septets_in(text, cut.languages).is_some();
+    let header = |concatenation: Option<Element>| {
+        let languages = if in_gsm { cut.languages.elements() } else { Vec::new() };
+        let all: Vec<Element> =
+            concatenation.into_iter().chain(languages).chain(cut.elements.iter().cloned()).collect();
+        header::write(&all)
+    };
+    let concatenation = Concatenation { reference: cut.reference, parts: 1, part: 1 }.element();
+    let alone = header(None).and_then(|header| pieces(text, cut.languages, in_gsm, header.len()));
+    if alone.is_some_and(|pieces| pieces.len() == 1) {
+        return 1;
+    }
+    let several = header(Some(concatenation)).and_then(|header| pieces(text, cut.languages, in_gsm, header.len()));
+    several.map_or(0, |pieces| pieces.len())
+}
+
 /// The text in pieces that each fit behind a header of so many octets; one empty piece for an empty text. `None` where
 /// some character does not fit at all.
 fn pieces(text: &str, languages: Languages, in_gsm: bool, header_octets: usize) -> Option<Vec<&str>> {

@@ -38,7 +38,9 @@ impl Address {
         if !is_domain(domain) {
             return Err("what stands behind the @ is no domain");
         }
-        let whole = format!("{local}@{}", domain.to_ascii_lowercase()).into_boxed_str();
+        // The tag of a literal is written as the standard does: servers know no other.
+        let domain = domain.to_ascii_lowercase().replacen("[ipv6:", "[IPv6:", 1);
+        let whole = format!("{local}@{domain}").into_boxed_str();
         Ok(Address { whole, at: local.len() as u8 })
     }
 
@@ -123,7 +125,8 @@ fn is_local(local: &str) -> bool {
 /// Labels, or an address literal in brackets.
 fn is_domain(domain: &str) -> bool {
     if let Some(literal) = domain.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        let literal = literal.strip_prefix("IPv6:").unwrap_or(literal);
+        let has_tag = literal.get(..5).is_some_and(|tag| tag.eq_ignore_ascii_case("IPv6:"));
+        let literal = if has_tag { &literal[5..] } else { literal };
         return literal.parse::<std::net::IpAddr>().is_ok();
     }
     let is_label = |label: &str| {

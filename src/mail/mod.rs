@@ -3,11 +3,17 @@
 //! | file | its question |
 //! |---|---|
 //! | [`address`] | what is an address, and which list has it |
+//! | [`session`] | what is said in a session of SMTP or LMTP, and what comes of it |
+//! | [`admit`] | may he write to whom he wants to write to |
+//! | [`receive`] | what does a mail say |
 //!
 //! Knows: the standards of mail. Does not know: queues, phones and threads ([`crate::sms`]), sockets and TLS (the shell).
 //! The types here are what crosses the seam: a mail that has come, and one that is to leave.
 
 pub mod address;
+pub mod admit;
+pub mod receive;
+pub mod session;
 
 use std::net::IpAddr;
 
@@ -195,7 +201,7 @@ pub struct Relayed {
     /// TP-OA as the phone is to show it, and whom it is for.
     pub from: String,
     pub to: String,
-    /// When the first box took it, milliseconds since 1970, and for how long it is still tried, milliseconds.
+    /// When the first box took it, milliseconds since 1970, and for how long from then on it is tried, milliseconds.
     pub accepted_ms: u64,
     pub life_ms: u64,
     pub single_shot: bool,

@@ -56,6 +56,7 @@ impl Node {
         let imsi = match who {
             Who::Imsi(imsi) => Some(imsi),
             Who::Number(number) => self.site.resolve(&number.to_string()).map(|subscriber| subscriber.imsi),
+            Who::Mail(_) => None,
         };
         let Some(imsi) = imsi else {
             let answer =

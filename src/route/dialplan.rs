@@ -51,6 +51,37 @@ pub fn is_emergency(settings: &Settings, user: &str) -> bool {
         || settings.emergency.numbers.iter().any(|number| number == bare)
 }
 
+/// Where a text goes whose number is nobody's here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TextWay {
+    /// To the trunks of [`text_trunks`].
+    Trunks,
+    /// By the mail route of this place in the settings.
+    Mail(usize),
+}
+
+/// The longest prefix decides between trunks that take texts and mail routes, the trunk where both are as long; of two routes the first.
+pub fn text_way(settings: &Settings, number: &str) -> Option<TextWay> {
+    let is_local = settings.dialplan.local_prefixes.iter().any(|prefix| number.starts_with(prefix.as_str()));
+    let routes = settings.mail.iter().flat_map(|mail| &mail.routes);
+    let routes = routes.enumerate().filter_map(|(index, route)| Some((longest(&route.prefixes, number)?, index)));
+    let route = routes.reduce(|best, next| if next.0 > best.0 { next } else { best }).filter(|_| !is_local);
+    let trunk =
+        text_trunks(settings, number).first().and_then(|trunk| longest(&settings.trunks[*trunk].prefixes, number));
+    match (trunk, route) {
+        (None, None) => None,
+        (Some(trunk), Some((route, index))) if route > trunk => Some(TextWay::Mail(index)),
+        (Some(_), _) => Some(TextWay::Trunks),
+        (None, Some((_, index))) => Some(TextWay::Mail(index)),
+    }
+}
+
+/// How much of a number the longest fitting prefix is; no prefix at all fits every number.
+fn longest(prefixes: &[String], number: &str) -> Option<usize> {
+    let fitting = prefixes.iter().filter(|prefix| number.starts_with(prefix.as_str()));
+    fitting.map(String::len).max().or(prefixes.is_empty().then_some(0))
+}
+
 /// The trunks that take a text to a number that is nobody's here, in the order in which they are tried.
 pub fn text_trunks(settings: &Settings, number: &str) -> Vec<usize> {
     if settings.dialplan.local_prefixes.iter().any(|prefix| number.starts_with(prefix.as_str())) {
@@ -62,15 +93,11 @@ pub fn text_trunks(settings: &Settings, number: &str) -> Vec<usize> {
 /// The longest prefix first, then in the order of the file; one without prefixes is the last resort of every number. Letter by letter,
 /// the `+` included: `+1` must not take 112.
 fn trunks_for(settings: &Settings, user: &str) -> Vec<usize> {
-    let longest = |prefixes: &[String]| {
-        let fitting = prefixes.iter().filter(|prefix| user.starts_with(prefix.as_str()));
-        fitting.map(String::len).max().or(if prefixes.is_empty() { Some(0) } else { None })
-    };
     let mut fitting: Vec<(usize, usize)> = settings
         .trunks
         .iter()
         .enumerate()
-        .filter_map(|(index, trunk)| Some((longest(&trunk.prefixes)?, index)))
+        .filter_map(|(index, trunk)| Some((longest(&trunk.prefixes, user)?, index)))
         .collect();
     fitting.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
     fitting.into_iter().map(|(_, index)| index).collect()

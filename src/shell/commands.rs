@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::control::{Answer, Picked, Request, ask, now_ms};
 use super::files::{self, Changed, DEFAULT_CONFIG, Fault, NotChanged};
 use super::print::{cell, plain, problems_json, problems_text, table};
-use super::{init, run, trial};
+use super::{init, mail_test, run, trial};
 use crate::config::edit::{SubscriberFields, add_subscriber, remove_subscriber};
 use crate::config::read::{Problem, control_path};
 use crate::config::{Settings, Subscriber};
@@ -73,6 +73,11 @@ enum What {
         listed: Listed,
         #[command(subcommand)]
         verb: Option<QueueVerb>,
+    },
+    /// Mail.
+    Mail {
+        #[command(subcommand)]
+        verb: MailVerb,
     },
     /// The DNS zone.
     Zone {
@@ -155,8 +160,11 @@ enum QueueVerb {
 /// Which of those that wait.
 #[derive(Args, Default, PartialEq, Eq, Debug)]
 struct Listed {
-    /// Those for this phone, and those from it.
-    #[arg(long, value_name = "NUMBER or IMSI")]
+    /// Those for this phone or address of mail, and those from it.
+    #[arg(value_name = "NUMBER, IMSI or ADDRESS", conflicts_with = "phone")]
+    who: Option<String>,
+    /// The same.
+    #[arg(long, value_name = "NUMBER, IMSI or ADDRESS")]
     phone: Option<String>,
     /// Those whose cause has this word: absent, memory, 400.
     #[arg(long, value_name = "WORD")]
@@ -166,15 +174,27 @@ struct Listed {
     limit: Option<u32>,
 }
 
-/// One text, or all of a phone.
+/// One text, or all of a phone or an address.
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 struct Texts {
-    /// As `encamp queue` shows it.
+    /// As `encamp queue` shows it; or an address of mail, for all that wait for it.
     id: Option<String>,
-    /// All that wait for this phone.
-    #[arg(long, value_name = "NUMBER or IMSI")]
+    /// All that wait for this phone or address.
+    #[arg(long, value_name = "NUMBER, IMSI or ADDRESS")]
     phone: Option<String>,
+}
+
+#[derive(Subcommand)]
+enum MailVerb {
+    /// Send one mail and tell each step; needs no running box.
+    Test {
+        /// Whom it is for.
+        to: String,
+        /// As whose; else postmaster of the mail domain.
+        #[arg(long, value_name = "ADDRESS")]
+        from: Option<String>,
+    },
 }
 
 #[derive(Subcommand)]
@@ -233,6 +253,7 @@ pub fn main() -> u8 {
             QueueVerb::Drop(texts) => queue_change(&config, line.json, "queue_drop", texts),
             QueueVerb::Expire(texts) => queue_change(&config, line.json, "queue_expire", texts),
         }),
+        What::Mail { verb: MailVerb::Test { to, from } } => mail_test::test(&config, line.json, &to, from.as_deref()),
         What::Zone { verb: None | Some(ZoneVerb::Dump) } => zone(&config, line.json),
         What::Subscriber { verb } => match verb.unwrap_or(SubscriberVerb::List) {
             SubscriberVerb::List => list(&config, line.json, None),
@@ -473,7 +494,8 @@ fn ask_queue(config: &Path, command: &str, picked: &Picked) -> Result<Answer, Fa
 }
 
 fn queue(config: &Path, as_json: bool, listed: Listed) -> Result<u8, Failure> {
-    let Listed { phone, cause, limit } = listed;
+    let Listed { who, phone, cause, limit } = listed;
+    let phone = phone.or(who);
     let limit = limit.and_then(|limit| usize::try_from(limit).ok());
     // One more than is shown tells whether there are more.
     let asked = limit.filter(|limit| *limit < LIST_MAX).map(|limit| limit + 1);
@@ -534,12 +556,29 @@ fn text_shown(text: &Value) -> String {
     for (name, shown) in told_as {
         told += &format!("  {shown:<13} {}\n", cell(&text[name]));
     }
+    told += &mail_of(text);
     let flags =
         [("report_wanted", "its sender wants a report"), ("possible_duplicate", "the phone may have it already")];
     for (_, shown) in flags.into_iter().filter(|(name, _)| text[*name] == json!(true)) {
         told += &format!("  {shown}\n");
     }
     told + &words_of(text) + &steps_of(text)
+}
+
+/// What a mail has beside its words.
+fn mail_of(text: &Value) -> String {
+    let mail = &text["mail"];
+    if mail.is_null() {
+        return String::new();
+    }
+    let told_as = [
+        ("envelope_from", "mail from"),
+        ("header_from", "from"),
+        ("subject", "subject"),
+        ("message_id", "message id"),
+        ("in_reply_to", "in reply to"),
+    ];
+    told_as.iter().map(|(name, shown)| format!("  {shown:<13} {}\n", cell(&mail[*name]))).collect()
 }
 
 /// The life of a text, for people.
@@ -566,6 +605,11 @@ fn steps_of(text: &Value) -> String {
 
 fn queue_change(config: &Path, as_json: bool, command: &str, texts: Texts) -> Result<u8, Failure> {
     let Texts { id, phone } = texts;
+    // No id of a text has an @.
+    let (phone, id) = match id {
+        Some(address) if address.contains('@') => (Some(address), None),
+        id => (phone, id),
+    };
     let answer = ask_queue(config, command, &Picked { id, phone, ..Picked::default() })?;
     say(as_json, &answer.answer, &changed(command, answer.answer["texts"].as_u64().unwrap_or_default()));
     Ok(answer.exit)

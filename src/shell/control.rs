@@ -25,6 +25,7 @@ use super::print::{problems_json, rfc3339};
 use crate::config::diff::{Change, diff};
 use crate::config::{Calls, Messages, Settings};
 use crate::ident::{Imsi, Msisdn};
+use crate::mail::address::Address;
 use crate::seam::{Command, CommandAnswer, QueueAsk, QueueFilter, QueuePick, Who};
 use crate::zone::Zone;
 
@@ -374,8 +375,11 @@ fn what_can_change(old: &Settings, mut new: Settings) -> Settings {
     new
 }
 
-/// An IMSI, or else a number.
+/// An address of mail, an IMSI, or else a number.
 pub fn who(text: &str) -> Option<Who> {
+    if text.contains('@') {
+        return Address::parse(text).ok().map(|address| Who::Mail(address.key()));
+    }
     match Imsi::parse(text) {
         Ok(imsi) => Some(Who::Imsi(imsi)),
         Err(_) => Msisdn::parse(text).ok().map(Who::Number),
@@ -461,6 +465,7 @@ mod tests {
             possible_duplicate: false,
             ends: 1_795_262_401_000,
             report_wanted: true,
+            mail: None,
             life: life.clone(),
         };
         assert_eq!(

@@ -1,7 +1,8 @@
-//! What the node asks of the world that takes longer than a moment: a POST to a program, a number that a subscriber chose.
+//! What the node asks of the world that takes longer than a moment: a POST to a program, a number that a subscriber chose,
+//! a mail that leaves.
 //!
 //! The node's thread hands it over and goes on; each errand is answered through [`Door`], once, whatever became of it. Requests to
-//! programs run side by side ([`super::hooks`]), numbers are given one after the other ([`super::numbers`]): two who want the same one
+//! programs run side by side ([`super::hooks`]), and so do mails ([`super::relay`]); numbers are given one after the other ([`super::numbers`]): two who want the same one
 //! cannot both have it. Limits: those of the hooks; [`NUMBERS_WAITING_MAX`] numbers wait.
 
 use std::sync::Arc;
@@ -14,6 +15,8 @@ use super::control::Desk;
 use super::hooks::Hooks;
 use super::node::{Door, Told};
 use super::numbers;
+use super::relay::Mailer;
+use crate::config::Settings;
 use crate::ident::{Imsi, Msisdn};
 use crate::mail::{MailFailure, MailOut};
 use crate::seam::{HttpFailure, NotGiven};
@@ -26,6 +29,7 @@ pub struct Errands {
     runtime: Handle,
     door: Door,
     hooks: Arc<Hooks>,
+    mailer: Arc<Mailer>,
     wishes: mpsc::Sender<Wish>,
 }
 
@@ -41,9 +45,9 @@ pub struct Wishes(mpsc::Receiver<Wish>);
 
 impl Errands {
     /// To be called on the runtime, which does them.
-    pub fn new(door: Door, hooks: Arc<Hooks>) -> (Errands, Wishes) {
+    pub fn new(door: Door, hooks: Arc<Hooks>, mailer: Arc<Mailer>) -> (Errands, Wishes) {
         let (wishes, receiver) = mpsc::channel(NUMBERS_WAITING_MAX);
-        (Errands { runtime: Handle::current(), door, hooks, wishes }, Wishes(receiver))
+        (Errands { runtime: Handle::current(), door, hooks, mailer, wishes }, Wishes(receiver))
     }
 
     pub fn post(&self, id: u64, url: String, body: Vec<u8>, timeout: Duration) {
@@ -63,14 +67,20 @@ impl Errands {
         }
     }
 
-    pub fn send_mail(&self, id: u64, _mail: Box<MailOut>, _timeout: Duration) {
-        let (door, result) = (self.door.clone(), Err(MailFailure::Unreachable("there is no way out yet".into())));
-        self.runtime.spawn(async move { door.tell_patiently(Told::MailSent { id, result }).await });
+    pub fn send_mail(&self, id: u64, mail: Box<MailOut>, timeout: Duration) {
+        let (door, mailer) = (self.door.clone(), Arc::clone(&self.mailer));
+        self.runtime.spawn(async move {
+            let result = tokio::spawn(async move { mailer.send(&mail, timeout).await }).await;
+            // Where it broke off nobody knows.
+            let result = result.unwrap_or_else(|_| Err(MailFailure::Lost("handing it over broke off".into())));
+            door.tell_patiently(Told::MailSent { id, result }).await;
+        });
     }
 
     /// New settings are in force.
-    pub fn follow(&self) {
+    pub fn follow(&self, settings: &Settings) {
         self.hooks.forget_certificates();
+        self.mailer.follow(settings.mail.as_deref());
     }
 }
 
@@ -98,11 +108,16 @@ mod tests {
 
     use super::super::files;
     use super::super::node::door;
+    use super::super::relay::{Journal, Ways};
     use super::super::run::first_zone;
     use super::*;
 
     const CONFIG: &str = "[[subscriber]]\nimsi = \"001010000000001\"\nauth = { algorithm = \"none\" }\n\
                           [[subscriber]]\nimsi = \"001010000000002\"\nauth = { algorithm = \"none\" }\n";
+
+    fn mailer() -> Arc<Mailer> {
+        Mailer::new(None, Ways::default(), Journal::default())
+    }
 
     fn runtime() -> tokio::runtime::Runtime {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
@@ -117,7 +132,7 @@ mod tests {
         let settings = Arc::new(files::load(&config).unwrap().0);
         let (door, ear) = door().unwrap();
         let runtime = runtime();
-        let (errands, wishes) = runtime.block_on(async { Errands::new(door.clone(), Arc::default()) });
+        let (errands, wishes) = runtime.block_on(async { Errands::new(door.clone(), Arc::default(), mailer()) });
         let desk = Desk {
             config,
             door,
@@ -145,7 +160,7 @@ mod tests {
     fn with_too_many_who_wait_each_has_his_answer_all_the_same() {
         let (door, ear) = door().unwrap();
         let runtime = runtime();
-        let (errands, wishes) = runtime.block_on(async { Errands::new(door, Arc::default()) });
+        let (errands, wishes) = runtime.block_on(async { Errands::new(door, Arc::default(), mailer()) });
         let (imsi, number) = (Imsi::parse("001010000000001").unwrap(), Msisdn::parse("5550001").unwrap());
         // Nobody gives them meanwhile.
         (0..=NUMBERS_WAITING_MAX as u64).for_each(|id| errands.give(id, imsi, number));
@@ -160,7 +175,7 @@ mod tests {
     fn what_became_of_a_post_is_told_under_its_id() {
         let (door, ear) = door().unwrap();
         let runtime = runtime();
-        let (errands, _wishes) = runtime.block_on(async { Errands::new(door, Arc::default()) });
+        let (errands, _wishes) = runtime.block_on(async { Errands::new(door, Arc::default(), mailer()) });
         errands.post(9, "ftp://127.0.0.1/".into(), Vec::new(), Duration::from_secs(10));
         assert!(matches!(ear.next(), Some(Told::HttpDone { id: 9, result: Err(HttpFailure(_)) })));
     }

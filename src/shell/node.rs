@@ -412,7 +412,7 @@ impl Running {
                 }
                 self.call_records.follow(&settings.calls.records);
                 self.text_records.follow(&settings.messages.records);
-                self.errands.follow();
+                self.errands.follow(&settings);
                 self.input(Input::Settings(settings));
             }
             Told::Command { command, answer } => {

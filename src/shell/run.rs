@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -17,9 +18,11 @@ use super::errands::{self, Errands};
 use super::files::{self, Fault};
 use super::hooks::Hooks;
 use super::node::{self, End, OpenStores, Thread, Told, door};
+use super::pictures::{self, Pictures};
 use super::print::problems_text;
-use super::{dns, log, records, streams};
-use crate::config::Settings;
+use super::relay::{Journal, Mailer, Ways};
+use super::{dns, log, records, smtp, streams};
+use crate::config::{Settings, mailing};
 use crate::zone::{Map, Zone};
 
 /// How long a clean end may take before it is given up.
@@ -92,6 +95,11 @@ async fn serve(config: &Path, settings: Arc<Settings>) -> Result<(), String> {
         Some(hint) => format!("{error}: {hint}"),
         None => error.to_string(),
     })?;
+    let mail_listeners = smtp::bind(&settings).await?;
+    let pages = match settings.mail.as_ref().and_then(|mail| mail.pictures.as_ref()) {
+        Some(pictures) => Some(open_pictures(pictures).await?),
+        None => None,
+    };
     let control = control::listen(&settings.control)
         .map_err(|error| format!("cannot listen on {}: {error}", settings.control.display()))?;
 
@@ -103,7 +111,8 @@ async fn serve(config: &Path, settings: Arc<Settings>) -> Result<(), String> {
     let (call_records, calls_writer) = records::start(&settings.calls.records).map_err(unstarted)?;
     let (text_records, texts_writer) = records::start(&settings.messages.records).map_err(unstarted)?;
     let hooks = Arc::<Hooks>::default();
-    let (errands, wishes) = Errands::new(door.clone(), Arc::clone(&hooks));
+    let mailer = Mailer::new(settings.mail.as_deref(), Ways::default(), Journal::default());
+    let (errands, wishes) = Errands::new(door.clone(), Arc::clone(&hooks), Arc::clone(&mailer));
     let for_thread = Arc::clone(&zone);
     let thread =
         Thread { ear, sockets, stores, zone: for_thread, call_records, text_records, errands, seed, clock_trusted };
@@ -132,9 +141,24 @@ async fn serve(config: &Path, settings: Arc<Settings>) -> Result<(), String> {
     }
     let counts = Arc::clone(&dns);
     let tallies = [&calls_writer, &texts_writer].map(|writer| Arc::clone(&writer.tally));
+    let mail_tally = Arc::<smtp::Tally>::default();
+    let mails = (!mail_listeners.is_empty()).then(|| Arc::clone(&mail_tally));
+    let pictures = pages.as_ref().map(|(_, pictures)| Arc::clone(pictures));
+    let shown = pictures.clone();
     let more_counts = move || {
         let records = tallies.iter().flat_map(|tally| tally.counts());
-        counts.counts().all().into_iter().chain(records).chain(hooks.tally.counts()).collect()
+        let mails = mails.iter().flat_map(|tally| tally.counts());
+        let pictures = shown.iter().flat_map(|pictures| pictures.tally.counts());
+        counts
+            .counts()
+            .all()
+            .into_iter()
+            .chain(records)
+            .chain(hooks.tally.counts())
+            .chain(mails)
+            .chain(pictures)
+            .chain(mailer.tally.counts())
+            .collect()
     };
     let desk = Arc::new(Desk {
         config: config.to_owned(),
@@ -148,6 +172,16 @@ async fn serve(config: &Path, settings: Arc<Settings>) -> Result<(), String> {
         applying: Mutex::new(()),
     });
     tokio::spawn(control::serve(control, Arc::clone(&desk)));
+    if let Some((listener, pictures)) = pages {
+        tokio::spawn(pictures::serve(listener, pictures, now_ms));
+    }
+    if !mail_listeners.is_empty() {
+        let followed = Arc::clone(&desk);
+        let reception = smtp::Reception::new(door.clone(), mail_tally, pictures, move || followed.settings.load_full());
+        for (protocol, listener) in mail_listeners {
+            tokio::spawn(Arc::clone(&reception).serve(protocol, listener));
+        }
+    }
     tokio::spawn(errands::give_numbers(wishes, Arc::clone(&desk)));
     let mut signals = Signals::new().map_err(|error| error.to_string())?;
     // Without systemd there is nobody to tell.
@@ -194,6 +228,16 @@ async fn stop(door: &node::Door, has_ended: oneshot::Receiver<End>) -> End {
     }
 }
 
+/// The pages of pictures, and where they are served.
+async fn open_pictures(settings: &mailing::Pictures) -> Result<(TcpListener, Arc<Pictures>), String> {
+    let listen = settings.listen;
+    let listener = TcpListener::bind(listen)
+        .await
+        .map_err(|error| format!("cannot listen on tcp:{listen} for pictures: {error}"))?;
+    let pictures = Pictures::open(settings).map_err(|error| format!("{}: {error}", settings.path.display()))?;
+    Ok((listener, Arc::new(pictures)))
+}
+
 fn roles(settings: &Settings) -> Vec<&'static str> {
     let mut roles = Vec::new();
     if !settings.front.listen.is_empty() {
@@ -204,6 +248,9 @@ fn roles(settings: &Settings) -> Vec<&'static str> {
     }
     if !settings.zone.listen.is_empty() {
         roles.push("zone");
+    }
+    if settings.mail.as_ref().is_some_and(|mail| !mail.listen.is_empty()) {
+        roles.push("mail");
     }
     roles
 }

@@ -19,6 +19,7 @@ use super::answer::{self, Reply};
 use super::command;
 use super::deliver::address_of;
 use super::ending::told;
+use super::mail::depart::copy_of;
 use super::read::{Asked, Letter, Read, read};
 use super::record::{self, Fate, OldOf, Payload, Recipient, Seen, Sender, Text};
 use super::{Centre, Full, REPEAT_WINDOW, Work, is_over};
@@ -29,6 +30,7 @@ use crate::gsm::text;
 use crate::gsm::tpdu::Validity;
 use crate::ident::{Imsi, Msisdn};
 use crate::register::locate::{Finder, Located, Seeker, Want};
+use crate::route::dialplan::{TextWay, text_way};
 use crate::seam::{After, Inner, ReplyTo, TextOutcome, TextRecord, TransactionKey};
 use crate::sip::header::HeaderName;
 use crate::sip::parse::{Message, parse};
@@ -323,7 +325,7 @@ impl Centre {
         // First, so that they leave room.
         let (replaced, end) = (self.replaced(w, recipient, &sender, letter)?, command::end_replaced());
         replaced.iter().for_each(|text| self.end_one(w, &mut work, text, &end, false));
-        let mut first = None;
+        let (mut first, mut copies) = (None, Vec::new());
         for data in &letter.data {
             let (life_ms, single_shot) = life(w, letter.validity);
             let text = Text {
@@ -337,10 +339,12 @@ impl Centre {
                 dialled: letter.dialled.clone(),
                 ..Text::new(recipient, sender.clone(), shown.clone(), Payload::Text(data.clone()))
             };
+            copies.extend(copy_of(w.site, &text));
             let number = self.add(w, &mut work, text)?;
             first.get_or_insert(number);
         }
         let number = first.ok_or(No::Unreadable("there is no text in it"))?;
+        self.add_copies(w, &mut work, copies);
         if let (Sender::Phone(imsi), Some(_)) = (&sender, &letter.repeat) {
             work.put(record::reference_key(*imsi, letter.reference), record::encode_number(number));
         }
@@ -495,9 +499,10 @@ fn whom(w: &World<'_, '_>, dialled: &str, sender: Imsi) -> Result<Recipient, No>
         None => {}
     }
     let number = Msisdn::parse(dialled).map_err(|_| No::UnknownNumber)?;
-    match super::trunk::takes(site, number) {
-        true => Ok(Recipient::Trunk(number)),
-        false => Err(No::UnknownNumber),
+    match text_way(&site.settings, &number.to_string()) {
+        Some(TextWay::Trunks) => Ok(Recipient::Trunk(number)),
+        Some(TextWay::Mail(_)) => Ok(Recipient::Code(number, sender)),
+        None => Err(No::UnknownNumber),
     }
 }
 
@@ -524,7 +529,7 @@ fn request_digest(from: SocketAddr, message: &Message<'_>) -> [u8; 16] {
     digest(b"request", &[source.as_bytes(), message.call_id().as_bytes(), cseq.as_bytes(), tag.as_bytes()])
 }
 
-fn digest(kind: &[u8], parts: &[&[u8]]) -> [u8; 16] {
+pub(super) fn digest(kind: &[u8], parts: &[&[u8]]) -> [u8; 16] {
     let mut digest = Sha256::new();
     for part in [kind].iter().chain(parts) {
         digest.update((part.len() as u64).to_be_bytes());

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use super::mail::COPY_WINDOW;
+use super::mail::News;
 use super::record::{self, Fate, Recipient, Text};
 use super::{Centre, PURGE_PER_SECOND, REPEAT_WINDOW, millis};
 use crate::site::World;
@@ -27,8 +29,8 @@ pub(super) struct Lived {
 }
 
 impl Centre {
-    /// What is to go, and what stays of it.
-    pub(super) fn too_old(&self, w: &mut World<'_, '_>) -> Result<Batch, StoreError> {
+    /// What is to go, and what stays of it. `news`: lists of what somebody is to be told of now.
+    pub(super) fn too_old(&self, w: &mut World<'_, '_>, news: &mut Vec<News>) -> Result<Batch, StoreError> {
         let mut batch = Batch::default();
         for (old, value) in w.store(StoreId::Messages)?.scan(record::OLD_PREFIX, None, PURGE_PER_SECOND)? {
             let (at_ms, number) = record::read_old_key(&old).unwrap_or_default();
@@ -43,10 +45,15 @@ impl Centre {
                 (messages.history_life, messages.archive_life)
             };
             let keys = record::decode_old(&value);
+            if record::is_of_news(&old) {
+                news.push(News { old, keys });
+                continue;
+            }
             if record::is_of_contact(&old) {
                 batch = super::mail::contact_too_old(w, batch, &old, &keys, value)?;
                 continue;
             }
+            let window = if record::is_of_mail(&old) { COPY_WINDOW } else { REPEAT_WINDOW };
             for key in &keys {
                 // A key may have been written again since: then it is on a later list, too.
                 let bytes = w.store(StoreId::Messages)?.get(key)?.unwrap_or_default();
@@ -89,9 +96,11 @@ impl Centre {
                     },
                     _ => match record::decode_seen(&bytes) {
                         Some(seen) => {
-                            let is_old = is_over(w, seen.at_ms, REPEAT_WINDOW);
-                            if !is_old && seen.number == number {
-                                again = Some(now_ms.saturating_add(millis(REPEAT_WINDOW)));
+                            let is_old = is_over(w, seen.at_ms, window);
+                            let is_its_own =
+                                seen.number == number || at_ms == seen.at_ms.saturating_add(millis(window));
+                            if !is_old && is_its_own {
+                                again = Some(now_ms.saturating_add(millis(window)));
                             }
                             is_old
                         }
@@ -140,7 +149,7 @@ impl Centre {
         }
     }
 
-    /// How long a text may still be tried: its own life, and never longer than `life_max` is today.
+    /// How long a text may still be tried: its own life, and never longer than [`life_max`] is today.
     pub(super) fn left(&self, w: &World<'_, '_>, text: &Text) -> Duration {
         self.life_left(w, text.recipient, text.number, text.accepted_ms, text.life_ms)
     }
@@ -155,7 +164,7 @@ impl Centre {
         accepted_ms: u64,
         life_ms: u64,
     ) -> Duration {
-        let life_ms = life_ms.min(millis(w.site.settings.messages.life_max));
+        let life_ms = life_ms.min(millis(life_max(w, recipient)));
         let since_ms = accepted_ms.saturating_add(shift_ms(w, accepted_ms));
         let told_ms = match number < self.first_number && !is_believed(w) {
             true => 0,
@@ -164,6 +173,15 @@ impl Centre {
         let lived = self.queues.get(&recipient).and_then(|queue| queue.lived).filter(|lived| number < lived.below);
         let seen_ms = lived.map_or(0, |lived| millis(w.ctx.now - lived.since));
         Duration::from_millis(life_ms.saturating_sub(told_ms.max(seen_ms)))
+    }
+}
+
+/// The longest that a text for this recipient may live.
+pub(super) fn life_max(w: &World<'_, '_>, recipient: Recipient) -> Duration {
+    let settings = &w.site.settings;
+    match (recipient, &settings.mail) {
+        (Recipient::Mail(_), Some(mail)) => mail.life_max,
+        _ => settings.messages.life_max,
     }
 }
 

@@ -42,16 +42,24 @@ pub(super) struct End {
     pub(super) told: bool,
     /// Whoever took a mail tells later what became of it.
     pub(super) will_tell: bool,
+    /// What it says goes on as something else, whose end is told: of this one nobody hears.
+    pub(super) goes_on: bool,
 }
 
 impl End {
     pub(super) fn new(outcome: TextOutcome, status: Status, why: impl Into<String>) -> End {
-        End { outcome, status, code: 0, cause: 0, taken_by: None, why: why.into(), told: false, will_tell: false }
+        let (told, will_tell, goes_on) = (false, false, false);
+        End { outcome, status, code: 0, cause: 0, taken_by: None, why: why.into(), told, will_tell, goes_on }
     }
 
     /// Its sender is told in other words than that it was not delivered.
     pub(super) fn told(self) -> End {
         End { told: true, ..self }
+    }
+
+    /// What follows it tells the sender how it all ends.
+    pub(super) fn goes_on(self) -> End {
+        End { goes_on: true, ..self }
     }
 
     pub(super) fn expired() -> End {
@@ -105,7 +113,7 @@ impl Centre {
     /// What the store is to hold of an end, as a part of this work. `explain`: where there is no report, words tell it.
     pub(super) fn end_one(&mut self, w: &mut World<'_, '_>, work: &mut Work, text: &Text, end: &End, explain: bool) {
         let now_ms = w.wall().ms;
-        work.ended.push((text.recipient, text.number));
+        work.will_end(&[text]);
         work.delete(record::text_key(text.recipient, text.number));
         if text.progress > 0 {
             work.delete(record::reached_key(text.number));
@@ -145,14 +153,20 @@ impl Centre {
             id: text.number.to_string(),
             accepted_ms,
             ended_ms: now_ms,
-            from: text.shown.clone(),
+            from: match &text.sender {
+                Sender::Mail(mail) => mail.from.clone(),
+                Sender::Centre | Sender::Phone(_) | Sender::Trunk(_) => text.shown.clone(),
+            },
             to: if text.dialled.is_empty() { number_of(site, text.recipient) } else { text.dialled.clone() },
             from_imsi: text.sender.phone(),
             to_imsi: text.recipient.phone(),
             from_cell: text.came_from.map_or_else(String::new, |from| w.site.station_name(from)),
             to_cell: end.taken_by.map_or_else(String::new, |to| w.site.station_name(to)),
             kind: text.kind(),
-            octets: text.data().map_or(0, |data| data.bytes.len()),
+            octets: match text.mail() {
+                Some(outgoing) => outgoing.mail.words().len(),
+                None => text.data().map_or(0, |data| data.bytes.len()),
+            },
             attempts,
             outcome: end.outcome,
             code: end.code,
@@ -165,14 +179,20 @@ impl Centre {
     /// The sender's STATUS-REPORT where he asked for one; else, where his text did not arrive, words that say so. What somebody has
     /// removed on purpose, the operator among them, is not told in words.
     fn tell_sender(&mut self, w: &mut World<'_, '_>, work: &mut Work, text: &Text, end: &End, explain: bool) {
-        let (Sender::Phone(sender), Payload::Text(_)) = (&text.sender, &text.payload) else { return };
+        // Of a copy its sender knows nothing.
+        if end.goes_on || matches!(text.recipient, Recipient::Copy(_)) {
+            return;
+        }
+        let sender = match (&text.sender, &text.payload) {
+            (Sender::Mail(_), _) | (_, Payload::Mail(_)) => return self.tell_of_mail(w, work, text, end, explain),
+            (Sender::Phone(sender), Payload::Text(_)) => sender,
+            _ => return,
+        };
         let told = if text.report_wanted {
             let report = report_of(w, text, end.status, text.reference, false);
             self.add(w, work, report_text(w, *sender, report)).map(drop)
         } else {
-            let arrived = matches!(end.outcome, TextOutcome::Delivered | TextOutcome::Answered);
-            let by_will = matches!(end.outcome, TextOutcome::Deleted | TextOutcome::Replaced | TextOutcome::Dropped);
-            if arrived || by_will || !explain || !w.site.settings.messages.explain {
+            if !explain || !is_explained(w, end) {
                 return;
             }
             let time = local_time(w, text.accepted_ms.saturating_add(shift_ms(w, text.accepted_ms)));
@@ -280,6 +300,13 @@ impl Centre {
         }
         (over, read)
     }
+}
+
+/// Whether words are said of it: it did not arrive, and nobody wanted it so.
+pub(super) fn is_explained(w: &World<'_, '_>, end: &End) -> bool {
+    let arrived = matches!(end.outcome, TextOutcome::Delivered | TextOutcome::Answered);
+    let by_will = matches!(end.outcome, TextOutcome::Deleted | TextOutcome::Replaced | TextOutcome::Dropped);
+    !arrived && !by_will && w.site.settings.messages.explain
 }
 
 /// The log of an end that has come.

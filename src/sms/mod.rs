@@ -134,8 +134,8 @@ pub struct Centre {
     unfinished: BTreeMap<Vec<u8>, Work>,
     /// Those of them that have a batch, oldest first: what they add to a queue stands in its order there.
     unfinished_order: VecDeque<Vec<u8>>,
-    /// The longest life of a text, as the settings had it when it was last looked at.
-    life_max: Duration,
+    /// The longest life of a text, and of a mail that leaves, as the settings had them when they were last looked at.
+    life_max: [Duration; 2],
     /// Commands of the operator that take more than one turn.
     jobs: BTreeMap<u64, operate::Job>,
     /// What the numbers that the centre answers are at work on.
@@ -228,7 +228,7 @@ impl Centre {
     pub fn start(w: &mut World<'_, '_>) -> Result<Centre, StoreError> {
         let mut centre = Centre { next_number: 1, ..Centre::default() };
         let Some(store) = w.ctx.stores.store(StoreId::Messages) else { return Ok(centre) };
-        (centre.open, centre.life_max) = (true, w.site.settings.messages.life_max);
+        (centre.open, centre.life_max) = (true, lives_max(w.site));
         let mut ends = Vec::new();
         if let Some(bytes) = store.get(record::NEXT_KEY)? {
             // The release before wrote it without a version.
@@ -405,8 +405,9 @@ impl Centre {
             return;
         }
         // Who is given less time now is over sooner than was noted.
-        let life_max = w.site.settings.messages.life_max;
-        let is_less = std::mem::replace(&mut self.life_max, life_max) > life_max;
+        let life_max = lives_max(w.site);
+        let before = std::mem::replace(&mut self.life_max, life_max);
+        let is_less = before.iter().zip(&life_max).any(|(before, now)| before > now);
         // And what the last run left has aged by a clock that is right now.
         let believed = is_believed(w);
         let is_right = !std::mem::replace(&mut self.believed, believed) && believed;
@@ -428,11 +429,13 @@ impl Centre {
         self.work_off(w, finder);
         // A store that refuses is asked again in a second.
         let _ = self.finish_older(w);
-        match self.too_old(w) {
+        let mut news = Vec::new();
+        match self.too_old(w, &mut news) {
             Ok(batch) if batch.changes.is_empty() => {}
             Ok(batch) => drop(write(w, batch)),
             Err(error) => w.event(Event::MessagesStoreRefused { why: error.to_string() }),
         }
+        self.tell_news(w, news);
     }
 
     /// Whether this text may be in somebody's hands at this moment: it must not come to its end by other means then.
@@ -442,7 +445,8 @@ impl Centre {
             State::Locating { .. } => number == queue.head,
             // With the head go the other parts of its text.
             State::Sending(attempt) => attempt.has(number),
-            State::Working(_) | State::Handing(_) => true,
+            State::Working(_) => true,
+            State::Handing(_) => number == queue.head,
             State::Unkept | State::InLine | State::Parked | State::Waiting { .. } => false,
         }
     }
@@ -610,6 +614,11 @@ fn end(w: &mut World<'_, '_>, error: &StoreError) {
     w.ctx.out.send(Output::End(format!("the messages' store cannot be read: {error}")));
 }
 
+fn lives_max(site: &Site) -> [Duration; 2] {
+    let settings = &site.settings;
+    [settings.messages.life_max, settings.mail.as_ref().map_or(settings.messages.life_max, |mail| mail.life_max)]
+}
+
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -624,6 +633,14 @@ fn number_of(site: &Site, recipient: Recipient) -> String {
         Recipient::Code(number, _) | Recipient::Trunk(number) => number.to_string(),
         Recipient::Mail(key) => format!("{key:?}"),
         Recipient::Copy(imsi) => format!("the mailbox of {}", number_of(site, Recipient::Phone(imsi))),
+    }
+}
+
+/// The same for the recipient of a text: of a mail that leaves, its address.
+fn name_of(site: &Site, text: &Text) -> String {
+    match text.recipient {
+        Recipient::Mail(_) => text.dialled.clone(),
+        recipient => number_of(site, recipient),
     }
 }
 

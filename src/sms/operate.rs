@@ -10,16 +10,18 @@ use std::time::Duration;
 use super::ending::End;
 use super::record::{self, Ended, Fate, Happened, Recipient, Sender, Step, Text};
 use super::whole::{self, concatenation};
-use super::{Centre, Queue, State, Wait, Work, form, millis, number_of, shift_ms, words_of, write};
+use super::{Centre, Queue, State, Wait, Work, form, millis, name_of, shift_ms, words_of, write};
 use crate::gsm::header::{Concatenation, Ports};
 use crate::gsm::report::Status;
 use crate::gsm::rpdu::to_hex;
 use crate::gsm::text::{Alphabet, Class, UserData};
 use crate::ident::{Imsi, Msisdn};
+use crate::mail::MailOut;
+use crate::mail::address::{Address, MailKey};
 use crate::register::locate::Finder;
 use crate::seam::{
-    After, CommandAnswer, ErrorAnswer, LifeStep, Output, QueueAsk, QueueFilter, QueuePick, TextAnswer, TextLife,
-    TextOutcome, TextShown, Timer, Who,
+    After, CommandAnswer, ErrorAnswer, LifeStep, MailShown, Output, QueueAsk, QueueFilter, QueuePick, TextAnswer,
+    TextLife, TextOutcome, TextShown, Timer, Who,
 };
 use crate::site::World;
 use crate::store::{Batch, StoreError, StoreId};
@@ -74,6 +76,7 @@ struct Phone {
     imsi: Option<Imsi>,
     /// As it was given, with and without a `+`.
     numbers: Vec<Msisdn>,
+    mail: Option<MailKey>,
     recipients: Vec<Recipient>,
 }
 
@@ -235,10 +238,11 @@ impl Centre {
     fn show(&self, w: &mut World<'_, '_>, number: u64) -> Done {
         let text = self.find_waiting(w, number)?;
         let queue = self.queues.get(&text.recipient).ok_or_else(|| not_known(w))?;
-        let life_ms = text.life_ms.min(millis(w.site.settings.messages.life_max));
+        let life_ms = text.life_ms.min(millis(super::aging::life_max(w, text.recipient)));
         Ok(CommandAnswer::Text(Box::new(TextShown {
             text: row(w, queue, &text),
             kind: text.kind(),
+            mail: text.mail().map(|outgoing| mail_shown(&outgoing.mail)),
             words: form::words(&[&text]).ok(),
             octets: text.data().map(|data| to_hex(&data.bytes)).unwrap_or_default(),
             coding: text.data().map(coding).unwrap_or_default(),
@@ -267,7 +271,7 @@ impl Centre {
         Ok(CommandAnswer::TextLife(Box::new(TextLife {
             id: number.to_string(),
             from: text.shown.clone(),
-            to: number_of(w.site, text.recipient),
+            to: name_of(w.site, text),
             state,
             life,
             words,
@@ -461,9 +465,7 @@ impl Centre {
         let mut recipients = Phone::new(w, who).recipients;
         recipients.retain(|recipient| self.queues.contains_key(recipient));
         match recipients.is_empty() {
-            true => {
-                Err(error("no such text", "nothing waits for this phone", "encamp queue shows what waits for whom"))
-            }
+            true => Err(error("no such text", "nothing waits there", "encamp queue shows what waits for whom")),
             false => Ok(recipients),
         }
     }
@@ -484,6 +486,7 @@ impl List {
 impl Phone {
     fn new(w: &World<'_, '_>, who: Who) -> Phone {
         let (imsi, numbers) = match who {
+            Who::Mail(_) => (None, Vec::new()),
             Who::Imsi(imsi) => (Some(imsi), Vec::new()),
             Who::Number(number) => {
                 let digits = number.digits();
@@ -492,9 +495,15 @@ impl Phone {
                 (w.site.resolve(&number.to_string()).map(|subscriber| subscriber.imsi), numbers)
             }
         };
+        let mail = match who {
+            Who::Mail(key) => Some(key),
+            Who::Imsi(_) | Who::Number(_) => None,
+        };
         let mut recipients: Vec<Recipient> = imsi.into_iter().map(Recipient::Phone).collect();
+        recipients.extend(imsi.map(Recipient::Copy));
         recipients.extend(numbers.iter().copied().map(Recipient::Trunk));
-        Phone { imsi, numbers, recipients }
+        recipients.extend(mail.map(Recipient::Mail));
+        Phone { imsi, numbers, mail, recipients }
     }
 
     /// It has written this text, or the text is for this number of the centre's own.
@@ -504,6 +513,9 @@ impl Phone {
         match &text.sender {
             _ if is_code => true,
             Sender::Phone(imsi) => self.imsi == Some(*imsi),
+            Sender::Mail(from) if self.mail.is_some() => {
+                Address::parse(&from.from).is_ok_and(|from| self.mail == Some(from.key()))
+            }
             Sender::Trunk(_) | Sender::Centre | Sender::Mail(_) => Msisdn::parse(&text.shown).is_ok_and(is_number),
         }
     }
@@ -561,7 +573,7 @@ fn row(w: &World<'_, '_>, queue: &Queue, text: &Text) -> TextAnswer {
     TextAnswer {
         id: text.number.to_string(),
         from: text.shown.clone(),
-        to: number_of(w.site, text.recipient),
+        to: name_of(w.site, text),
         state,
         since: shifted(w, text.accepted_ms),
         next_attempt: next.map(|at| w.wall().ms.saturating_add(millis(at - w.ctx.now))),
@@ -608,6 +620,20 @@ fn end_in_words(w: &World<'_, '_>, ended: &Ended) -> String {
         words += &format!(" ({})", words_of(cause));
     }
     words
+}
+
+fn mail_shown(mail: &MailOut) -> MailShown {
+    let name = &mail.header_from_name;
+    MailShown {
+        envelope_from: mail.from.as_ref().map_or_else(|| "<>".into(), ToString::to_string),
+        header_from: match name.is_empty() {
+            true => mail.header_from.to_string(),
+            false => format!("{name} <{}>", mail.header_from),
+        },
+        subject: mail.subject.clone(),
+        message_id: mail.message_id.clone(),
+        in_reply_to: mail.in_reply_to.clone(),
+    }
 }
 
 fn coding(data: &UserData) -> String {

@@ -10,6 +10,8 @@
 //! | `l` IMSI | the last timestamp that this phone was given |
 //! | `g` number | whom a text to several has reached, in the order of their IMSIs: while it is under way |
 //! | `e` number | [`Letter`]: whom a mail is answered for that became these texts |
+//! | `u` | how much mail came of late: `sms/mail/caps` |
+//! | `w` number | [`Awaited`]: reports of a mail that somebody has taken who will tell what becomes of it |
 //! | `c`, `p`, `q` | with whom a phone exchanges mail: `sms/mail/contact` |
 //! | `x` time number kind | the keys that are too old at that time |
 //!
@@ -125,10 +127,12 @@ pub struct Outgoing {
     pub letter: u64,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ReportWish {
     /// TP-MR.
     pub reference: u8,
+    /// TP-RA: what the phone dialled, which is no address of mail.
+    pub dialled: String,
     /// TP-SCTS, seconds since 1970.
     pub accepted_s: u64,
 }
@@ -325,6 +329,17 @@ pub struct Letter {
     pub failed: Option<((u8, u16, u16), String)>,
 }
 
+/// A mail of a phone's, which somebody has taken who tells later what becomes of it: until then the reports of its parts wait.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Awaited {
+    pub sender: Imsi,
+    pub message_id: String,
+    pub to: Address,
+    pub reports: Vec<ReportWish>,
+    /// Nobody waits longer, milliseconds since 1970: then all that is known is that it was handed over.
+    pub until_ms: u64,
+}
+
 /// Where the text of a number is.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Fate {
@@ -422,6 +437,11 @@ pub fn last_key(recipient: Imsi) -> Vec<u8> {
     [b"l", recipient.as_str().as_bytes()].concat()
 }
 
+/// How much mail of one sender, or for one phone, has come of late: a [`Seen`] with the count for its number.
+pub fn count_key(of: u8, whose: &[u8]) -> Vec<u8> {
+    [b"u".as_slice(), &[of], whose].concat()
+}
+
 pub fn letter_key(number: u64) -> Vec<u8> {
     [b"e".as_slice(), &number.to_be_bytes()].concat()
 }
@@ -431,6 +451,18 @@ pub fn encode_letter(letter: &Letter) -> Vec<u8> {
 }
 
 pub fn decode_letter(bytes: &[u8]) -> Option<Letter> {
+    serde_json::from_slice(bytes).ok()
+}
+
+pub fn awaited_key(number: u64) -> Vec<u8> {
+    [b"w".as_slice(), &number.to_be_bytes()].concat()
+}
+
+pub fn encode_awaited(awaited: &Awaited) -> Vec<u8> {
+    serde_json::to_vec(awaited).unwrap_or_default()
+}
+
+pub fn decode_awaited(bytes: &[u8]) -> Option<Awaited> {
     serde_json::from_slice(bytes).ok()
 }
 
@@ -460,6 +492,11 @@ pub enum OldOf {
     Words = 2,
     /// Of somebody who exchanges mail with a phone.
     Contact = 3,
+    /// Of a mail that has come: what makes a copy of it known, and how many came that day.
+    Mail = 4,
+    /// Not to go, but to be looked at then: an [`Awaited`] of which nobody has told anything, a [`Letter`] whose writer wants to hear that
+    /// it still waits.
+    News = 5,
 }
 
 pub fn old_key(at_ms: u64, number: u64, of: OldOf) -> Vec<u8> {
@@ -486,6 +523,16 @@ pub fn is_of_words(old_key: &[u8]) -> bool {
 /// They are of somebody who exchanges mail with a phone.
 pub fn is_of_contact(old_key: &[u8]) -> bool {
     old_key.last() == Some(&(OldOf::Contact as u8))
+}
+
+/// They are of a mail that has come.
+pub fn is_of_mail(old_key: &[u8]) -> bool {
+    old_key.last() == Some(&(OldOf::Mail as u8))
+}
+
+/// Somebody is to be told something then.
+pub fn is_of_news(old_key: &[u8]) -> bool {
+    old_key.last() == Some(&(OldOf::News as u8))
 }
 
 pub fn encode_number(number: u64) -> Vec<u8> {

@@ -14,11 +14,6 @@ use crate::route::dialplan::text_trunks;
 use crate::site::{Site, World};
 use crate::time::Stamp;
 
-/// Whether a text to this number, which is nobody's here, goes out.
-pub(super) fn takes(site: &Site, number: Msisdn) -> bool {
-    !text_trunks(&site.settings, &number.to_string()).is_empty()
-}
-
 /// How many trunks take a text to this number.
 pub(super) fn count(site: &Site, number: Msisdn) -> u32 {
     u32::try_from(text_trunks(&site.settings, &number.to_string()).len()).unwrap_or(u32::MAX)

@@ -2,10 +2,11 @@
 //!
 //! Knows: that a text, what makes a copy of it known, its fate and its sender's report are written together or not at all; what a store that
 //! refuses is asked again, in its order. Does not know: why anything is written.
-//! Limits: `[messages] count_max`, `count_per_phone_max`.
+//! Limits: `[messages] count_max`, `count_per_phone_max`; of mail that leaves `[mail] count_max`.
 
 use std::time::Duration;
 
+use super::aging::life_max;
 use super::record::{self, Fate, OldOf, Recipient, Text};
 use super::{Centre, PURGE_PER_SECOND, REPEAT_WINDOW, millis};
 use crate::event::Event;
@@ -54,17 +55,21 @@ pub(super) enum Full {
 impl Centre {
     /// Makes a new text part of this work: gives it its number and its times, within the limits.
     ///
-    /// Shape:  `text.life_ms` of 0 becomes the longest that a text may live; a longer one is cut.
+    /// Shape:  `text.life_ms` of 0 becomes the longest that a text may live; a longer one is cut. A `text.timestamp_s` that another box
+    ///         has given it stays, as far as nothing to that phone has a later one.
     /// Errors: [`Full`]: nothing is added then, and the work is as it was.
     pub(super) fn add(&mut self, w: &mut World<'_, '_>, work: &mut Work, mut text: Text) -> Result<u64, Full> {
         self.room(w, work, text.recipient, 1)?;
-        let life_max_ms = millis(w.site.settings.messages.life_max);
+        let life_max_ms = millis(life_max(w, text.recipient));
         let now_ms = w.wall().ms;
         let number = self.take_number(work);
         text.number = number;
         text.accepted_ms = now_ms;
         text.life_ms = if text.life_ms == 0 { life_max_ms } else { text.life_ms.min(life_max_ms) };
-        text.timestamp_s = now_ms / 1000;
+        text.timestamp_s = match text.timestamp_s {
+            0 => now_ms / 1000,
+            first_s => first_s.min(now_ms / 1000),
+        };
         if let Recipient::Phone(imsi) = text.recipient {
             let key = record::last_key(imsi);
             let in_work = work.batch.changes.iter().rev().find(|(changed, _)| *changed == key);
@@ -109,6 +114,14 @@ impl Centre {
         let limits = &w.site.settings.messages;
         if self.waiting + work.added.len() + count > limits.count_max + work.ended.len() {
             return Err(Full::Centre);
+        }
+        if let (Recipient::Mail(_), Some(mail)) = (recipient, &w.site.settings.mail) {
+            let is_mail = |recipient: &Recipient| matches!(recipient, Recipient::Mail(_));
+            let added = work.added.iter().filter(|added| is_mail(&added.recipient)).count();
+            let over = work.ended.iter().filter(|(ended, _)| is_mail(ended)).count();
+            if self.mails.waiting + added + count > mail.count_max + over {
+                return Err(Full::Centre);
+            }
         }
         let mine = work.added.iter().filter(|added| added.recipient == recipient).count();
         let queued = self.queues.get(&recipient).map_or(0, |queue| queue.count);
@@ -206,6 +219,23 @@ impl Work {
 
     pub(super) fn delete(&mut self, key: Vec<u8>) {
         self.batch.changes.push((key, None));
+    }
+
+    /// All of another one that adds texts and ends none, behind what is here.
+    pub(super) fn absorb(&mut self, other: Work) {
+        self.batch.changes.extend(other.batch.changes);
+        self.added.extend(other.added);
+        self.numbers_end = self.numbers_end.max(other.numbers_end);
+    }
+
+    /// These texts come to their end with this work, and leave room for what comes of them.
+    pub(super) fn will_end(&mut self, texts: &[&Text]) {
+        for text in texts {
+            let ended = (text.recipient, text.number);
+            if !self.ended.contains(&ended) {
+                self.ended.push(ended);
+            }
+        }
     }
 
     /// These keys are too old after this life.

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test crate uses some of it")]
 
 pub mod forms;
+pub mod mail;
 pub mod texts;
 
 use std::net::SocketAddr;

@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::ending::{End, local_time};
+use super::mail::depart::{self, Behind};
 use super::record::{Recipient, Text};
 use super::whole::{self, Whole};
 use super::{Centre, State, Work, end, number_of};
@@ -61,10 +62,10 @@ enum Doing {
 }
 
 /// What a subscriber wrote to a number of ours: a text, or all parts of one.
-struct Question {
-    code: Msisdn,
-    sender: Imsi,
-    texts: Vec<Text>,
+pub(in crate::sms) struct Question {
+    pub(in crate::sms) code: Msisdn,
+    pub(in crate::sms) sender: Imsi,
+    pub(in crate::sms) texts: Vec<Text>,
 }
 
 impl Question {
@@ -108,6 +109,12 @@ impl Centre {
         sender: Imsi,
         text: Text,
     ) {
+        let behind = depart::behind(w.site, code);
+        if let Some(Behind::Route(route)) = behind
+            && route.is_box
+        {
+            return self.forward_to_box(w, Question { code, sender, texts: vec![text] }, route);
+        }
         let texts = match self.whole(w, text) {
             Ok(Whole::Ready(texts)) => texts,
             Ok(Whole::Missing { wait }) => return self.wait_for_parts(w, Recipient::Code(code, sender), wait),
@@ -115,6 +122,9 @@ impl Centre {
         };
         let question = Question { code, sender, texts };
         let site = w.site;
+        if behind.is_some_and(|behind| self.becomes_mail(w, &question, behind)) {
+            return;
+        }
         let Some(does) = action(site, code) else { return self.gone(w, &question) };
         if !may_ask(site, code, sender) {
             let end = End::new(TextOutcome::Failed, Status::CONNECTION_REJECTED, "its sender may not text there");
@@ -183,7 +193,7 @@ impl Centre {
     }
 
     /// The number does nothing any more; its sender is told as of any text that could not be delivered.
-    fn gone(&mut self, w: &mut World<'_, '_>, question: &Question) {
+    pub(in crate::sms) fn gone(&mut self, w: &mut World<'_, '_>, question: &Question) {
         let end = End::new(TextOutcome::Failed, Status::NOT_OBTAINABLE, "this number is nobody's any more");
         self.close(w, question, end, Work::default());
     }
@@ -211,7 +221,7 @@ impl Centre {
         self.close(w, question, end.told(), work);
     }
 
-    fn say_back(
+    pub(in crate::sms) fn say_back(
         &mut self,
         w: &mut World<'_, '_>,
         work: &mut Work,
@@ -230,7 +240,7 @@ impl Centre {
         }
     }
 
-    fn close(&mut self, w: &mut World<'_, '_>, question: &Question, end: End, work: Work) {
+    pub(in crate::sms) fn close(&mut self, w: &mut World<'_, '_>, question: &Question, end: End, work: Work) {
         let all: Vec<&Text> = question.texts.iter().collect();
         self.conclude(w, &all, &end, work, true);
     }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `c` IMSI `/` address | a [`Contact`] |
 //! | `p` IMSI `/` number | as whose number that contact writes: its address ([`MailKey`]) |
-//! | `q` IMSI | who wrote last, and which number of the pool was given last |
+//! | `q` IMSI | who wrote last, about whom the phone was asked last, and which number of the pool was given last |
 //!
 //! Knows: that an answer needs no address, for as long as `[mail] thread_life`; that each who writes to one phone has a number of the pool of
 //! his own, and that the one that was silent for longest gives it up where all are taken. Does not know: what is written.
@@ -53,6 +53,9 @@ pub(in crate::sms) enum Standing {
 struct Last {
     /// Whose mail came last.
     from: Option<[u8; 16]>,
+    /// About whom the phone was asked last.
+    #[serde(default)]
+    asked: Option<[u8; 16]>,
     /// The place in the pool behind the one that was given last.
     next: u64,
 }
@@ -148,6 +151,20 @@ impl Centre {
         }
     }
 
+    /// About whom this phone was asked last, where it has not answered yet.
+    ///
+    /// Errors: the store cannot be read.
+    pub(in crate::sms) fn asked_contact(
+        &self,
+        w: &mut World<'_, '_>,
+        imsi: Imsi,
+    ) -> Result<Option<Contact>, StoreError> {
+        let last: Option<Last> = read(get_with(w, &Work::default(), &last_key(imsi))?);
+        let Some(key) = last.and_then(|last| last.asked) else { return Ok(None) };
+        let contact = self.contact(w, &Work::default(), imsi, MailKey(key))?;
+        Ok(contact.filter(|contact| contact.standing == Standing::Asked))
+    }
+
     /// Keeps what is known of a contact, as of now, as a part of this work. Where there is a pool, he has a number afterwards.
     ///
     /// Shape:  `has_written`: it is he who wrote, so an answer without an address is for him.
@@ -160,6 +177,36 @@ impl Centre {
         contact: &mut Contact,
         has_written: bool,
     ) -> Result<(), StoreError> {
+        if !self.holds_number(w, work, imsi, contact)? {
+            contact.number = None;
+        }
+        self.keep(w, work, imsi, contact, has_written)
+    }
+
+    /// Keeps that the phone is asked about somebody. He gets a number of the pool only where one is free: who is not known yet takes none
+    /// from those who are.
+    ///
+    /// Errors: the store cannot be read.
+    pub(super) fn keep_asked(
+        &mut self,
+        w: &mut World<'_, '_>,
+        work: &mut Work,
+        imsi: Imsi,
+        contact: &mut Contact,
+    ) -> Result<(), StoreError> {
+        contact.standing = Standing::Asked;
+        self.keep(w, work, imsi, contact, false)
+    }
+
+    fn keep(
+        &mut self,
+        w: &mut World<'_, '_>,
+        work: &mut Work,
+        imsi: Imsi,
+        contact: &mut Contact,
+        has_written: bool,
+    ) -> Result<(), StoreError> {
+        let is_asked = contact.standing == Standing::Asked;
         let key = contact.address.key();
         let kept = contact_key(imsi, key);
         let before: Option<Contact> = read(get_with(w, work, &kept)?);
@@ -168,7 +215,8 @@ impl Centre {
         let mut last: Last = read(get_with(w, work, &last_key)?).unwrap_or_default();
         let mut fresh = Vec::new();
         if contact.number.is_none()
-            && let Some(number) = self.free_number(w, work, imsi, &mut last)?
+            && let Some((number, is_free)) = self.free_number(w, work, imsi, &mut last)?
+            && (is_free || !is_asked)
         {
             contact.number = Some(number);
             work.put(number_key(imsi, number), key.0.to_vec());
@@ -176,6 +224,9 @@ impl Centre {
         }
         if has_written {
             last.from = Some(key.0);
+        }
+        if is_asked {
+            last.asked = Some(key.0);
         }
         work.put(last_key.clone(), written(&last));
         work.put(kept.clone(), written(contact));
@@ -188,14 +239,14 @@ impl Centre {
         Ok(())
     }
 
-    /// A number of the pool that nobody has who writes to this phone; else that of the contact that was silent for longest.
+    /// A number of the pool that nobody has who writes to this phone (`true`); else that of the contact that was silent for longest.
     fn free_number(
         &self,
         w: &mut World<'_, '_>,
         work: &Work,
         imsi: Imsi,
         last: &mut Last,
-    ) -> Result<Option<Msisdn>, StoreError> {
+    ) -> Result<Option<(Msisdn, bool)>, StoreError> {
         /// Of a larger pool no more are looked at for one.
         const LOOKED_AT_MAX: u64 = 200;
         let pool = w.site.settings.mail.as_ref().map_or(&[][..], |mail| &mail.reply_pool).to_vec();
@@ -220,7 +271,7 @@ impl Centre {
             match holder {
                 None => {
                     last.next = (last.next + step + 1) % count;
-                    return Ok(Some(number));
+                    return Ok(Some((number, true)));
                 }
                 Some(holder) => {
                     if oldest.is_none_or(|(at_ms, _)| holder.at_ms < at_ms) {
@@ -230,7 +281,7 @@ impl Centre {
             }
         }
         // Whoever had it has another one when he writes again: his contact says so, because the number leads to somebody else.
-        Ok(oldest.map(|(_, number)| number))
+        Ok(oldest.map(|(_, number)| (number, false)))
     }
 
     /// Whether the number that this contact was given still leads to him.

@@ -208,7 +208,15 @@ impl Centre {
 
     /// When it is tried again.
     fn relay_unreached(&mut self, w: &mut World<'_, '_>, key: RelayKey, why: &str) -> Instant {
-        let failures = self.mails.relays.0.get(&key).map_or(0, |unreached| unreached.failures);
+        let before = self.mails.relays.0.get(&key);
+        // Those that were on their way together fail together, which is one failure.
+        if let Some(unreached) = before
+            && w.ctx.now < unreached.until
+            && !unreached.probed
+        {
+            return unreached.until;
+        }
+        let failures = before.map_or(0, |unreached| unreached.failures);
         let pause = verdict::relay_pause(failures, w.ctx.rng);
         let until = w.ctx.now + pause;
         let unreached = Unreached { failures: failures.saturating_add(1), until, probed: false };
