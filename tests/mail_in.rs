@@ -856,7 +856,8 @@ fn the_parts_of_a_box_are_one_text() {
     }
     let first = waiting(&desk).remove(0);
     assert!(matches!(&first.sender, Sender::Mail(from) if from.letter != 0), "each has a letter of its own");
-    let CommandAnswer::Text(shown) = desk.command(Command::Queue(QueueAsk::Show(first.number))) else { panic!() };
+    let ask = QueueAsk::Explain(first.number);
+    let CommandAnswer::TextLife(shown) = desk.command(Command::Queue(ask)) else { panic!() };
     assert_eq!(shown.words, Some("long ".repeat(50)));
 }
 
