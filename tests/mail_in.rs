@@ -785,6 +785,29 @@ fn a_question_is_answered_by_yes_or_no_alone_and_within_a_week() {
     assert_eq!(bring(&mut desk, mail(1, "m1", "Hello")).code, 250);
 }
 
+#[test]
+fn a_phone_that_has_not_read_one_question_is_not_asked_another() {
+    let mut desk = mail_desk(asking);
+    assert_eq!(bring(&mut desk, mail(0, "m1", "Hello")).code, 451);
+    desk.wait_s(25 * 3600);
+    assert_eq!(bring(&mut desk, mail_from(DAVE, 0, "d1", "Hi")).code, 451);
+    assert_eq!(waiting(&desk).len(), 1);
+}
+
+#[test]
+fn whoever_a_phone_has_only_written_to_takes_no_number_of_somebody_elses() {
+    let mut desk = mail_desk(|mail| {
+        with_pool(mail);
+        mail.reply_pool[0].last = mail.reply_pool[0].first;
+    });
+    bring(&mut desk, mail_from(DAVE, 1, "d1", "Hello"));
+    inbox(&mut desk);
+    desk.wait_s(25 * 3600);
+    write(&mut desk, 1, "a", CENTRE, "carol@example.org Hello");
+    write(&mut desk, 1, "b", "7000", "Yes");
+    assert_eq!(desk.mails.pop().unwrap().1.to.as_str(), DAVE);
+}
+
 // --- Refusals of some ---
 
 #[test]

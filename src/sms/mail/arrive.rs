@@ -519,9 +519,10 @@ impl Centre {
         let mut contact = Contact::new(writer);
         let mut work = Work::default();
         self.keep_asked(w, &mut work, imsi, &mut contact)?;
-        // Without a number of his own the answer is about whoever was asked about last.
+        // Without a number of his own the answer is about whoever was asked about last: one question has been read before the next is asked.
+        let waits = self.queues.contains_key(&Recipient::Phone(imsi));
         let is_other = |before: &Contact| before.address.key() != contact.address.key();
-        let is_alone = before.filter(is_other).is_none_or(|before| is_over(w, before.at_ms, ASKED_ALONE));
+        let is_alone = before.filter(is_other).is_none_or(|before| !waits && is_over(w, before.at_ms, ASKED_ALONE));
         if contact.number.is_none() && !is_alone {
             return Err(No::Asked);
         }

@@ -176,7 +176,8 @@ impl Centre {
         Ok(contact.filter(|contact| contact.standing == Standing::Asked))
     }
 
-    /// Keeps what is known of a contact, as of now, as a part of this work. Where there is a pool, he has a number afterwards.
+    /// Keeps what is known of a contact, as of now, as a part of this work. Where there is a pool, he has a number afterwards if one is free; to
+    /// whom the phone has only written takes none of somebody else's, or an answer to who had it before would be for him.
     ///
     /// Shape:  `has_written`: it is he who wrote, so an answer without an address is for him.
     /// Errors: the store cannot be read.
@@ -234,7 +235,7 @@ impl Centre {
         if contact.number.is_none()
             && contact.standing != Standing::Unwanted
             && let Some((number, is_free)) = self.free_number(w, work, imsi, &mut last)?
-            && (is_free || !is_asked)
+            && (is_free || has_written)
         {
             contact.number = Some(number);
             work.put(number_key(imsi, number), key.0.to_vec());
