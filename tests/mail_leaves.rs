@@ -182,7 +182,11 @@ async fn converse(stream: Box<dyn Both>, count: usize, script: &Script, seen: &S
 type Zone = fn(&str, RecordType) -> Result<Vec<RData>, ResponseCode>;
 
 async fn name_server(zone: Zone) -> SocketAddr {
-    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    name_server_at("127.0.0.1:0".parse().unwrap(), zone).await
+}
+
+async fn name_server_at(address: SocketAddr, zone: Zone) -> SocketAddr {
+    let socket = UdpSocket::bind(address).await.unwrap();
     let address = socket.local_addr().unwrap();
     tokio::spawn(async move {
         let mut buffer = [0; 4096];
@@ -658,7 +662,8 @@ fn a_long_mail_arrives_as_it_was_with_every_dot() {
 // --- Straight to the servers of a domain ---
 
 fn direct(name_server: SocketAddr, port: u16) -> (Mail, Ways) {
-    (Mail::of("gsm.example"), Ways { nameserver: Some(name_server), port: Some(port), loopback: true })
+    let ways = Ways { nameserver: Some(name_server), port: Some(port), loopback: true, ..Ways::default() };
+    (Mail::of("gsm.example"), ways)
 }
 
 async fn sent_directly(zone: Zone, port: u16, to: &str) -> Result<MailTaken, MailFailure> {
@@ -798,6 +803,65 @@ fn a_name_that_leads_to_loopback_leads_nowhere_on_a_real_box() {
         assert_eq!((word(&result), seen.count()), ("permanent 0".into(), 0));
         // Whoever writes an address means it.
         assert_eq!(word(&mailer.send(&mail_to("carol@[127.0.0.1]"), PATIENT).await), "taken 250");
+    });
+}
+
+/// The link may come after the first mail, and another link after that.
+#[test]
+fn name_servers_that_come_later_or_change_are_asked() {
+    fn first(_: &str, kind: RecordType) -> Result<Vec<RData>, ResponseCode> {
+        Ok(if kind == RecordType::A { vec![a("127.0.0.51")] } else { vec![] })
+    }
+    fn second(_: &str, kind: RecordType) -> Result<Vec<RData>, ResponseCode> {
+        Ok(if kind == RecordType::A { vec![a("127.0.0.52")] } else { vec![] })
+    }
+    runtime().block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        let path: &'static Path = Box::leak(folder.path().join("resolv.conf").into_boxed_path());
+        let one = name_server_at("127.0.0.53:0".parse().unwrap(), first).await;
+        let other = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 54)), one.port());
+        name_server_at(other, second).await;
+        let (old, seen_old) = server_at("127.0.0.51:0".parse().unwrap(), |_, _| None).await;
+        let new = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 52)), old.port());
+        let (_, seen_new) = server_at(new, |_, _| None).await;
+        let ways = Ways {
+            resolv_conf: Some(path),
+            nameserver_port: Some(one.port()),
+            port: Some(old.port()),
+            loopback: true,
+            ..Ways::default()
+        };
+        let mailer = Mailer::new(Some(&Mail::of("gsm.example")), ways, Journal::default());
+        let result = mailer.send(&carol(), PATIENT).await;
+        assert!(why(&result).starts_with("no name server can be asked"), "{result:?}");
+        for (minute, server, taken) in [(1, one, (1, 0)), (2, other, (1, 1))] {
+            std::fs::write(path, format!("nameserver {}\n", server.ip())).unwrap();
+            // Its time is another one, however coarse the clock of the disk is.
+            let time = std::time::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + minute * 60);
+            std::fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+            // Each to a domain of its own: no connection is kept for it.
+            let result = mailer.send(&mail_to(&format!("carol@nr{minute}.example.org")), PATIENT).await;
+            assert_eq!(word(&result), "taken 250", "{result:?}");
+            assert_eq!((seen_old.mails().len(), seen_new.mails().len()), taken);
+        }
+    });
+}
+
+#[test]
+fn an_authority_that_cannot_be_read_for_a_moment_is_read_with_the_next_mail() {
+    runtime().block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("authority.pem");
+        let (address, _) = server(offers_tls).await;
+        let mut mail = secured(address, RelayTls::Required, None);
+        if let Some(relay) = &mut mail.relay {
+            relay.authority = Some(path.clone());
+        }
+        let mailer = mailer(&mail);
+        let result = mailer.send(&carol(), PATIENT).await;
+        assert!(word(&result) == "unreachable" && why(&result).contains("cannot be read"), "{result:?}");
+        std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/mail/authority.pem"), &path).unwrap();
+        assert_eq!(word(&mailer.send(&carol(), PATIENT).await), "taken 250");
     });
 }
 

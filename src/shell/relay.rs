@@ -123,8 +123,8 @@ struct Way {
     hello: Option<String>,
     relay: Option<Relay>,
     names: Names,
-    /// Certificates are read with the first mail that needs them, and anew after new settings.
-    checked: OnceCell<Result<Arc<ClientConfig>, String>>,
+    /// Certificates are read with the first mail that needs them, and anew after new settings. That they could not be read is not kept.
+    checked: OnceCell<Arc<ClientConfig>>,
     unchecked: OnceCell<Arc<ClientConfig>>,
 }
 
@@ -154,7 +154,7 @@ impl Way {
                     let reading = tokio::task::spawn_blocking(move || checked(authority.as_deref()));
                     reading.await.unwrap_or_else(|_| Err("reading the certificates broke off".into()))
                 };
-                self.checked.get_or_init(reading).await.clone().map(Some)
+                self.checked.get_or_try_init(reading).await.cloned().map(Some)
             }
         }
     }
