@@ -18,7 +18,7 @@ use encamp::mail::{AutoSubmitted, Body, MailFailure, MailOut, MailTaken, Notify}
 use encamp::shell::mail_test::{letter, tested};
 use encamp::shell::relay::{Journal, Mailer, Ways};
 use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
-use hickory_proto::rr::rdata::{A, MX};
+use hickory_proto::rr::rdata::{A, AAAA, MX};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
@@ -217,6 +217,10 @@ fn mx(preference: u16, host: &str) -> RData {
 
 fn a(text: &str) -> RData {
     RData::A(A(text.parse().unwrap()))
+}
+
+fn aaaa(text: &str) -> RData {
+    RData::AAAA(AAAA(text.parse().unwrap()))
 }
 
 // --- Mails and mailers ---
@@ -791,18 +795,60 @@ fn a_way_that_leads_back_to_this_box_is_none() {
 }
 
 #[test]
-fn a_name_that_leads_to_loopback_leads_nowhere_on_a_real_box() {
-    fn zone(_: &str, kind: RecordType) -> Result<Vec<RData>, ResponseCode> {
-        Ok(if kind == RecordType::A { vec![a("127.0.0.1")] } else { vec![] })
+fn what_leads_to_this_machine_or_its_cable_leads_nowhere_on_a_real_box_however_it_is_spelled() {
+    fn zone(name: &str, kind: RecordType) -> Result<Vec<RData>, ResponseCode> {
+        Ok(match (name, kind) {
+            ("loop.example.org", RecordType::A) => vec![a("127.0.0.1")],
+            ("mapped.example.org", RecordType::AAAA) => vec![aaaa("::ffff:127.0.0.1")],
+            ("loop6.example.org", RecordType::AAAA) => vec![aaaa("::1")],
+            ("cable.example.org", RecordType::A) => vec![a("169.254.1.1")],
+            ("cable6.example.org", RecordType::AAAA) => vec![aaaa("fe80::1")],
+            ("none.example.org", RecordType::A) => vec![a("0.0.0.0")],
+            ("nonemapped.example.org", RecordType::AAAA) => vec![aaaa("::ffff:0.0.0.0")],
+            _ => vec![],
+        })
     }
     runtime().block_on(async {
         let (address, seen) = server(|_, _| None).await;
         let (mail, ways) = direct(name_server(zone).await, address.port());
-        let mailer = Mailer::new(Some(&mail), Ways { loopback: false, ..ways }, Journal::default());
-        let result = mailer.send(&carol(), PATIENT).await;
-        assert_eq!((word(&result), seen.count()), ("permanent 0".into(), 0));
-        // Whoever writes an address means it.
-        assert_eq!(word(&mailer.send(&mail_to("carol@[127.0.0.1]"), PATIENT).await), "taken 250");
+        let real = Mailer::new(Some(&mail), Ways { loopback: false, ..ways }, Journal::default());
+        for domain in [
+            "loop.example.org",
+            "mapped.example.org",
+            "loop6.example.org",
+            "cable.example.org",
+            "cable6.example.org",
+            "none.example.org",
+            "nonemapped.example.org",
+            "[127.0.0.1]",
+            "[127.1.2.3]",
+            "[0.0.0.0]",
+            "[169.254.1.1]",
+            "[255.255.255.255]",
+            "[IPv6:::1]",
+            "[IPv6:::]",
+            "[IPv6:::ffff:127.0.0.1]",
+            "[IPv6:fe80::1]",
+        ] {
+            let result = real.send(&mail_to(&format!("carol@{domain}")), PATIENT).await;
+            assert_eq!(word(&result), "permanent 0", "{domain}: {result:?}");
+            assert!(why(&result).starts_with("5.4.4 "), "{domain}: {result:?}");
+        }
+        assert_eq!(seen.count(), 0);
+        // Our own address by its other spelling is our own, too; and so is what it leads to where a test may go there.
+        let mailer = Mailer::new(Some(&mail), ways, Journal::default());
+        let taken = mailer.send(&mail_to("carol@[IPv6:::ffff:127.0.0.1]"), PATIENT).await.unwrap();
+        assert_eq!((taken.by.as_str(), seen.mails().len()), ("127.0.0.1", 1));
+        let mut ours = mail.clone();
+        ours.listen = vec![MailListener { protocol: MailProtocol::Smtp, address }];
+        let mailer = Mailer::new(Some(&ours), ways, Journal::default());
+        for domain in ["mapped.example.org", "[IPv6:::ffff:127.0.0.1]"] {
+            let result = mailer.send(&mail_to(&format!("carol@{domain}")), PATIENT).await;
+            assert!(why(&result).starts_with("5.4.6 "), "{domain}: {result:?}");
+        }
+        // A relay of this machine is the operator's wish.
+        let real = Mailer::new(Some(&relay(address)), Ways::default(), Journal::default());
+        assert_eq!(word(&real.send(&carol(), PATIENT).await), "taken 250");
     });
 }
 

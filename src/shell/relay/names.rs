@@ -109,10 +109,10 @@ impl Names {
                 format!("{host} is {}", all.join(", "))
             });
             for ip in addresses {
-                let address = SocketAddr::new(ip, self.port());
+                let address = self.at(ip);
                 if self.is_own(address) {
                     best_own = Some(preference);
-                } else if self.is_reachable(ip) {
+                } else if self.is_reachable(address.ip()) {
                     servers.push((preference, Server { host: host.clone(), address }));
                 } else if why.is_none() {
                     why = Some(never(format!("5.4.4 {host} is {ip}, which leads nowhere")));
@@ -131,18 +131,19 @@ impl Names {
         Ok(servers.into_iter().map(|(_, server)| server).collect())
     }
 
-    /// An address that was written out; whoever wrote it means it.
+    /// An address that was written out. Any phone can write one: it leads nowhere where a name could not lead, either.
     fn server_at(&self, literal: &str) -> Result<Vec<Server>, MailFailure> {
-        let literal = literal.strip_prefix("IPv6:").unwrap_or(literal);
-        let ip: IpAddr = literal.parse().map_err(|_| never(format!("5.1.2 {literal} is no address")))?;
-        let address = SocketAddr::new(ip, self.port());
+        let bare = literal.get(.."IPv6:".len()).filter(|tag| tag.eq_ignore_ascii_case("IPv6:"));
+        let bare = bare.map_or(literal, |tag| &literal[tag.len()..]);
+        let ip: IpAddr = bare.parse().map_err(|_| never(format!("5.1.2 {literal} is no address")))?;
+        let address = self.at(ip);
         if self.is_own(address) {
             return Err(never(format!("5.4.6 {ip} is this box")));
         }
-        if ip.is_unspecified() || ip.is_multicast() {
-            return Err(never(format!("5.1.2 {ip} is nobody's address")));
+        if !self.is_reachable(address.ip()) {
+            return Err(never(format!("5.4.4 {ip} leads nowhere")));
         }
-        Ok(vec![Server { host: ip.to_string(), address }])
+        Ok(vec![Server { host: address.ip().to_string(), address }])
     }
 
     /// By preference, those with the same in an order of chance; `None`: the domain has none.
@@ -206,20 +207,26 @@ impl Names {
         }
     }
 
-    fn port(&self) -> u16 {
-        self.ways.port.unwrap_or(SMTP)
+    /// One of IPv4 that is written as one of IPv6 (RFC 4291 §2.5.5.2) is what it is.
+    fn at(&self, ip: IpAddr) -> SocketAddr {
+        SocketAddr::new(ip.to_canonical(), self.ways.port.unwrap_or(SMTP))
     }
 
-    /// Nobody means such an address where a name leads to it.
+    /// Nobody has a server of mail for others at such an address; and on this machine or its cable one may listen that trusts us.
     fn is_reachable(&self, ip: IpAddr) -> bool {
-        !ip.is_unspecified() && !ip.is_multicast() && (self.ways.loopback || !ip.is_loopback())
+        let is_near = match ip {
+            IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast(),
+            IpAddr::V6(ip) => ip.is_unicast_link_local(),
+        };
+        !ip.is_unspecified() && !ip.is_multicast() && !is_near && (self.ways.loopback || !ip.is_loopback())
     }
 
     /// Whether we listen there ourselves. An address that a socket can be bound to is one of this machine.
     fn is_own(&self, address: SocketAddr) -> bool {
         self.own.iter().any(|own| {
             let here = || UdpSocket::bind((address.ip(), 0)).is_ok();
-            own.port() == address.port() && (own.ip() == address.ip() || own.ip().is_unspecified() && here())
+            own.port() == address.port()
+                && (own.ip().to_canonical() == address.ip() || own.ip().is_unspecified() && here())
         })
     }
 }
