@@ -28,7 +28,7 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio_rustls::TlsAcceptor;
 
 const PATIENT: Duration = Duration::from_secs(30);
-const IMPATIENT: Duration = Duration::from_millis(400);
+const IMPATIENT: Duration = Duration::from_secs(2);
 
 // --- A server of mail ---
 
@@ -38,11 +38,15 @@ enum Act {
     Say(&'static str),
     Drop,
     Silent,
+    /// The answer, after a while.
+    Late(Duration, &'static str),
+    /// The answer to DATA, this in the middle of the mail, and nothing more is read; `true`: it closes, too.
+    Midway(&'static str, bool),
     /// The answer, and TLS behind it.
     Tls(&'static str),
 }
 
-use Act::{Drop as Hang, Say, Silent, Tls};
+use Act::{Drop as Hang, Late, Midway, Say, Silent, Tls};
 
 /// For the n-th connection (from 0 on) and a verb: CONNECT, EHLO, MAIL, `.` and so on; `None`: as a good server does.
 type Script = dyn Fn(usize, &str) -> Option<Act> + Send + Sync;
@@ -133,8 +137,13 @@ async fn converse(stream: Box<dyn Both>, count: usize, script: &Script, seen: &S
     let mut stream = BufReader::new(stream);
     let mut verb = "CONNECT".to_owned();
     loop {
-        match script(count, &verb).unwrap_or_else(|| usual(&verb)) {
-            Say(text) => {
+        let mut act = script(count, &verb).unwrap_or_else(|| usual(&verb));
+        if let Late(pause, text) = act {
+            tokio::time::sleep(pause).await;
+            act = Say(text);
+        }
+        match act {
+            Say(text) | Late(_, text) => {
                 if stream.write_all(format!("{text}\r\n").as_bytes()).await.is_err() {
                     return;
                 }
@@ -154,6 +163,16 @@ async fn converse(stream: Box<dyn Both>, count: usize, script: &Script, seen: &S
                     verb = ".".into();
                     continue;
                 }
+            }
+            Midway(text, closes) => {
+                stream.write_all(b"354 go on\r\n").await.unwrap();
+                let mut line = String::new();
+                stream.read_line(&mut line).await.unwrap();
+                stream.write_all(format!("{text}\r\n").as_bytes()).await.unwrap();
+                if closes {
+                    return;
+                }
+                std::future::pending().await
             }
             Hang => return,
             Silent => std::future::pending().await,
@@ -357,7 +376,7 @@ fn a_server_that_offers_dsn_is_asked_to_tell_and_one_that_does_not_is_not() {
 #[test]
 fn what_a_server_says_at_each_stage_means_what_the_core_takes_it_for() {
     let long: &'static str = Box::leak(format!("250-{}", "a".repeat(100_000)).into_boxed_str());
-    let cases: &[(&'static str, Act, &str)] = &[
+    let cases: Vec<(&'static str, Act, &'static str)> = vec![
         ("CONNECT", Say("421 4.3.2 closing"), "unreachable"),
         ("CONNECT", Say("450 not now"), "unreachable"),
         ("CONNECT", Say("554 5.7.1 nobody from there"), "unreachable"),
@@ -372,23 +391,30 @@ fn what_a_server_says_at_each_stage_means_what_the_core_takes_it_for() {
         ("EHLO", Silent, "unreachable"),
         // An old server: HELO, and nothing is offered.
         ("EHLO", Say("502 what?"), "taken 250"),
-        ("MAIL", Say("421 closing"), "unreachable"),
+        ("MAIL", Say("421 closing"), "temporary 421"),
         ("MAIL", Say("451 4.7.1 greylisted"), "temporary 451"),
         ("MAIL", Say("550 5.7.1 no"), "permanent 550"),
-        ("MAIL", Say("530 5.7.0 log in first"), "unreachable"),
+        ("MAIL", Say("252 perhaps"), "taken 250"),
+        ("MAIL", Say("299 what else"), "taken 250"),
+        ("MAIL", Say("354 go on"), "temporary 0"),
+        ("MAIL", Say("530 5.7.0 log in first"), "temporary 530"),
         ("MAIL", Hang, "temporary 0"),
         ("MAIL", Silent, "temporary 0"),
         ("RCPT", Say("251 will forward"), "taken 250"),
         ("RCPT", Say("452 4.2.2 full"), "temporary 452"),
         ("RCPT", Say("550 5.1.1 nobody"), "permanent 550"),
-        ("RCPT", Say("421 closing"), "unreachable"),
+        ("RCPT", Say("421 4.7.0 not to this one now"), "temporary 421"),
+        ("RCPT", Say("252 will try"), "taken 250"),
+        ("RCPT", Say("354 go on"), "temporary 0"),
         ("RCPT", Hang, "temporary 0"),
         ("RCPT", Silent, "temporary 0"),
+        ("DATA", Say("421 closing"), "temporary 421"),
+        ("DATA", Say("250 ok"), "temporary 0"),
         ("DATA", Say("451 later"), "temporary 451"),
         ("DATA", Say("554 no valid recipients"), "permanent 554"),
         ("DATA", Hang, "temporary 0"),
         ("DATA", Silent, "temporary 0"),
-        (".", Say("421 closing"), "unreachable"),
+        (".", Say("421 4.7.0 too much of it"), "temporary 421"),
         (".", Say("451 4.3.0 later"), "temporary 451"),
         (".", Say("554 5.6.0 spam"), "permanent 554"),
         (".", Say("hm"), "lost"),
@@ -396,16 +422,82 @@ fn what_a_server_says_at_each_stage_means_what_the_core_takes_it_for() {
         (".", Silent, "lost"),
     ];
     runtime().block_on(async {
-        for (stage, act, expected) in cases {
-            let (stage, act_there) = (*stage, act.clone());
-            let (address, _) = server(move |_, verb| (verb == stage).then(|| act_there.clone())).await;
-            let timeout = if matches!(act, Silent) { IMPATIENT } else { PATIENT };
-            let mailer = mailer(&relay(address));
-            let result = mailer.send(&carol(), timeout).await;
-            let shown = if let Say(text) = act { &text[..text.len().min(30)] } else { "" };
-            assert_eq!(word(&result), *expected, "{stage} {shown}: {result:?}");
-            let counts = mailer.tally.counts().map(|(_, count)| count);
-            assert_eq!(counts.iter().sum::<u64>(), 1);
+        // All at a time, because some of them wait.
+        let trying = cases.into_iter().map(|(stage, act, expected)| {
+            tokio::spawn(async move {
+                let act_there = act.clone();
+                let (address, _) = server(move |_, verb| (verb == stage).then(|| act_there.clone())).await;
+                let timeout = if matches!(act, Silent) { IMPATIENT } else { PATIENT };
+                let mailer = mailer(&relay(address));
+                let result = mailer.send(&carol(), timeout).await;
+                let shown = if let Say(text) = act { &text[..text.len().min(30)] } else { "" };
+                assert_eq!(word(&result), expected, "{stage} {shown}: {result:?}");
+                let counts = mailer.tally.counts().map(|(_, count)| count);
+                assert_eq!(counts.iter().sum::<u64>(), 1);
+            })
+        });
+        for case in trying.collect::<Vec<_>>() {
+            case.await.unwrap();
+        }
+    });
+}
+
+/// A relay that is asked to slow down for one recipient is there for all others.
+#[test]
+fn a_server_that_closes_over_one_mail_may_take_the_next_one() {
+    runtime().block_on(async {
+        for stage in ["MAIL", "RCPT", "DATA", "."] {
+            let mails = AtomicUsize::new(0);
+            let once = move |_: usize, verb: &str| {
+                (verb == stage && mails.fetch_add(1, Ordering::SeqCst) == 0).then_some(Say("421 4.7.0 not now"))
+            };
+            let (address, seen) = server(once).await;
+            let mailer_ = mailer(&relay(address));
+            let result = mailer_.send(&carol(), PATIENT).await;
+            assert_eq!((word(&result), why(&result)), ("temporary 421".into(), "4.7.0 not now"), "{stage}");
+            assert_eq!(word(&mailer_.send(&carol(), PATIENT).await), "taken 250", "{stage}");
+            assert_eq!(seen.count(), 2, "the first line was over");
+        }
+    });
+}
+
+/// Its answer could come only when nobody waits for it any more, and the mail would be there twice.
+#[test]
+fn the_end_of_a_mail_is_not_sent_without_time_for_its_answer() {
+    runtime().block_on(async {
+        let slow = |_: usize, verb: &str| match verb {
+            "DATA" => Some(Late(Duration::from_millis(2_500), "354 go on")),
+            "." => Some(Silent),
+            _ => None,
+        };
+        let (address, seen) = server(slow).await;
+        let result = sent(&relay(address), &carol(), Duration::from_secs(4)).await;
+        assert_eq!((word(&result), seen.mails().len()), ("temporary 0".into(), 0), "{result:?}");
+    });
+}
+
+/// One that has seen enough says so at once, and reads no further.
+#[test]
+fn what_is_said_in_the_middle_of_a_mail_is_heard() {
+    let mut long = carol();
+    long.body = Body::Text("0123456789 ".repeat(3_000_000));
+    runtime().block_on(async {
+        for (said, expected) in [
+            ("552 5.3.4 too much of it", "permanent 552"),
+            ("451 4.3.0 not now", "temporary 451"),
+            ("421 4.7.0 closing", "temporary 421"),
+            ("250 thanks", "temporary 0"),
+        ] {
+            for then in [Hang, Silent] {
+                let full = move |_: usize, verb: &str| match verb {
+                    "EHLO" => Some(Say("250 mx")),
+                    "DATA" => Some(Midway(said, matches!(then, Hang))),
+                    _ => None,
+                };
+                let (address, seen) = server(full).await;
+                let result = sent(&relay(address), &long, PATIENT).await;
+                assert_eq!((word(&result).as_str(), seen.mails().len()), (expected, 0), "{said}: {result:?}");
+            }
         }
     });
 }
@@ -647,6 +739,31 @@ fn what_a_server_cannot_take_is_not_brought_to_it() {
         assert_eq!(word(&sent(&relay(address), &mail_to("jörg@example.org"), PATIENT).await), "taken 250");
         assert_eq!(seen.lines()[1], "MAIL FROM:<+15550001@sms.gsm.example> BODY=8BITMIME SMTPUTF8");
         assert_eq!(seen.lines()[2], "RCPT TO:<jörg@example.org>");
+    });
+}
+
+#[test]
+fn an_envelope_id_is_no_longer_than_servers_take_it() {
+    runtime().block_on(async {
+        let long = "d".repeat(60) + "." + &"e".repeat(60);
+        let ours = format!("17.0123456789abcdef@{long}");
+        for (message_id, envid, expected) in [
+            (ours.clone(), ours.clone(), Some("17.0123456789abcdef")),
+            (
+                "17.0123456789abcdef@gsm.example".into(),
+                "17.0123456789abcdef@gsm.example".into(),
+                Some("17.0123456789abcdef@gsm.example"),
+            ),
+            // Whose it is knows it as a whole.
+            (ours, format!("theirs@{long}"), None),
+        ] {
+            let (address, seen) = server(|_, _| None).await;
+            let mut out = carol();
+            (out.message_id, out.envid) = (message_id, Some(envid));
+            sent(&relay(address), &out, PATIENT).await.unwrap();
+            let lines = seen.lines();
+            assert_eq!(lines[1].split_once("ENVID=").map(|(_, envid)| envid), expected, "{lines:?}");
+        }
     });
 }
 
