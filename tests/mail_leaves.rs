@@ -1099,6 +1099,17 @@ fn a_mail_that_is_tried_by_hand_tells_its_steps_its_end_and_what_may_help() {
         let (refusing, _) = server(|_, verb| (verb == "RCPT").then_some(Say("550 5.1.1 nobody"))).await;
         let (code, steps) = tried(&relay(refusing), ways, "carol@example.org").await;
         assert_eq!((code, steps.last().unwrap().as_str()), (1, "end: never: 550 5.1.1 nobody"));
+        // Who knows nobody of that name says nothing of us; who refuses a stranger does, and who says "later" means it.
+        for (said, expected) in [
+            ("550 5.1.1 nobody", "end: never: 550 5.1.1 nobody"),
+            ("550 5.7.1 we do not know you", "hint: servers refuse strangers"),
+            ("451 4.7.1 greylisted", "hint: it may take it later"),
+        ] {
+            let (refusing, _) = server(move |_, verb| (verb == "RCPT").then_some(Say(said))).await;
+            let (mail, ways) = direct(name_server(zone).await, refusing.port());
+            let (code, steps) = tried(&mail, ways, "carol@example.org").await;
+            assert!(code == 1 && steps.last().unwrap().starts_with(expected), "{said}: {steps:?}");
+        }
         let (wrong, _) = server(|count, verb| match verb {
             "AUTH" => Some(Say("535 5.7.8 wrong")),
             _ => offers_tls(count, verb),
