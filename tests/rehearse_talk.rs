@@ -610,6 +610,7 @@ fn rehearse(wrong: Wrong, phones: u32) -> Report {
             explains: true,
             queue_max: 1_000,
             welcomes: false,
+            mail: Err("the fake has none".into()),
         }),
         sims,
     };
