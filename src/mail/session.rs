@@ -160,8 +160,8 @@ enum State {
 
 enum Login {
     Plain,
-    LoginName,
-    LoginPassword(Zeroizing<String>),
+    Name,
+    Password(Zeroizing<String>),
 }
 
 struct Transaction {
@@ -591,7 +591,7 @@ impl Session {
         };
         let (login, asks) = match mechanism {
             AUTH_PLAIN => (Login::Plain, "334 \r\n"),
-            AUTH_LOGIN => (Login::LoginName, "334 VXNlcm5hbWU6\r\n"),
+            AUTH_LOGIN => (Login::Name, "334 VXNlcm5hbWU6\r\n"),
             _ => return self.error(504, (5, 5, 4), "PLAIN and LOGIN are known"),
         };
         match initial {
@@ -613,12 +613,12 @@ impl Session {
             return self.error(501, (5, 5, 2), "that is no base64");
         };
         match login {
-            Login::LoginName => {
+            Login::Name => {
                 self.say("334 UGFzc3dvcmQ6\r\n");
-                self.state = State::Login(Login::LoginPassword(decoded));
+                self.state = State::Login(Login::Password(decoded));
                 None
             }
-            Login::LoginPassword(name) => self.logged_in(mail, &name, &decoded),
+            Login::Password(name) => self.logged_in(mail, &name, &decoded),
             Login::Plain => {
                 // On whose behalf, who, with what (RFC 4616 §2).
                 let mut parts = decoded.split('\0');

@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::gsm::text::Class;
 use crate::mail::address::Address;
+use crate::mail::receive::relayed_header;
 use crate::mail::{Action, AutoSubmitted, Body, MailOut, Relayed, Report};
 
 /// Octets of UTF-8 in one encoded word, which has 75 characters at most with all that stands around them (RFC 2047 §2).
@@ -78,7 +79,8 @@ pub fn dress(mail: &MailOut) -> Dressed {
         add("X-Encamp-Time", date(sms.accepted_ms / 1_000));
         add("X-Encamp-Class", class(sms).into());
         add("X-Encamp-Report", if mail.notify.success { "yes" } else { "no" }.into());
-        add("X-Encamp-Sms", relayed(sms));
+        // The first line begins behind the name of the header.
+        add("X-Encamp-Sms", format!("\r\n {}", relayed_header(sms)));
     }
     add("MIME-Version", "1.0".into());
     let body = match &mail.body {
@@ -225,16 +227,6 @@ fn class(sms: &Relayed) -> &'static str {
         Some(Class::Sim) => "2",
         Some(Class::Terminal) => "3",
     }
-}
-
-/// The text as it was, for the box that gets it.
-fn relayed(sms: &Relayed) -> String {
-    let json = serde_json::to_vec(sms).unwrap_or_default();
-    let text = STANDARD.encode(json);
-    let folded: Vec<&str> =
-        text.as_bytes().chunks(LINE_WIDTH - 2).filter_map(|line| std::str::from_utf8(line).ok()).collect();
-    // The first line begins behind the name of the header.
-    format!("\r\n {}", folded.join("\r\n "))
 }
 
 /// Between the parts of a report: `=_` stands in no line of base64 or quoted-printable (RFC 2045 §6.7), and nobody who writes to us knows

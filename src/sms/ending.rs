@@ -153,7 +153,10 @@ impl Centre {
             id: text.number.to_string(),
             accepted_ms,
             ended_ms: now_ms,
-            from: text.shown.clone(),
+            from: match &text.sender {
+                Sender::Mail(mail) => mail.from.clone(),
+                Sender::Centre | Sender::Phone(_) | Sender::Trunk(_) => text.shown.clone(),
+            },
             to: if text.dialled.is_empty() { number_of(site, text.recipient) } else { text.dialled.clone() },
             from_imsi: text.sender.phone(),
             to_imsi: text.recipient.phone(),

@@ -84,7 +84,7 @@ pub fn mail_from(from: &str, phone: u64, id: &str, words: &str) -> MailIn {
         digest[at % 16] = u8::rotate_left(digest[at % 16], 1) ^ byte;
     }
     let from = (!from.is_empty()).then(|| address(from));
-    let message_id = Some(format!("{id}@example.org"));
+    let message_id = format!("{id}@example.org");
     MailIn {
         from: from.clone(),
         peer: Peer {
@@ -97,11 +97,11 @@ pub fn mail_from(from: &str, phone: u64, id: &str, words: &str) -> MailIn {
         envid: None,
         each_answered: false,
         letter: Letter {
-            message_id: message_id.clone(),
+            message_id: Some(message_id.clone()),
             from,
             text: words.into(),
             received_count: 2,
-            headers: format!("Message-ID: <{}>\r\n", message_id.unwrap()).into_bytes(),
+            headers: format!("Message-ID: <{message_id}>\r\n").into_bytes(),
             digest,
             ..Letter::default()
         },

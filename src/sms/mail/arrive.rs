@@ -19,17 +19,22 @@ use std::time::Duration;
 
 use super::caps::Counted;
 use super::contact::{Contact, Standing};
+use super::depart::{HOPS_MAX, NotPassed, Passing};
 use super::words::{self, Words};
 use crate::config::Mail;
 use crate::config::mailing::FirstContact;
 use crate::config::words::Word;
 use crate::event::Event;
 use crate::gsm::header::Reference;
-use crate::ident::Imsi;
+use crate::gsm::text::OCTETS_MAX;
+use crate::gsm::tpdu::{Address as Oa, UserData};
+use crate::ident::{Imsi, Language, Msisdn};
 use crate::mail::address::Address;
-use crate::mail::{MailIn, Notify, Rcpt, RcptTo, Reply};
+use crate::mail::{Action, MailIn, Notify, Rcpt, RcptTo, Relayed, Reply};
 use crate::register::locate::Finder;
+use crate::route::dialplan::{TextWay, text_way};
 use crate::seam::{After, Output, TextOutcome, TextRecord};
+use crate::site::Site;
 use crate::site::World;
 use crate::sms::accept::digest;
 use crate::sms::record::{self, FromMail, Letter, OldOf, Payload, Recipient, Seen, Sender, Text};
@@ -43,10 +48,13 @@ const ASKED_PER_DAY_MAX: u32 = 10;
 /// Without a number of the pool for each an answer is about the last one: so long nobody else is asked about.
 const ASKED_ALONE: Duration = Duration::from_secs(86_400);
 
+/// What NOTIFY means where nobody has said it (RFC 3461 §4.1).
+const NOTIFY_UNSAID: Notify = Notify { success: false, failure: true, delay: false };
+
 /// Our *no* to a mail; it knows its answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum No {
-    NoMail,
+    Closed,
     /// It goes round in circles.
     Passed,
     CameBack,
@@ -63,13 +71,18 @@ pub(super) enum No {
     PhoneFull,
     CentreFull,
     Store,
+    /// No route and no trunk has this number.
+    Nowhere,
+    /// The text of another box.
+    Unreadable,
+    Late,
 }
 
 impl No {
     /// Code, status of RFC 3463, and why in words.
     pub(super) fn answer(self) -> (u16, (u8, u16, u16), &'static str) {
         match self {
-            No::NoMail => (451, (4, 3, 2), "no mail is taken in now"),
+            No::Closed => (451, (4, 3, 2), "no mail is taken in now"),
             No::Passed => (554, (5, 4, 6), "it has passed too many servers"),
             No::CameBack => (554, (5, 4, 6), "it has passed this box before"),
             No::Null => (550, (5, 7, 1), "from <>, and no report of a mail of ours"),
@@ -85,6 +98,9 @@ impl No {
             No::PhoneFull => (452, (4, 2, 2), "as many texts wait for that phone as may"),
             No::CentreFull => (452, (4, 3, 1), "as many texts wait as may"),
             No::Store => (452, (4, 3, 1), "the disk takes nothing now"),
+            No::Nowhere => (550, (5, 1, 1), "the number is nobody's, and nothing leads to it"),
+            No::Unreadable => (554, (5, 6, 0), "the text of a phone that is in it cannot be read"),
+            No::Late => (550, (5, 4, 7), "the time of the text is over"),
         }
     }
 
@@ -159,7 +175,7 @@ impl Centre {
     /// What becomes of it for each of its recipients, and after what that may be told.
     fn take_mail(&mut self, w: &mut World<'_, '_>, mail: &MailIn) -> (Vec<Taken>, After) {
         let all = |no| (vec![Taken::No(no); mail.recipients.len()], After::nothing());
-        let Some(settings) = w.site.settings.mail.clone().filter(|_| self.open) else { return all(No::NoMail) };
+        let Some(settings) = w.site.settings.mail.clone().filter(|_| self.open) else { return all(No::Closed) };
         if let Some(no) = goes_round(&settings, mail) {
             return all(no);
         }
@@ -181,6 +197,14 @@ impl Centre {
         if let (false, Some(no)) = (mail.each_answered, for_now) {
             work = Work::default();
             taken.iter_mut().for_each(|taken| *taken = Taken::No(no));
+        }
+        if !mail.each_answered && taken.iter().any(|taken| matches!(taken, Taken::Kept(_) | Taken::Known(_))) {
+            for (at, (rcpt, taken)) in mail.recipients.iter().zip(&taken).enumerate() {
+                let is_first = mail.recipients[..at].iter().all(|other| other.to != rcpt.to);
+                if let (true, Taken::No(no)) = (is_first, taken) {
+                    self.tell_refused(w, &mut work, mail, rcpt, *no);
+                }
+            }
         }
         // Also where it has told so before: what a copy is told must be on the disk, too.
         let mut after = w.unsynced(StoreId::Messages).map_or(After::nothing(), |commit| After::nothing().and(commit));
@@ -206,22 +230,45 @@ impl Centre {
         rcpt: &Rcpt,
     ) -> Result<Taken, No> {
         let copy = copy_digest(mail, rcpt);
-        let seen = w.store(StoreId::Messages)?.get(&record::seen_key(&copy))?;
-        let seen =
-            seen.and_then(|bytes| record::decode_seen(&bytes)).filter(|seen| !is_over(w, seen.at_ms, COPY_WINDOW));
-        if let Some(seen) = seen.filter(|seen| seen.code == 250) {
+        if let Some(seen) = seen(w, &copy)?.filter(|seen| seen.code == 250) {
             return Ok(Taken::Known(seen.number));
         }
-        let number = match rcpt.to {
-            RcptTo::Phone(imsi) => self.text_of_mail(w, settings, (work, asks), mail, rcpt, imsi)?,
-            RcptTo::Elsewhere(_) => return Err(No::Gone),
+        let (changes, added) = (work.batch.changes.len(), work.added.len());
+        let relayed = mail.letter.relayed.as_ref().filter(|_| is_box(settings, mail));
+        let number = match (rcpt.to, relayed) {
+            (RcptTo::Phone(imsi), Some(sms)) => self.text_of_box(w, work, mail, rcpt, Recipient::Phone(imsi), sms),
+            (RcptTo::Phone(imsi), None) => self.write_to_phone(w, settings, (&mut *work, asks), mail, rcpt, imsi),
+            (RcptTo::Elsewhere(number), _) => self.goes_on(w, settings, work, mail, rcpt, number, relayed),
         };
-        remember(w, work, copy, 250, number);
-        Ok(Taken::Kept(number))
+        match number {
+            Ok(number) => {
+                remember(w, work, copy, 250, number);
+                Ok(Taken::Kept(number))
+            }
+            Err(no) => {
+                // Nothing of it is part of the work that is written for others.
+                work.batch.changes.truncate(changes);
+                work.added.truncate(added);
+                Err(no)
+            }
+        }
+    }
+
+    /// One of several recipients does not get a mail that others get: its sender is told once, by a mail.
+    fn tell_refused(&mut self, w: &mut World<'_, '_>, work: &mut Work, mail: &MailIn, rcpt: &Rcpt, no: No) {
+        let copy = copy_digest(mail, rcpt);
+        if !matches!(seen(w, &copy), Ok(None)) {
+            return;
+        }
+        let Some(letter) = letter_of(w, mail, rcpt, 1) else { return };
+        let (_, (_, subject, detail), why) = no.answer();
+        self.dsn(w, work, &letter, Action::Failed, (5, subject, detail), why);
+        let number = self.take_number(work);
+        remember(w, work, copy, 550, number);
     }
 
     /// The text, or its parts, that a phone gets of a mail; the number of the first one.
-    fn text_of_mail(
+    fn write_to_phone(
         &mut self,
         w: &mut World<'_, '_>,
         settings: &Arc<Mail>,
@@ -254,41 +301,156 @@ impl Centre {
             None => Contact::new(writer.clone()),
         };
         follow(&mut contact, mail);
-        let language = subscriber.language;
-        let files = words::files(&mail.letter.attachments);
-        let files = match &rcpt.link {
-            _ if files.is_empty() => String::new(),
-            None => site.settings.templates.say(language, Word::MAIL_FILES, &[("files", &files)]),
-            Some(url) => site.settings.templates.say(language, Word::MAIL_LINK, &[("files", &files), ("url", url)]),
-        };
-        let words = Words::of(writer.as_str(), &mail.letter, settings.subject, files);
-        let [reference] = w.ctx.rng.bytes();
-        let parts = words.parts(settings.segments_max, Reference::Short(reference), |count| {
-            site.settings.templates.say(language, Word::MAIL_CUT, &[("count", &count.to_string())])
-        });
-        self.room(w, work, Recipient::Phone(imsi), parts.len())?;
-        // Nothing of it is part of the work until all of it can be.
-        let before = work.batch.changes.len();
+        let parts = self.parts_of(w, settings, mail, rcpt, &writer, subscriber.language);
         let sender = mail.from.as_ref().unwrap_or(&writer).key();
-        let counted = self
-            .count(w, work, Counted::Sender(sender), settings.per_sender_day_max)
-            .and_then(|()| self.count(w, work, Counted::Phone(imsi), settings.per_phone_day_max));
-        if let Err(no) = counted {
-            work.batch.changes.truncate(before);
-            return Err(no);
-        }
+        self.count(w, work, Counted::Sender(sender), settings.per_sender_day_max)?;
+        self.count(w, work, Counted::Phone(imsi), settings.per_phone_day_max)?;
         self.keep_contact(w, work, imsi, &mut contact, true)?;
-        let shown = shown(w, settings, &contact);
-        let letter = self.note_letter(w, work, mail, rcpt, parts.len());
+        let text = |from, data| {
+            Text::new(Recipient::Phone(imsi), from, shown(w.site, settings, &contact), Payload::Text(data))
+        };
+        let texts: Vec<_> = parts.into_iter().map(|data| text(from_mail(&writer), data)).collect();
+        self.add_all(w, work, mail, rcpt, texts)
+    }
+
+    /// What a phone, or somebody behind a trunk, reads of it.
+    fn parts_of(
+        &self,
+        w: &mut World<'_, '_>,
+        settings: &Mail,
+        mail: &MailIn,
+        rcpt: &Rcpt,
+        writer: &Address,
+        language: Option<Language>,
+    ) -> Vec<UserData> {
+        let site = w.site;
+        let words = Words::of(writer.as_str(), &mail.letter, settings.subject, files(site, mail, rcpt, language));
+        let [reference] = w.ctx.rng.bytes();
+        words.parts(settings.segments_max, Reference::Short(reference), |count| {
+            site.settings.templates.say(language, Word::MAIL_CUT, &[("count", &count.to_string())])
+        })
+    }
+
+    /// Makes all of these part of the work, the parts of one text or one text, with whom the mail is answered for; the number of the first one.
+    fn add_all(
+        &mut self,
+        w: &mut World<'_, '_>,
+        work: &mut Work,
+        mail: &MailIn,
+        rcpt: &Rcpt,
+        texts: Vec<Text>,
+    ) -> Result<u64, No> {
+        let recipient = texts.first().ok_or(No::Store)?.recipient;
+        self.room(w, work, recipient, texts.len())?;
+        let letter = self.note_letter(w, work, mail, rcpt, texts.len());
         let mut first = None;
-        for data in parts {
-            let from = FromMail { from: writer.to_string(), letter };
-            let sender = Sender::Mail(Box::new(from));
-            let text = Text::new(Recipient::Phone(imsi), sender, shown.clone(), Payload::Text(data));
+        for mut text in texts {
+            if let Sender::Mail(from) = &mut text.sender {
+                from.letter = letter;
+            }
             let number = self.add(w, work, text)?;
             first.get_or_insert(number);
         }
         first.ok_or(No::Store)
+    }
+
+    /// The text of a phone at another box, as that box has it: its sender, its time, its octets, and what is left of its life.
+    fn text_of_box(
+        &mut self,
+        w: &mut World<'_, '_>,
+        work: &mut Work,
+        mail: &MailIn,
+        rcpt: &Rcpt,
+        recipient: Recipient,
+        sms: &Relayed,
+    ) -> Result<u64, No> {
+        if let Some(imsi) = recipient.phone() {
+            let subscriber = w.site.subscribers.get(&imsi).ok_or(No::Gone)?;
+            if subscriber.barred {
+                return Err(No::Barred);
+            }
+        }
+        if sms.hops > HOPS_MAX {
+            return Err(No::Passed);
+        }
+        let data = &sms.data;
+        let is_data = data.bytes.len() <= OCTETS_MAX && data.bytes.len() == data.coding.octets(data.length);
+        if !is_data || data.header().is_err() || Oa::parse(&sms.from).is_err() {
+            return Err(No::Unreadable);
+        }
+        let wall = w.wall();
+        // A clock that nobody has set knows of no time that has passed elsewhere.
+        let passed_ms = if wall.trusted { wall.ms.saturating_sub(sms.accepted_ms) } else { 0 };
+        let life_ms = sms.life_ms.checked_sub(passed_ms).filter(|left| *left > 0).ok_or(No::Late)?;
+        let from = FromMail { from: sms.from.clone(), letter: 0 };
+        let text = Text {
+            timestamp_s: sms.accepted_ms / 1000,
+            life_ms,
+            single_shot: sms.single_shot,
+            protocol: sms.protocol,
+            reply_path: sms.reply_path,
+            dialled: sms.to.clone(),
+            ..Text::new(recipient, Sender::Mail(Box::new(from)), sms.from.clone(), Payload::Text(data.clone()))
+        };
+        self.add_all(w, work, mail, rcpt, vec![text])
+    }
+
+    /// It is for a number that is not here: it goes on as a mail, or to a trunk as texts.
+    #[allow(clippy::too_many_arguments, reason = "each is another thing")]
+    fn goes_on(
+        &mut self,
+        w: &mut World<'_, '_>,
+        settings: &Mail,
+        work: &mut Work,
+        mail: &MailIn,
+        rcpt: &Rcpt,
+        number: Msisdn,
+        relayed: Option<&Relayed>,
+    ) -> Result<u64, No> {
+        let site = w.site;
+        let writer = writer(mail).ok_or(No::Null)?.clone();
+        if relayed.is_none() {
+            let sender = mail.from.as_ref().unwrap_or(&writer).key();
+            self.count(w, work, Counted::Sender(sender), settings.per_sender_day_max)?;
+        }
+        match (text_way(&site.settings, &number.to_string()), relayed) {
+            (None, _) => Err(No::Nowhere),
+            (Some(TextWay::Trunks), Some(sms)) => self.text_of_box(w, work, mail, rcpt, Recipient::Trunk(number), sms),
+            (Some(TextWay::Trunks), None) => {
+                let parts = self.parts_of(w, settings, mail, rcpt, &writer, None);
+                let nobody = Contact::new(writer.clone());
+                let text = |from, data| Text {
+                    dialled: number.to_string(),
+                    ..Text::new(Recipient::Trunk(number), from, shown(site, settings, &nobody), Payload::Text(data))
+                };
+                let texts: Vec<_> = parts.into_iter().map(|data| text(from_mail(&writer), data)).collect();
+                self.add_all(w, work, mail, rcpt, texts)
+            }
+            (Some(TextWay::Mail(_)), _) => {
+                let letter = &mail.letter;
+                let words = [letter.text.clone(), files(site, mail, rcpt, None)];
+                let words: Vec<&str> = words.iter().map(String::as_str).filter(|words| !words.is_empty()).collect();
+                let passing = Passing {
+                    number,
+                    from: mail.from.clone(),
+                    letter: self.note_letter(w, work, mail, rcpt, 1),
+                    notify: rcpt.notify.unwrap_or(NOTIFY_UNSAID),
+                    envid: mail.envid.clone(),
+                    header_from: letter.from.clone(),
+                    header_from_name: letter.from_name.clone(),
+                    subject: letter.subject.clone(),
+                    words: words.join("\n"),
+                    message_id: letter.message_id.clone(),
+                    traces: letter.traces.clone(),
+                    relayed: relayed.cloned(),
+                };
+                self.forward_mail(w, work, passing).map_err(|not| match not {
+                    NotPassed::Nowhere => No::Nowhere,
+                    NotPassed::TooFar => No::Passed,
+                    NotPassed::Full(full) => full.into(),
+                })
+            }
+        }
     }
 
     /// Asks a phone once whether it wants mail of this sender, where it may be asked now.
@@ -325,7 +487,7 @@ impl Centre {
         }
         self.count(w, &mut work, Counted::Asked(imsi), ASKED_PER_DAY_MAX)?;
         self.count(w, &mut work, Counted::Phone(imsi), settings.per_phone_day_max)?;
-        let shown = shown(w, settings, &contact);
+        let shown = shown(w.site, settings, &contact);
         let values = [("from", contact.address.as_str()), ("code", &shown)];
         self.say_as(w, &mut work, imsi, &shown, Word::MAIL_ASK, &values)?;
         asks.absorb(work);
@@ -349,7 +511,7 @@ impl Centre {
             return true;
         }
         let word = if is_yes { Word::MAIL_WANTED } else { Word::MAIL_UNWANTED };
-        let shown = shown(w, &settings, &contact);
+        let shown = shown(w.site, &settings, &contact);
         // Without room for the words it is decided all the same.
         let _ = self.say_as(w, work, imsi, &shown, word, &[("from", contact.address.as_str())]);
         true
@@ -381,7 +543,7 @@ impl Centre {
 
 /// Whom it is answered for, of how many parts; nobody, where nobody is to be told.
 fn letter_of(w: &World<'_, '_>, mail: &MailIn, rcpt: &Rcpt, parts: usize) -> Option<Letter> {
-    let notify = rcpt.notify.unwrap_or(Notify { failure: true, ..Notify::default() });
+    let notify = rcpt.notify.unwrap_or(NOTIFY_UNSAID);
     if notify == Notify::default() || mail.letter.automatic {
         return None;
     }
@@ -468,9 +630,9 @@ fn follow(contact: &mut Contact, mail: &MailIn) {
 }
 
 /// As whose number a contact writes.
-fn shown(w: &World<'_, '_>, settings: &Mail, contact: &Contact) -> String {
+fn shown(site: &Site, settings: &Mail, contact: &Contact) -> String {
     let number = contact.number.or(settings.short_code);
-    number.map_or_else(|| w.site.settings.messages.service_centre.clone(), |number| number.to_string())
+    number.map_or_else(|| site.settings.messages.service_centre.clone(), |number| number.to_string())
 }
 
 /// What makes a copy of this mail known to this recipient.
@@ -485,6 +647,33 @@ fn copy_digest(mail: &MailIn, rcpt: &Rcpt) -> [u8; 16] {
         Some(id) => digest(b"mail", &[from, &to, id, &letter.subject, &letter.text].map(str::as_bytes)),
         None => digest(b"octets", &[from.as_bytes(), to.as_bytes(), &letter.digest]),
     }
+}
+
+fn from_mail(writer: &Address) -> Sender {
+    Sender::Mail(Box::new(FromMail { from: writer.to_string(), letter: 0 }))
+}
+
+/// What is said of its files; nothing where there are none.
+fn files(site: &Site, mail: &MailIn, rcpt: &Rcpt, language: Option<Language>) -> String {
+    let files = words::files(&mail.letter.attachments);
+    let templates = &site.settings.templates;
+    match &rcpt.link {
+        _ if files.is_empty() => String::new(),
+        None => templates.say(language, Word::MAIL_FILES, &[("files", &files)]),
+        Some(url) => templates.say(language, Word::MAIL_LINK, &[("files", &files), ("url", url)]),
+    }
+}
+
+/// What is said of a phone's text is believed of whoever brought it.
+fn is_box(settings: &Mail, mail: &MailIn) -> bool {
+    settings.boxes.iter().any(|network| network.contains(mail.peer.ip))
+}
+
+/// What was answered to this mail, where it has come before.
+fn seen(w: &mut World<'_, '_>, copy: &[u8; 16]) -> Result<Option<Seen>, No> {
+    let bytes = w.store(StoreId::Messages)?.get(&record::seen_key(copy))?;
+    let seen = bytes.and_then(|bytes| record::decode_seen(&bytes));
+    Ok(seen.filter(|seen| !is_over(w, seen.at_ms, COPY_WINDOW)))
 }
 
 /// Notes what a copy is answered.

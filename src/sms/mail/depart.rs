@@ -231,7 +231,7 @@ impl Centre {
             }
         };
         let asked = match behind {
-            Behind::ShortCode { .. } if !has_pool => self.asked_contact(w, question.sender).ok().flatten(),
+            Behind::ShortCode { .. } => self.asked_contact(w, question.sender).ok().flatten(),
             _ => contact.clone(),
         };
         if let Some(asked) = asked {
