@@ -10,7 +10,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -746,9 +746,12 @@ fn rehearse_with(wrong: Wrong, phones: u32, change: impl FnOnce(&mut Talk)) -> R
     for sim in &mut sims {
         sim.auth = Auth::None;
     }
-    // The box must know the trunk's port before the rehearsal binds it.
-    let trunk = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let relay = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // The box must know the ports of the trunk and of Carol's server before the rehearsal binds them. At an address of their own nobody
+    // else takes them meanwhile.
+    static REHEARSALS: AtomicU8 = AtomicU8::new(1);
+    let own = SocketAddr::from(([127, 0, 41, REHEARSALS.fetch_add(1, Ordering::Relaxed)], 0));
+    let trunk = UdpSocket::bind(own).unwrap().local_addr().unwrap();
+    let relay = TcpListener::bind(own).unwrap().local_addr().unwrap();
     let fake = Fake::new(wrong, &sims, trunk, relay);
     let writer = Msisdn::parse(WRITER).unwrap();
     let post = Post {
