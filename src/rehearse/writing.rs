@@ -208,7 +208,7 @@ impl Company<'_> {
         row
     }
 
-    /// "Never an open relay".
+    /// It passes on nobody's mail to strangers, however the address is written.
     pub(super) fn mail_elsewhere(&self) -> SceneRow {
         let mut row = self.mail_row(None, false, "to be passed on elsewhere", "refused with 550, in disguise too");
         let Some(carol) = &self.mail else { return row };
