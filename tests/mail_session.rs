@@ -23,6 +23,7 @@ service_centre = "1000"
 [mail]
 short_code = "1001"
 reply_pool = ["+15559000-+15559099"]
+fronts = ["192.0.2.10"]
 trusted = ["192.0.2.25"]
 boxes = ["198.51.100.7"]
 size_max = "10 kB"
@@ -60,6 +61,7 @@ fn settings(rest: &str) -> Settings {
 }
 
 const OUTSIDE: &str = "203.0.113.9";
+const FRONT: &str = "192.0.2.10";
 const TRUSTED: &str = "192.0.2.25";
 
 /// One end of a session, and what came of it.
@@ -779,6 +781,21 @@ fn nobody_outside_writes_as_one_of_our_phones() {
     assert_eq!(admit::sender(&settings, &peer(OUTSIDE, None), Some(&address("a@b.example"))), Ok(()));
 }
 
+#[test]
+fn a_server_in_front_gives_those_who_write_through_it_no_right() {
+    let settings = settings("senders = \"listed\"");
+    let front = peer(FRONT, None);
+    let to = |text: &str| admit::recipient(&settings, &front, Some(&address("a@b.example")), &address(text));
+    assert_eq!(to("+15560001@sms.gsm.example").map_err(|no| no.status), Err((5, 7, 1)), "a number elsewhere");
+    assert_eq!(to("2001@sms.gsm.example").map_err(|no| no.status), Err((5, 7, 1)), "nobody has listed him");
+    assert!(admit::sender(&settings, &front, Some(&address("+15550001@sms.gsm.example"))).is_err(), "a forged phone");
+    assert!(!admit::is_trusted(&settings, &front) && !admit::is_box(&settings, &front));
+    let mail = settings.mail.as_deref().unwrap();
+    let listed = [FRONT, TRUSTED, "198.51.100.7", "::ffff:192.0.2.10", OUTSIDE];
+    let listed = listed.map(|ip| admit::is_listed(mail, ip.parse().unwrap()));
+    assert_eq!(listed, [true, true, true, true, false], "its sessions are not counted by its address");
+}
+
 fn mail_in(peer: Peer, from: Option<&str>, letter: Letter) -> MailIn {
     let from = from.map(address);
     MailIn { from, peer, recipients: Vec::new(), envid: None, each_answered: false, letter }
@@ -829,14 +846,15 @@ fn what_a_server_that_we_believe_has_found_decides() {
                 told
             };
             let from = Some("a@b.example");
-            assert_eq!(told(peer(TRUSTED, None), from), expected, "{unproven}: {letter:?}");
+            assert_eq!(told(peer(FRONT, None), from), expected, "{unproven}: {letter:?}");
             // From somewhere else the line is nobody's word.
             let forged = if unproven == "refuse" { "5.7.26" } else { "" };
             assert_eq!(told(peer(OUTSIDE, None), from), forged, "{unproven}: {letter:?}");
-            for peer in [peer(OUTSIDE, Some("clinic")), peer("198.51.100.7", None)] {
+            // They bring mail of ours, which nobody has looked at.
+            for peer in [peer(OUTSIDE, Some("clinic")), peer("198.51.100.7", None), peer(TRUSTED, None)] {
                 assert_eq!(told(peer, from), "", "{unproven}: {letter:?}");
             }
-            assert_eq!(told(peer(TRUSTED, None), None), "", "a bounce");
+            assert_eq!(told(peer(FRONT, None), None), "", "a bounce");
         }
     }
 }

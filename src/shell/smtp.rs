@@ -508,8 +508,7 @@ struct Place {
 
 impl Place {
     fn take(reception: &Arc<Reception>, mail: &Mail, ip: IpAddr) -> Option<Place> {
-        let is_listed = mail.trusted.iter().chain(&mail.boxes).any(|network| network.contains(ip));
-        let address = (!is_listed).then(|| one_of_all(ip));
+        let address = (!admit::is_listed(mail, ip)).then(|| one_of_all(ip));
         let mut places = reception.places.lock().unwrap_or_else(PoisonError::into_inner);
         if places.count >= mail.sessions_max {
             return None;
