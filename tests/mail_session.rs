@@ -810,10 +810,14 @@ fn what_a_server_that_we_believe_has_found_decides() {
         ..Letter::default()
     };
     let mx = "MX.example";
-    let cases: [(Letter, [&str; 3]); 11] = [
+    let cases: [(Letter, [&str; 3]); 15] = [
         (results(mx, Some(Pass), None, None), ["", "", ""]),
         (results(mx, Some(Fail), None, None), ["", "5.7.23", "5.7.23"]),
-        (results(mx, Some(Pass), Some(Fail), None), ["", "5.7.20", "5.7.20"]),
+        (results(mx, None, Some(Fail), None), ["", "5.7.20", "5.7.20"]),
+        (results(mx, Some(Fail), Some(Fail), None), ["", "5.7.20", "5.7.20"]),
+        // A list has written a line below it.
+        (results(mx, Some(Pass), Some(Fail), None), ["", "", ""]),
+        (results(mx, Some(Unknown), Some(Fail), None), ["", "", "5.7.26"]),
         (results(mx, Some(Fail), Some(Pass), Some(Pass)), ["", "", ""]),
         (results(mx, Some(Pass), Some(Pass), Some(Fail)), ["", "5.7.1", "5.7.1"]),
         (results(mx, Some(Unknown), None, None), ["", "", "5.7.26"]),
@@ -831,6 +835,17 @@ fn what_a_server_that_we_believe_has_found_decides() {
                 ..Letter::default()
             },
             ["", "", ""],
+        ),
+        // The lower one is the sender's own, in our server's name.
+        (
+            Letter {
+                results: vec![
+                    Results { by: mx.into(), dmarc: Some(Fail), ..Results::default() },
+                    Results { by: mx.into(), spf: Some(Pass), dkim: Some(Pass), dmarc: Some(Pass) },
+                ],
+                ..Letter::default()
+            },
+            ["", "5.7.1", "5.7.1"],
         ),
     ];
     for (letter, expected) in cases {

@@ -229,9 +229,10 @@ pub fn proven(settings: &Settings, mail_in: &MailIn) -> Result<(), Reply> {
         .filter(|results| is_front && mail.results_from.iter().any(|name| name.eq_ignore_ascii_case(&results.by)));
     let (mut spf, mut dkim, mut dmarc) = (None, None, None);
     for results in believed {
-        // Several lines of one server: each tells what one of its parts has found; of two that differ the better one.
+        // Several lines of one server: each tells what one of its parts has found. Of two that tell the same the upper one is the
+        // server's: below it is what the mail had brought along, in that server's name, where it was not taken out (RFC 8601 §5).
         for (of_all, of_one) in [(&mut spf, results.spf), (&mut dkim, results.dkim), (&mut dmarc, results.dmarc)] {
-            *of_all = better(*of_all, of_one);
+            *of_all = of_all.or(of_one);
         }
     }
     let refused = |status, text| Err(Reply::new(550, status, text));
@@ -239,7 +240,9 @@ pub fn proven(settings: &Settings, mail_in: &MailIn) -> Result<(), Reply> {
         // It needs one of the other two to pass, and for the address that people see.
         (Some(Proof::Pass), ..) => Ok(()),
         (Some(Proof::Fail), ..) => refused((5, 7, 1), "its sender's domain says that it is not from there (DMARC)"),
-        (_, Some(Proof::Fail), _) => refused((5, 7, 20), "its signature is wrong (DKIM)"),
+        // A list that writes a line below a mail breaks its signature, and such a one counts as none (RFC 6376 §6.3). Here it does where
+        // SPF speaks for nobody either.
+        (_, Some(Proof::Fail), None | Some(Proof::Fail)) => refused((5, 7, 20), "its signature is wrong (DKIM)"),
         (.., Some(Proof::Fail)) => refused((5, 7, 23), "its sender's domain does not send from there (SPF)"),
         (_, Some(Proof::Pass), _) | (.., Some(Proof::Pass)) => Ok(()),
         _ if mail.unproven == Unproven::Refuse => {
@@ -247,16 +250,6 @@ pub fn proven(settings: &Settings, mail_in: &MailIn) -> Result<(), Reply> {
         }
         _ => Ok(()),
     }
-}
-
-fn better(one: Option<Proof>, other: Option<Proof>) -> Option<Proof> {
-    let rank = |proof| match proof {
-        None => 0,
-        Some(Proof::Unknown) => 1,
-        Some(Proof::Fail) => 2,
-        Some(Proof::Pass) => 3,
-    };
-    if rank(other) > rank(one) { other } else { one }
 }
 
 /// Whether it goes round: too many servers have passed it on, or this one has seen it.
