@@ -283,6 +283,7 @@ fn parameters_are_those_that_are_offered() {
          RCPT TO:<> -> 501 5.1.3
          RCPT TO:<2001@sms.gsm.example> RRVS=2014-04-03T23:01:00Z -> 501 5.5.4
          RCPT TO:<2001@sms.gsm.example> ORCPT=rfc822;a+zz@b -> 501 5.5.4
+         RCPT TO:<2001@sms.gsm.example> ORCPT=utf-8;jörg@b.example -> 501 5.5.4
          RCPT TO:<PostMaster> -> 250 2.1.5
          RCPT TO:<imsi001010000000003@sms.gsm.example> -> 250 2.1.5
          QUIT -> 221",
@@ -884,4 +885,18 @@ fn a_mail_that_goes_round_is_stopped() {
     assert_eq!(told(Letter { traces: vec!["sms.hill.example".into()], ..Letter::default() }), Ok(()));
     let traces = vec!["sms.hill.example".into(), "SMS.gsm.example".into()];
     assert_eq!(told(Letter { traces, ..Letter::default() }), Err((5, 4, 6)));
+}
+
+#[test]
+fn orcpt_in_letters_of_any_script_is_kept_as_ascii() {
+    let settings = settings("");
+    let taken = |orcpt: &str| {
+        let said =
+            format!("EHLO x\nMAIL FROM:<> SMTPUTF8\nRCPT TO:<2001@sms.gsm.example> ORCPT={orcpt}\nDATA\nx\n.\nQUIT\n");
+        let desk = talk(&settings, Protocol::Smtp, OUTSIDE, &said);
+        desk.mails.first().map(|mail| mail.recipients[0].orcpt.clone().unwrap())
+    };
+    assert_eq!(taken("utf-8;jörg€@b.example").as_deref(), Some("utf-8;j\\x{F6}rg\\x{20AC}@b.example"));
+    assert_eq!(taken("UTF-8;j\\x{F6}rg@b.example").as_deref(), Some("UTF-8;j\\x{F6}rg@b.example"));
+    assert_eq!(taken("rfc822;jörg@b.example"), None, "that is no xtext");
 }

@@ -727,8 +727,9 @@ impl Session {
             Ok(notify) => notify,
             Err(why) => return self.error(501, (5, 5, 4), why),
         };
-        let orcpt = match written::xtext(parameters, "ORCPT=", ORCPT_MAX) {
-            Ok(orcpt) => orcpt.map(str::to_owned),
+        let is_utf8 = self.transaction.as_ref().is_some_and(|transaction| transaction.is_utf8);
+        let orcpt = match written::orcpt(parameters, is_utf8, ORCPT_MAX) {
+            Ok(orcpt) => orcpt,
             Err(()) => return self.error(501, (5, 5, 4), "ORCPT cannot be read"),
         };
         if path.starts_with('@') {

@@ -118,6 +118,30 @@ pub(super) fn xtext<'a>(parameters: &'a str, name: &str, octets_max: usize) -> R
     if fits { Ok(Some(value)) } else { Err(()) }
 }
 
+/// ORCPT as it was written. A `utf-8` one may have letters of any script where the mail may (RFC 6533 §3): they are written here as ASCII,
+/// which means the same, for it goes back in a report that whoever gets it has to read.
+///
+/// Errors: as of [`xtext`].
+pub(super) fn orcpt(parameters: &str, is_utf8: bool, octets_max: usize) -> Result<Option<String>, ()> {
+    const NAME: &str = "ORCPT=";
+    let named = |word: &&str| word.get(..NAME.len()).is_some_and(|head| head.eq_ignore_ascii_case(NAME));
+    let Some(word) = parameters.split(' ').find(named).filter(|word| is_utf8 && !word.is_ascii()) else {
+        return Ok(xtext(parameters, NAME, octets_max)?.map(str::to_owned));
+    };
+    if !word.get(NAME.len()..NAME.len() + 6).is_some_and(|kind| kind.eq_ignore_ascii_case("utf-8;")) {
+        return Err(());
+    }
+    let mut ascii = String::with_capacity(word.len() * 2);
+    for char in word.chars() {
+        match char {
+            char if char.is_ascii() => ascii.push(char),
+            char if char.is_control() => return Err(()),
+            char => ascii.push_str(&format!("\\x{{{:X}}}", u32::from(char))),
+        }
+    }
+    Ok(xtext(&ascii, NAME, octets_max)?.map(str::to_owned))
+}
+
 /// SIZE as it was declared; 0: not at all.
 pub(super) fn size(parameters: &str) -> u64 {
     let named = |word: &&str| word.get(..5).is_some_and(|head| head.eq_ignore_ascii_case("SIZE="));
