@@ -9,7 +9,8 @@ use encamp::config::Settings;
 use encamp::config::read::{Source, Sources, read};
 use encamp::mail::address::Address;
 use encamp::mail::session::{
-    COMMANDS_MAX, Counts, ERRORS_MAX, LINE_OCTETS_MAX, LOGINS_MAX, Protocol, REFUSED_MAX, Session, Step, Taken,
+    COMMANDS_MAX, Counts, ERRORS_MAX, LINE_OCTETS_MAX, LOGINS_MAX, Protocol, REFUSED_MAX, SMALL_OCTETS_MAX, Session,
+    Step, Taken,
 };
 use encamp::mail::{Letter, MailIn, Notify, Peer, Proof, RcptTo, Reply, Results, admit};
 
@@ -102,6 +103,7 @@ impl<'a> Desk<'a> {
             self.counts.accepted += counts.accepted;
             self.counts.deferred += counts.deferred;
             self.counts.logins += counts.logins;
+            self.counts.logins_wrong += counts.logins_wrong;
             self.counts.refused.iter_mut().zip(counts.refused).for_each(|(all, more)| *all += more);
             self.paused |= self.session.take_pause().is_some();
             match step {
@@ -899,4 +901,68 @@ fn orcpt_in_letters_of_any_script_is_kept_as_ascii() {
     assert_eq!(taken("utf-8;jörg€@b.example").as_deref(), Some("utf-8;j\\x{F6}rg\\x{20AC}@b.example"));
     assert_eq!(taken("UTF-8;j\\x{F6}rg@b.example").as_deref(), Some("UTF-8;j\\x{F6}rg@b.example"));
     assert_eq!(taken("rfc822;jörg@b.example"), None, "that is no xtext");
+}
+
+#[test]
+fn where_too_much_mail_comes_in_a_small_one_is_taken_and_a_large_one_comes_again() {
+    let settings = settings("").mail.map(|mail| mail.size_max);
+    assert_eq!(settings, Some(10_000));
+    let settings = {
+        let text = BASE.replace("REST", "").replace("size_max = \"10 kB\"", "size_max = \"1 MB\"");
+        let main = Source { name: "encamp.toml".into(), text };
+        read(&Sources { main, ..Sources::default() }).unwrap_or_else(|problems| panic!("{problems:#?}")).0
+    };
+    let envelope = "MAIL FROM:<a@b.example>\r\nRCPT TO:<2001@sms.gsm.example>\r\n";
+    let line = format!("{}\r\n", "x".repeat(98));
+    let large = line.repeat(SMALL_OCTETS_MAX / 100 + 2);
+    let small = line.repeat(SMALL_OCTETS_MAX / 100 - 2);
+    let desk = |is_short: bool| {
+        let mut desk = Desk::new(&settings, Protocol::Smtp, OUTSIDE);
+        desk.session.set_short(is_short);
+        desk.feed(b"EHLO x\r\n");
+        desk.said.clear();
+        desk
+    };
+    for (is_short, words, is_taken) in [(true, &small, true), (true, &large, false), (false, &large, true)] {
+        let chunk = words.len() / 2;
+        let by_data = format!("{envelope}DATA\r\n{words}.\r\n");
+        let by_chunks =
+            format!("{envelope}BDAT {chunk}\r\n{}BDAT {} LAST\r\n{}", &words[..chunk], chunk, &words[chunk..]);
+        for said in [by_data, by_chunks] {
+            let mut desk = desk(is_short);
+            desk.feed(&said.as_bytes()[..said.len() - 1]);
+            assert!(desk.session.held() <= 2 * words.len() as u64);
+            assert!(is_taken || desk.session.held() < SMALL_OCTETS_MAX as u64, "what is refused is not held");
+            desk.feed(&said.as_bytes()[said.len() - 1..]);
+            assert_eq!((desk.mails.len(), desk.session.has_mail()), (usize::from(is_taken), is_taken), "{}", desk.said);
+            assert_eq!(
+                desk.said.ends_with("452 4.3.1 too much mail comes in at this moment: come again\r\n"),
+                !is_taken
+            );
+            desk.feed(b"NOOP\r\n");
+            assert!(desk.said.ends_with("250 2.0.0 yes\r\n"), "{}", desk.said);
+        }
+    }
+    let mut desk = desk(true);
+    desk.feed(b"MAIL FROM:<> SIZE=900000\r\n");
+    assert!(desk.said.starts_with("452 4.3.1"), "{}", desk.said);
+    desk.session.set_short(false);
+    desk.feed(b"MAIL FROM:<> SIZE=900000\r\n");
+    assert!(desk.said.ends_with("250 2.1.0 go on\r\n"), "{}", desk.said);
+    assert_eq!(desk.session.held(), 0, "what is only announced takes no room");
+}
+
+#[test]
+fn from_where_too_many_wrong_passwords_came_nobody_logs_in() {
+    let settings = settings("");
+    let mut desk = Desk::new(&settings, Protocol::Smtp, "127.0.0.1");
+    desk.session.set_barred(true);
+    let right = plain("", "clinic", "open sesame");
+    desk.feed(format!("EHLO x\r\nAUTH PLAIN {right}\r\n").as_bytes());
+    assert!(desk.said.contains("\r\n454 4.7.0 too many wrong passwords"), "{}", desk.said);
+    assert_eq!(desk.counts.logins, 0);
+    desk.session.set_barred(false);
+    desk.feed(format!("AUTH PLAIN {}\r\nAUTH PLAIN {right}\r\n", plain("", "clinic", "wrong")).as_bytes());
+    assert!(desk.said.ends_with("535 5.7.8 name or password is wrong\r\n235 2.7.0 welcome\r\n"), "{}", desk.said);
+    assert_eq!((desk.counts.logins, desk.counts.logins_wrong), (1, 1));
 }
