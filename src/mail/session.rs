@@ -765,18 +765,17 @@ impl Session {
             Ok(found) => found,
             Err(why) => return self.error(501, (5, 5, 4), why),
         };
-        let asked = match written::rcpt_parameters(parameters) {
+        let is_utf8 = self.transaction.as_ref().is_some_and(|transaction| transaction.is_utf8);
+        let Ok((orcpt, parameters)) = written::orcpt(parameters, is_utf8, ORCPT_MAX) else {
+            return self.error(501, (5, 5, 4), "ORCPT cannot be read");
+        };
+        let asked = match written::rcpt_parameters(&parameters) {
             Ok(asked) => asked,
             Err(error) => return self.bad_parameter(&error),
         };
         let notify = match written::notify(&asked) {
             Ok(notify) => notify,
             Err(why) => return self.error(501, (5, 5, 4), why),
-        };
-        let is_utf8 = self.transaction.as_ref().is_some_and(|transaction| transaction.is_utf8);
-        let orcpt = match written::orcpt(parameters, is_utf8, ORCPT_MAX) {
-            Ok(orcpt) => orcpt,
-            Err(()) => return self.error(501, (5, 5, 4), "ORCPT cannot be read"),
         };
         if path.starts_with('@') {
             return self.refuse(&Reply::new(550, (5, 7, 1), "no source route is followed here"));

@@ -118,28 +118,37 @@ pub(super) fn xtext<'a>(parameters: &'a str, name: &str, octets_max: usize) -> R
     if fits { Ok(Some(value)) } else { Err(()) }
 }
 
-/// ORCPT as it was written. A `utf-8` one may have letters of any script where the mail may (RFC 6533 §3): they are written here as ASCII,
-/// which means the same, for it goes back in a report that whoever gets it has to read.
+/// ORCPT as it was written (RFC 3461 §4.2), and the other parameters: the parser knows addresses of type `rfc822` alone. One of type `utf-8` may
+/// have letters of any script where the mail may (RFC 6533 §3): they are written here as ASCII, which means the same, for it goes back in a
+/// report that whoever gets it has to read.
 ///
-/// Errors: as of [`xtext`].
-pub(super) fn orcpt(parameters: &str, is_utf8: bool, octets_max: usize) -> Result<Option<String>, ()> {
+/// Errors: as of [`xtext`], or it is of another type, or stands twice.
+pub(super) fn orcpt(parameters: &str, is_utf8: bool, octets_max: usize) -> Result<(Option<String>, String), ()> {
     const NAME: &str = "ORCPT=";
     let named = |word: &&str| word.get(..NAME.len()).is_some_and(|head| head.eq_ignore_ascii_case(NAME));
-    let Some(word) = parameters.split(' ').find(named).filter(|word| is_utf8 && !word.is_ascii()) else {
-        return Ok(xtext(parameters, NAME, octets_max)?.map(str::to_owned));
+    let (found, others): (Vec<&str>, Vec<&str>) = parameters.split(' ').partition(named);
+    let others = others.join(" ");
+    let word = match found[..] {
+        [] => return Ok((None, others)),
+        [word] => word,
+        _ => return Err(()),
     };
-    if !word.get(NAME.len()..NAME.len() + 6).is_some_and(|kind| kind.eq_ignore_ascii_case("utf-8;")) {
+    let (kind, address) = word[NAME.len()..].split_once(';').ok_or(())?;
+    let is_of_utf8 = kind.eq_ignore_ascii_case("utf-8");
+    if address.is_empty() || !(is_of_utf8 || kind.eq_ignore_ascii_case("rfc822")) {
         return Err(());
     }
-    let mut ascii = String::with_capacity(word.len() * 2);
+    let mut ascii = String::with_capacity(word.len());
     for char in word.chars() {
         match char {
             char if char.is_ascii() => ascii.push(char),
-            char if char.is_control() => return Err(()),
-            char => ascii.push_str(&format!("\\x{{{:X}}}", u32::from(char))),
+            char if is_of_utf8 && is_utf8 && !char.is_control() => {
+                ascii.push_str(&format!("\\x{{{:X}}}", u32::from(char)));
+            }
+            _ => return Err(()),
         }
     }
-    Ok(xtext(&ascii, NAME, octets_max)?.map(str::to_owned))
+    Ok((xtext(&ascii, NAME, octets_max)?.map(str::to_owned), others))
 }
 
 /// SIZE as it was declared; 0: not at all.
