@@ -8,7 +8,8 @@
 #   make peers    only fetch the programs that the tests are run against
 #
 # Debian packages are installed by name, only those that are missing, as root or through sudo. No service is started: programs
-# that Debian would start or that would bring too much (nsd, Kamailio, baresip, tshark) are unpacked below target/peers and not installed.
+# that Debian would start or that would bring too much (nsd, Kamailio, baresip, tshark, OpenSMTPD, Exim) are unpacked below target/peers
+# and not installed.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -36,8 +37,9 @@ RELEASE := --release --locked
 
 # To build: RocksDB is C++, and its bindings are made with libclang.
 BUILD_PACKAGES := gcc g++ make libclang-dev
-# To test: simulated base stations (python3), sipp, sipsak, dig, osmo-auc-gen; pip fetches one peer's tables.
-TEST_PACKAGES := python3 python3-pip sip-tester sipsak bind9-dnsutils libosmocore-utils
+# To test: simulated base stations (python3), sipp, sipsak, dig, osmo-auc-gen; swaks is Perl, certificates come from openssl; pip fetches
+# one peer's tables.
+TEST_PACKAGES := python3 python3-pip perl openssl sip-tester sipsak bind9-dnsutils libosmocore-utils
 
 .PHONY: help build demo test bench deb check peers clean toolchain build-packages test-packages
 

@@ -321,6 +321,59 @@ fn relay() -> Relay {
     Relay { host: "mail.example".into(), port: 25, tls: RelayTls::IfOffered, username, password, authority }
 }
 
+/// A mail that waits for a relay that was out of reach at the first attempt.
+fn without_relay() -> Desk {
+    let mut desk = mail_desk(|mail| mail.relay = Some(relay()));
+    write(&mut desk, 1, "a", CENTRE, "carol@example.org one");
+    write(&mut desk, 2, "b", CENTRE, "dave@example.org two");
+    for (id, _) in leaving(&mut desk) {
+        fail(&mut desk, id, 0, "no route to host");
+    }
+    desk.wait_s(3);
+    assert_eq!(leaving(&mut desk), []);
+    desk
+}
+
+fn alarms(desk: &mut Desk) -> Vec<String> {
+    let CommandAnswer::Status(status) = desk.command(Command::Status) else { panic!() };
+    status.alarms
+}
+
+#[test]
+fn an_operator_who_wants_it_tried_does_not_wait_for_the_relay() {
+    let mut desk = without_relay();
+    let pick = QueuePick::Phone(Who::Mail(address(CAROL).key()));
+    for _ in 0..2 {
+        let CommandAnswer::Texts { texts: 1 } = desk.command(Command::Queue(QueueAsk::Retry(pick))) else { panic!() };
+        desk.wait_s(3);
+        let (id, mail) = only(leaving(&mut desk));
+        assert_eq!(text(&mail).2, "one");
+        fail(&mut desk, id, 0, "no route to host");
+    }
+    let CommandAnswer::Texts { texts: 1 } = desk.command(Command::Queue(QueueAsk::Retry(pick))) else { panic!() };
+    desk.wait_s(3);
+    let (id, _) = only(leaving(&mut desk));
+    mail_taken(&mut desk, id, false);
+    assert_eq!(text(&only(leaving(&mut desk)).1).2, "two", "it is back for all");
+}
+
+#[test]
+fn another_relay_is_tried_at_once() {
+    let mut desk = without_relay();
+    set_mail(&mut desk, |mail| mail.relay = Some(Relay { host: "other.example".into(), ..relay() }));
+    assert_eq!(leaving(&mut desk).len(), 2);
+}
+
+#[test]
+fn a_relay_out_of_reach_is_an_alarm_for_as_long_as_it_is() {
+    let mut desk = without_relay();
+    assert!(only(alarms(&mut desk)).contains("no route to host"));
+    wait_min(&mut desk, 2);
+    let (id, _) = only(leaving(&mut desk));
+    mail_taken(&mut desk, id, false);
+    assert_eq!(alarms(&mut desk), Vec::<String>::new());
+}
+
 #[test]
 fn a_week_without_the_relay_ends_mails_that_may_live_five_days_and_their_senders_are_told() {
     let (mut desk, told) = week_without_relay(5);

@@ -337,6 +337,7 @@ impl Centre {
             }
             queue.failures = 0;
             self.note_retry(w, recipient, head);
+            self.ask_relay(w, recipient);
             self.again_soon(w, recipient);
             texts += 1;
         }

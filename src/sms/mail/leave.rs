@@ -39,6 +39,8 @@ pub(in crate::sms) struct Handing {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(in crate::sms) struct RelayKey(u128);
 
+const RELAY: RelayKey = RelayKey(0);
+
 /// Those that could not be reached.
 #[derive(Default)]
 pub(super) struct Relays(BTreeMap<RelayKey, Unreached>);
@@ -49,6 +51,7 @@ struct Unreached {
     until: Instant,
     /// One tries.
     probed: bool,
+    why: String,
 }
 
 impl Centre {
@@ -191,7 +194,11 @@ impl Centre {
             return;
         }
         w.event(Event::RelayReached { direct: w.site.relay().is_none() });
-        // Who waited for it has its turn, not all of them in one burst: they take the places there are.
+        self.wake_for_relay();
+    }
+
+    /// Who waited for it has its turn, not all of them in one burst: they take the places there are.
+    fn wake_for_relay(&mut self) {
         let waiting: Vec<Recipient> = self
             .queues
             .iter()
@@ -204,6 +211,30 @@ impl Centre {
             }
             self.next_in_line(recipient);
         }
+    }
+
+    /// An operator wants this one tried: he knows that the relay is back, or else the next attempt says what is still wrong.
+    pub(in crate::sms) fn ask_relay(&mut self, w: &World<'_, '_>, recipient: Recipient) {
+        if matches!(recipient, Recipient::Mail(_)) {
+            self.mails.relays.0.values_mut().for_each(|unreached| unreached.until = w.ctx.now);
+        }
+    }
+
+    /// The way out is another one: what was out of reach on the old one says nothing of it.
+    pub fn relay_changed(&mut self, w: &mut World<'_, '_>, finder: &mut Finder<'_>) {
+        self.mails.relays.0.clear();
+        self.wake_for_relay();
+        self.work_off(w, finder);
+    }
+
+    /// What the operator has to look after.
+    pub fn alarms(&self) -> Vec<String> {
+        let waiting = self.mails.waiting;
+        let relay = self.mails.relays.0.get(&RELAY);
+        relay
+            .map(|unreached| format!("the relay cannot be reached, {waiting} wait for it: {}", unreached.why))
+            .into_iter()
+            .collect()
     }
 
     /// When it is tried again.
@@ -219,7 +250,7 @@ impl Centre {
         let failures = before.map_or(0, |unreached| unreached.failures);
         let pause = verdict::relay_pause(failures, w.ctx.rng);
         let until = w.ctx.now + pause;
-        let unreached = Unreached { failures: failures.saturating_add(1), until, probed: false };
+        let unreached = Unreached { failures: failures.saturating_add(1), until, probed: false, why: why.to_owned() };
         self.mails.relays.0.insert(key, unreached);
         let direct = w.site.relay().is_none();
         w.event(Event::RelayUnreached {
@@ -236,7 +267,7 @@ impl Centre {
 fn relay_of(site: &Site, domain: &str) -> RelayKey {
     use sha2::{Digest as _, Sha256};
     if site.relay().is_some() {
-        return RelayKey(0);
+        return RELAY;
     }
     let digest = Sha256::digest(domain);
     let mut first = [0; 16];
