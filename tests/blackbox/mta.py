@@ -20,7 +20,6 @@ import signal
 import smtplib
 import socket
 import ssl
-import stat
 import subprocess
 import threading
 import time
@@ -126,9 +125,9 @@ class Server:
         for each in ("etc/mail", "etc/ssl/certs", "dev", "tmp", "mail", "orders", "var/spool", "var/run", "var/log"):
             (root / each).mkdir(parents=True, exist_ok=True)
         (root / "tmp").chmod(0o1777)
-        for each, numbers in (("null", (1, 3)), ("urandom", (1, 9))):
-            os.mknod(root / "dev" / each, stat.S_IFCHR | 0o666, os.makedev(*numbers))
-            (root / "dev" / each).chmod(0o666)
+        # No device: Debian's /tmp may have none, and nothing is read from it.
+        (root / "dev" / "null").touch()
+        (root / "dev" / "null").chmod(0o666)
         os.chown(root / "mail", _VMAIL, _VMAIL)
         etc = root / "etc"
         (etc / "passwd").write_text("".join(f"{user}:x:{uid}:{uid}::{home}:/bin/sh\n" for user, (uid, home) in users.items()))
@@ -359,8 +358,9 @@ class Exim(Server):
         for each in ("var/spool/exim4", "var/log/exim4"):
             (self.root / each).mkdir()
             os.chown(self.root / each, uid, uid)
-        # It reads its key as this user.
-        os.chown(self.root / "etc/mail/own.key", uid, uid)
+        # It reads its key as this user, and never becomes another one: it has no setuid bit here, nor would every /tmp heed it.
+        for each in ("etc/mail/own.key", "mail"):
+            os.chown(self.root / each, uid, uid)
 
     def write(self):
         def listed(name):
@@ -378,6 +378,7 @@ class Exim(Server):
 primary_hostname = {self.name}
 qualify_domain = {self.name}
 keep_environment =
+deliver_drop_privilege = true
 local_interfaces = <; [{self.host}]:{self.port} ; [{self.host}]:{self.open_port}
 tls_certificate = /etc/mail/own.pem
 tls_privatekey = /etc/mail/own.key
@@ -425,8 +426,6 @@ keep:
  driver = appendfile
  directory = /mail
  maildir_format
- user = vmail
- group = vmail
  envelope_to_add
  return_path_add
 
@@ -489,7 +488,8 @@ def _libraries(program: Path, top: Path) -> list[Path]:
 def _take(source: Path, target: Path):
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(source.resolve(), target)
+        shutil.copyfile(source.resolve(), target)
+        target.chmod(0o755)
 
 
 # --- swaks --------------------------------------------------------------------------------------------------------------------
