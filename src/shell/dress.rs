@@ -146,7 +146,8 @@ fn unstructured(name: &str, text: &str) -> String {
     if is_plain(&text) { folded(name.len() + 1, &text) } else { encoded_words(&text) }
 }
 
-/// Shape:  lines of [`LINE_WIDTH`] at most where a blank lets it be folded, the first one with `width` before it; none is blank.
+/// Shape:  lines of [`LINE_WIDTH`] at most where a blank lets it be folded, the first one with `width` before it; none is
+///         blank.
 fn folded(mut width: usize, text: &str) -> String {
     let mut value = String::with_capacity(text.len());
     for (at, word) in text.split(' ').enumerate() {

@@ -40,7 +40,7 @@ const KEPT_MAX: usize = 32;
 /// Many servers end a connection after a hundred.
 const MAILS_PER_LINE: u32 = 100;
 
-/// Kept for the answer to the end of a mail, which is not sent with less: without that answer nobody knows who has the mail.
+/// Kept for the answer to the end of a mail, which is not sent with less: without it nobody knows who has the mail.
 const ANSWER_MIN: Duration = Duration::from_secs(60);
 
 const TOO_LATE: &str = "no answer in time";
@@ -142,7 +142,8 @@ struct Way {
     hello: Option<String>,
     relay: Option<Relay>,
     names: Names,
-    /// Certificates are read with the first mail that needs them, and anew after new settings. That they could not be read is not kept.
+    /// Certificates are read with the first mail that needs them, and anew after new settings. That they could not be read
+    /// is not kept.
     checked: OnceCell<Arc<ClientConfig>>,
     unchecked: OnceCell<Arc<ClientConfig>>,
 }

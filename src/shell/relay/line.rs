@@ -527,8 +527,8 @@ impl Offers {
 fn refused(answer: &Answer, expected: RangeInclusive<u16>) -> Option<Handed> {
     match answer.code {
         code if expected.contains(&code) => None,
-        // 421: it closes. 530, 534, 535, 538: it wants a login or TLS of us (RFC 4954 §6). Whoever says so to this mail may say otherwise
-        // to the next one: it is said of one that is tried again, and not of the server.
+        // 421: it closes. 530, 534, 535, 538: it wants a login or TLS of us (RFC 4954 §6). Whoever says so to this mail may
+        // say otherwise to the next one: so it is this one that is tried again, and the server is not out of reach.
         code @ (421 | 530 | 534 | 535 | 538) => Some(Handed::Gone { code, why: answer.said() }),
         code @ 400..=599 => Some(Handed::Refused { code, why: answer.said() }),
         _ => Some(Handed::Gone { code: 0, why: format!("an answer that none expects: {}", answer.shown()) }),
@@ -540,8 +540,8 @@ fn address(text: &str) -> Option<Address> {
     text.rsplit_once('@').map(|(local, domain)| Address::new_dangerous(local, domain))
 }
 
-/// In xtext. Of what is too long what stands before the domain is enough where it is our own Message-ID: a report brings it back to us;
-/// what somebody else gave us he would not know again.
+/// In xtext. Of our own Message-ID what stands before the domain is enough where all is too long: a report brings it back
+/// to us. What somebody else gave us he would not know again.
 fn envid(mail: &MailOut) -> Option<String> {
     let envid = mail.envid.as_deref()?;
     let whole = to_xtext(envid);

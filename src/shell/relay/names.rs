@@ -187,8 +187,8 @@ impl Names {
         }
     }
 
-    /// A box may start before its link has given it name servers, and may get others with another link: so they are read anew, and a
-    /// file that cannot be read is no answer for ever.
+    /// A box may start before its link has given it name servers, and may get others with another link: so they are read
+    /// anew, and a file that cannot be read is no answer for ever.
     fn resolver(&self) -> Result<TokioResolver, MailFailure> {
         let path = self.ways.resolv_conf.unwrap_or(Path::new(RESOLV_CONF));
         let written = std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
@@ -212,7 +212,8 @@ impl Names {
         SocketAddr::new(ip.to_canonical(), self.ways.port.unwrap_or(SMTP))
     }
 
-    /// Nobody has a server of mail for others at such an address; and on this machine or its cable one may listen that trusts us.
+    /// Nobody has a server of mail for others at such an address; and what listens on this machine or its cable may trust
+    /// whoever comes from here.
     fn is_reachable(&self, ip: IpAddr) -> bool {
         let is_near = match ip {
             IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast(),
