@@ -2,7 +2,7 @@
 #
 #   make demo     build it, start it on loopback, rehearse with 20 simulated phones, leave it running until Ctrl-C
 #   make test     everything that proves it, against independent programs too; the last line is `N passed, N failed`
-#   make bench    what a registration, a call, a text, a redirect and a DNS answer cost on this machine; Kamailio's redirect too
+#   make bench    what a registration, a call, a text, a mail, a redirect and a DNS answer cost on this machine; Kamailio's redirect too
 #   make deb      a Debian package under target/debian/
 #   make check    formatting and lints
 #   make peers    only fetch the programs that the tests are run against

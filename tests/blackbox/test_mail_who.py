@@ -21,7 +21,7 @@ class Open(MailScenes, SideBySide):
 
     sims = open_sims(140) + [CAREFUL]
     programs = ("exim", "opensmtpd", "swaks")
-    mail_more = (f'size_max = "64 kB"\ndeny = ["@spam.example"]\nresults_from = ["mx.example"]\ntrusted = ["{RELAY}"]\ncommand_timeout = "3 s"\n'
+    mail_more = (f'size_max = "64 kB"\ndeny = ["@spam.example"]\nresults_from = ["mx.example"]\nfronts = ["{RELAY}"]\ncommand_timeout = "3 s"\n'
                  "received_max = 10\nrecipients_max = 5\nsessions_per_address_max = 30\n")
     tables = USER
 
