@@ -2,13 +2,14 @@
 #
 #   make demo     build it, start it on loopback, rehearse with 20 simulated phones, leave it running until Ctrl-C
 #   make test     everything that proves it, against independent programs too; the last line is `N passed, N failed`
-#   make bench    what a registration, a call, a text, a redirect and a DNS answer cost on this machine; Kamailio's redirect too
+#   make bench    what a registration, a call, a text, a mail, a redirect and a DNS answer cost on this machine; Kamailio's redirect too
 #   make deb      a Debian package under target/debian/
 #   make check    formatting and lints
 #   make peers    only fetch the programs that the tests are run against
 #
 # Debian packages are installed by name, only those that are missing, as root or through sudo. No service is started: programs
-# that Debian would start or that would bring too much (nsd, Kamailio, baresip, tshark) are unpacked below target/peers and not installed.
+# that Debian would start or that would bring too much (nsd, Kamailio, baresip, tshark, OpenSMTPD, Exim) are unpacked below target/peers
+# and not installed.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -36,8 +37,9 @@ RELEASE := --release --locked
 
 # To build: RocksDB is C++, and its bindings are made with libclang.
 BUILD_PACKAGES := gcc g++ make libclang-dev
-# To test: simulated base stations (python3), sipp, sipsak, dig, osmo-auc-gen; pip fetches one peer's tables.
-TEST_PACKAGES := python3 python3-pip sip-tester sipsak bind9-dnsutils libosmocore-utils
+# To test: simulated base stations (python3), sipp, sipsak, dig, osmo-auc-gen; swaks is Perl, certificates come from openssl; pip fetches
+# one peer's tables.
+TEST_PACKAGES := python3 python3-pip perl openssl sip-tester sipsak bind9-dnsutils libosmocore-utils
 
 .PHONY: help build demo test bench deb check peers clean toolchain build-packages test-packages
 

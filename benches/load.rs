@@ -1,18 +1,22 @@
 //! Whole-program figures: the real binary on loopback, and how much processor time and memory it takes for each thing it does.
 //!
-//! `make bench`, or `cargo bench --bench load -- [registrations] [bindings]`; `-- backlogs` for its last table alone. Nothing is
+//! `make bench`, or `cargo bench --bench load -- [registrations] [bindings]`; `-- backlogs` for its last table alone, `-- mails` for
+//! the lines of mail alone. Nothing is
 //! asserted: a figure is printed with the machine it was taken on, and with the load average of the minute in which it was taken. CPU is
 //! the server's own (utime + stime of its processes, all threads), divided by the operations; the wall rate depends on what else the
-//! machine does. Half of the phones are at each of two base stations, which this program plays; Kamailio, where it is unpacked, answers
-//! the same INVITEs from its usrloc.
+//! machine does. Half of the phones are at each of two base stations, which this program plays, as it plays those who write mail and the
+//! relay that takes it; Kamailio, where it is unpacked, answers the same INVITEs from its usrloc.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a load generator has sockets and a clock")]
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::net::{SocketAddr, UdpSocket};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use encamp::gsm::auc::{Auth, Ki};
@@ -33,6 +37,14 @@ const OTHER_STATION: &str = "127.0.0.18:15062";
 const SILENT_STATION: &str = "127.0.0.19:15062";
 const TRUNK: &str = "127.0.0.33:15060";
 const KAMAILIO: &str = "127.0.0.1:15066";
+/// Where the box takes mail, and where it hands mail over.
+const MAIL: &str = "127.0.0.1:15025";
+const RELAY: &str = "127.0.0.1:15026";
+const MAIL_DOMAIN: &str = "sms.gsm.example";
+/// Connections that bring mail at a time.
+const MAIL_LINES: usize = 16;
+/// Mails, one after the other, of which each is followed to its MESSAGE.
+const FOLLOWED: usize = 500;
 const KI: &str = "00112233445566778899aabbccddeeff";
 /// Requests, calls or texts under way at a time.
 const WINDOW: usize = 64;
@@ -53,16 +65,27 @@ fn main() {
         machine();
         return backlogs(&Client::new(OTHER_STATION, FRONT));
     }
+    let only_mails = std::env::args().any(|argument| argument == "mails");
     let mut numbers = std::env::args().skip(1).filter_map(|argument| argument.parse::<usize>().ok());
     let registrations = numbers.next().unwrap_or(30_000).max(KEYED);
     let bindings = numbers.next().unwrap_or(100_000).max(2 * KEYED);
     let folder = tempfile::tempdir().expect("a temporary directory");
-    configure(folder.path(), bindings, KEYED, "");
+    let mail = format!(
+        "[mail]\nlisten = [\"tcp:{MAIL}\"]\nrelay = \"smtp://{RELAY}\"\nshort_code = \"600\"\nreply_pool = [\"6000-6099\"]\n"
+    );
+    configure(folder.path(), bindings, KEYED, &mail);
     let encamp = start_encamp(folder.path());
     machine();
     println!("{:<54} {:>7} {:>12} {:>12} {:>6}", "", "count", "CPU us each", "wall per s", "load");
 
     let (station, other) = (Client::new(STATION, FRONT), Client::new(OTHER_STATION, FRONT));
+    let silent = Client::new(SILENT_STATION, FRONT);
+    if only_mails {
+        register(&station, KEYED);
+        register_open(&station, &other, bindings);
+        register_at(&silent, SILENT_STATION, bindings - SILENT, SILENT);
+        return mails(&encamp, &station, &other, bindings, registrations);
+    }
     let resting_kb = encamp.resident_kb();
     encamp.measure("registration: challenge, SRES, 2 replicas, sync", registrations, || {
         register(&station, registrations)
@@ -78,11 +101,11 @@ fn main() {
         with_answers(&other, "MESSAGE", || (exchanges, texts(&station, bindings / 2, bindings / 2 - SILENT, exchanges)))
     });
     // Those who are written to are at a base station that says nothing: of each only the first text is looked at again, and few of those.
-    let silent = Client::new(SILENT_STATION, FRONT);
     register_at(&silent, SILENT_STATION, bindings - SILENT, SILENT);
     encamp.measure("text: MESSAGE, 202 after sync; it waits", registrations, || {
         texts(&station, bindings - SILENT, SILENT, registrations)
     });
+    mails(&encamp, &station, &other, bindings, registrations);
     let trunk = Client::new(TRUNK, FRONT);
     encamp.measure("INVITE -> 302", registrations, || invites(&trunk, registrations));
     println!("    {}", call_records(folder.path()));
@@ -107,6 +130,26 @@ fn main() {
     println!("               ({bindings} provisioned subscribers included in both)");
     drop(encamp);
     backlogs(&other);
+}
+
+/// Mail in both directions. The phones of the last thousand are at a base station that says nothing.
+fn mails(encamp: &Program, station: &Client, other: &Client, bindings: usize, count: usize) {
+    let (far, few) = (bindings / 2, count / 3);
+    let mail = |first: usize, phones: usize, n: usize| (n / phones, NUMBER + first + n % phones);
+    encamp.measure("mail: 250 after sync; it waits", count, || {
+        hand_in(MAIL, count, |n| mail(bindings - SILENT, SILENT, n))
+    });
+    encamp.measure("mail: 250 after sync, MESSAGE, 200", few, || {
+        with_answers(other, "MESSAGE", || (few, hand_in(MAIL, few, |n| mail(far, far - SILENT, count + n))))
+    });
+    follow_mails(other, far, far - SILENT);
+    let sink = Sink::new();
+    encamp.measure("text to mail: MESSAGE, 202 after sync, 250 of a relay", few, || {
+        let odd = texts_of(station, 500_000_000, few, |n| {
+            ("600".into(), format!("carol{}@example.org Hello, are you there? We are waiting.", n % 1_000))
+        });
+        odd + sink.missing(few - odd)
+    });
 }
 
 /// What a start finds waiting.
@@ -594,29 +637,224 @@ fn calls(client: &Client, phones: usize, count: usize) -> usize {
 
 /// Phones of the first half write to `phones` others, those behind `first`: one text each, as long as there are enough of them.
 fn texts(client: &Client, first: usize, phones: usize, count: usize) -> usize {
+    texts_of(client, 1_000 * first, count, |n| {
+        let number = NUMBER + first + n % phones;
+        (number.to_string(), "Hello, are you there? It is half past nine, and we are waiting.".into())
+    })
+}
+
+/// The same, to whichever number and in whichever words. `first`: the first CSeq.
+fn texts_of(client: &Client, first: usize, count: usize, text: impl Fn(usize) -> (String, String)) -> usize {
     windowed(client, count, &["SIP/2.0 202"], |n| {
-        let destination = Address::parse(&(NUMBER + first + n % phones).to_string()).expect("a number");
+        let (number, words) = text(n);
         let submit = Submit {
             reference: n as u8,
-            destination,
+            destination: Address::parse(&number).expect("a number"),
             protocol: 0,
             reject_duplicates: false,
             report_wanted: false,
             reply_path: false,
             validity: None,
-            data: text::encode("Hello, are you there? It is half past nine, and we are waiting.")
-                .expect("a short text"),
+            data: text::encode(&words).expect("a short text"),
         };
         let tpdu = submit.encode();
         let centre = Address::parse("0000").ok();
         let rpdu = Rpdu::DataFromPhone { reference: n as u8, originator: None, destination: centre, tpdu: &tpdu };
         let body = to_hex(&rpdu.encode().expect("a short one"));
         let start = format!("MESSAGE sip:smsc@{FRONT}");
-        let cseq = 1_000 * first + n;
+        let cseq = first + n;
         let head = station_text(&start, "<sip:smsc@127.0.0.17>", n % KEYED, 1_000_000_000 + cseq, cseq);
         let kind = "Content-Type: application/vnd.3gpp.sms";
         format!("{head}{kind}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
     })
+}
+
+// --- Mail ---
+
+/// One connection that brings mail; what may be sent without waiting goes in one piece (RFC 2920).
+struct MailLine {
+    stream: TcpStream,
+    answers: BufReader<TcpStream>,
+}
+
+impl MailLine {
+    fn new(server: &str) -> MailLine {
+        let stream = TcpStream::connect(server).expect("a mail server");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.set_nodelay(true).expect("a flag");
+        let answers = BufReader::new(stream.try_clone().expect("another descriptor"));
+        let mut line = MailLine { stream, answers };
+        line.is_answered(220);
+        line.say("EHLO client.example\r\n");
+        line.is_answered(250);
+        line
+    }
+
+    fn say(&mut self, text: &str) {
+        self.stream.write_all(text.as_bytes()).expect("loopback takes it");
+    }
+
+    /// Whether the next answer has this code.
+    fn is_answered(&mut self, code: u16) -> bool {
+        loop {
+            let mut line = String::new();
+            self.answers.read_line(&mut line).expect("an answer in time");
+            if line.as_bytes().get(3) != Some(&b'-') {
+                return line.starts_with(&code.to_string());
+            }
+        }
+    }
+
+    /// The envelope, up to DATA.
+    fn envelope((from, to): (usize, usize)) -> String {
+        format!("MAIL FROM:<carol{from}@example.org>\r\nRCPT TO:<{to}@{MAIL_DOMAIN}>\r\nDATA\r\n")
+    }
+
+    fn is_let_in(&mut self) -> bool {
+        let answers = [250, 250, 354].map(|code| self.is_answered(code));
+        answers == [true; 3]
+    }
+
+    /// A small mail, and its end.
+    fn mail(id: usize, (from, to): (usize, usize)) -> String {
+        format!(
+            "From: Carol <carol{from}@example.org>\r\nTo: <{to}@{MAIL_DOMAIN}>\r\nDate: Sun, 01 Nov 2026 12:00:00 +0000\r\n\
+             Message-ID: <{id}.{from}.{to}@mail.example.org>\r\nSubject: Hello\r\n\r\n\
+             Hello, are you there? It is half past nine, and we are waiting.\r\n.\r\n"
+        )
+    }
+}
+
+/// So many mails over [`MAIL_LINES`] connections, each with the number of its sender and that of its phone; the next envelope goes with the
+/// end of each mail. How many were not taken.
+fn hand_in(server: &str, count: usize, mail: impl Fn(usize) -> (usize, usize) + Sync) -> usize {
+    std::thread::scope(|scope| {
+        let mail = &mail;
+        let lines = (0..MAIL_LINES).map(|first| {
+            scope.spawn(move || {
+                let mut line = MailLine::new(server);
+                let mut own = (first..count).step_by(MAIL_LINES).peekable();
+                let mut odd = 0;
+                if let Some(n) = own.peek() {
+                    line.say(&MailLine::envelope(mail(*n)));
+                    odd += usize::from(!line.is_let_in());
+                }
+                while let Some(n) = own.next() {
+                    let next = own.peek().map(|n| MailLine::envelope(mail(*n)));
+                    line.say(&(MailLine::mail(n, mail(n)) + next.as_deref().unwrap_or("QUIT\r\n")));
+                    odd += usize::from(!line.is_answered(250));
+                    odd += usize::from(next.is_some() && !line.is_let_in());
+                }
+                odd
+            })
+        });
+        let lines: Vec<_> = lines.collect();
+        lines.into_iter().map(|line| line.join().expect("a connection")).sum()
+    })
+}
+
+/// One mail after the other, nothing else under way: how long from the end of a mail until its 250 and until its MESSAGE. Both stand on the
+/// same sync.
+fn follow_mails(other: &Client, first: usize, phones: usize) {
+    other.drain();
+    let (kept, brought) = std::thread::scope(|scope| {
+        let (tell, told) = channel();
+        scope.spawn(move || {
+            let mut buffer = [0; 2000];
+            for _ in 0..FOLLOWED {
+                let request = loop {
+                    let request = String::from_utf8_lossy(other.receive(&mut buffer)).into_owned();
+                    if request.starts_with("MESSAGE ") {
+                        break request;
+                    }
+                };
+                let at = Instant::now();
+                answer(other, &request, "MESSAGE");
+                tell.send(at).expect("somebody who counts");
+            }
+        });
+        let mut line = MailLine::new(MAIL);
+        let (mut kept, mut brought) = (Vec::new(), Vec::new());
+        for n in 0..FOLLOWED {
+            let who = (1_000_000 + n, NUMBER + first + n % phones);
+            line.say(&MailLine::envelope(who));
+            line.is_let_in();
+            let said = Instant::now();
+            line.say(&MailLine::mail(n, who));
+            line.is_answered(250);
+            kept.push(said.elapsed());
+            brought.push(told.recv_timeout(PATIENCE).expect("a MESSAGE in time") - said);
+        }
+        (kept, brought)
+    });
+    let shown = |mut times: Vec<Duration>| {
+        times.sort();
+        let at = |percent: usize| times[times.len() * percent / 100].as_secs_f64() * 1e3;
+        format!("{:.2} ms (1 of 100 over {:.1} ms)", at(50), at(99))
+    };
+    println!("    one at a time, from its end: 250 after {}, MESSAGE after {}", shown(kept), shown(brought));
+}
+
+/// A relay that takes every mail and keeps none.
+struct Sink {
+    taken: Arc<AtomicUsize>,
+}
+
+impl Sink {
+    fn new() -> Sink {
+        let listener = TcpListener::bind(RELAY).expect("an address of loopback");
+        let taken = Arc::<AtomicUsize>::default();
+        let count = Arc::clone(&taken);
+        // Both end with this program.
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let count = Arc::clone(&count);
+                std::thread::spawn(move || sink(stream, &count));
+            }
+        });
+        Sink { taken }
+    }
+
+    /// Waits until so many mails have come, or no more do; how many are missing.
+    fn missing(&self, count: usize) -> usize {
+        let (mut had, mut since) = (0, Instant::now());
+        loop {
+            let has = self.taken.load(Ordering::Relaxed);
+            if has >= count || since.elapsed() > PATIENCE {
+                return count.saturating_sub(has);
+            }
+            if has != had {
+                (had, since) = (has, Instant::now());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+fn sink(mut stream: TcpStream, count: &AtomicUsize) {
+    let mut answer = "220 relay ESMTP\r\n";
+    let (mut octets, mut had) = ([0; 16 * 1024], Vec::new());
+    let mut is_mail = false;
+    while stream.write_all(answer.as_bytes()).is_ok() {
+        let end: &[u8] = if is_mail { b"\r\n.\r\n" } else { b"\r\n" };
+        while !had.ends_with(end) {
+            match stream.read(&mut octets) {
+                Ok(length @ 1..) => had.extend_from_slice(&octets[..length]),
+                _ => return,
+            }
+        }
+        answer = match had.get(..4) {
+            _ if is_mail => {
+                count.fetch_add(1, Ordering::Relaxed);
+                "250 2.0.0 kept\r\n"
+            }
+            Some(b"EHLO") => "250-relay\r\n250-8BITMIME\r\n250-PIPELINING\r\n250 DSN\r\n",
+            Some(b"DATA") => "354 go on\r\n",
+            _ => "250 2.0.0 go on\r\n",
+        };
+        is_mail = answer.starts_with("354");
+        had.clear();
+    }
 }
 
 /// The other base station while `work` is done: its phones take every call and every text. What has come to its end there with a request

@@ -350,6 +350,13 @@ pub enum Event {
     RelayReached {
         direct: bool,
     },
+    /// As many mails, or texts, wait as may; and there is room again.
+    MailSpoolFull {
+        waiting: usize,
+    },
+    MailSpoolFreed {
+        waiting: usize,
+    },
     /// A number that a subscriber chose could not be given to him.
     NumberNotGiven {
         imsi: Imsi,
@@ -414,6 +421,7 @@ impl Event {
             | Event::PhoneHasMemory { .. }
             | Event::TextEnded { .. }
             | Event::RelayReached { .. }
+            | Event::MailSpoolFreed { .. }
             | Event::MailReportLost { .. }
             | Event::MailCameBack { .. }
             | Event::TextAttemptFailed { .. }
@@ -439,6 +447,7 @@ impl Event {
             | Event::WrongShard { .. }
             | Event::ClockJumped { .. } => Level::Warn,
             Event::RelayUnreached { direct: false, .. }
+            | Event::MailSpoolFull { .. }
             | Event::ReplicaClosed { .. }
             | Event::ReplicaNotFounded { .. }
             | Event::HintsOverflowed { .. }
@@ -551,6 +560,8 @@ impl Event {
             Event::BounceIgnored { .. } => "bounce_ignored",
             Event::RelayUnreached { .. } => "relay_unreached",
             Event::RelayReached { .. } => "relay_reached",
+            Event::MailSpoolFull { .. } => "mail_spool_full",
+            Event::MailSpoolFreed { .. } => "mail_spool_freed",
             Event::NumberNotGiven { .. } => "number_not_given",
             Event::WelcomeNotSent { .. } => "welcome_not_sent",
             Event::MessagesStoreRefused { .. } => "messages_store_refused",
@@ -717,6 +728,12 @@ impl fmt::Display for Event {
             Event::RelayUnreached { direct, why, waiting, next_s } => {
                 let who = if *direct { "the servers of a domain" } else { "the relay" };
                 write!(f, "{who} cannot be reached: {why}; {waiting} mails wait, again in {next_s} s")
+            }
+            Event::MailSpoolFull { waiting } => {
+                write!(f, "as many wait as may: mail is refused for now; {waiting} mails wait to leave")
+            }
+            Event::MailSpoolFreed { waiting } => {
+                write!(f, "there is room for mail again; {waiting} mails wait to leave")
             }
             Event::RelayReached { direct: false } => f.write_str("the relay takes mail again"),
             Event::RelayReached { direct: true } => f.write_str("the servers of a domain take mail again"),

@@ -653,7 +653,10 @@ impl Node {
     fn settings(&mut self, ctx: &mut Ctx<'_>, settings: Arc<Settings>) {
         self.site.subscribers = Arc::clone(&settings.subscribers);
         self.replicas.settings_changed(&settings);
-        self.site.settings = settings;
+        let before = std::mem::replace(&mut self.site.settings, settings);
+        if before.mail != self.site.settings.mail {
+            self.centre.relay_changed(world!(self, ctx), finder!(self));
+        }
         self.renew_zone(ctx);
     }
 

@@ -739,6 +739,7 @@ relay_password = "hunter2"
 relay_authority = "/etc/ca.pem"
 short_code = "1001"
 reply_pool = ["+15559000-+15559099", "+15559200"]
+fronts = ["127.0.0.1"]
 trusted = ["192.0.2.25"]
 boxes = ["198.51.100.0/24"]
 senders = "listed"
@@ -817,6 +818,7 @@ fn all_of_mail_means_what_it_says() {
     assert_eq!((mail.domain.as_str(), mail.short_code), ("sms.gsm.example", Some(number("1001"))));
     let range = |first: &str, last: &str| NumberRange { first: number(first), last: number(last) };
     assert_eq!(mail.reply_pool, [range("+15559000", "+15559099"), range("+15559200", "+15559200")]);
+    assert!(mail.fronts[0].contains("127.0.0.1".parse().unwrap()) && mail.fronts.len() == 1);
     assert!(mail.trusted[0].contains("192.0.2.25".parse().unwrap()) && mail.trusted.len() == 1);
     assert!(mail.boxes[0].contains("198.51.100.7".parse().unwrap()) && mail.boxes.len() == 1);
     assert_eq!((mail.senders, mail.unproven), (Senders::Listed, Unproven::Refuse));
@@ -917,7 +919,7 @@ fn what_is_hardly_meant_of_mail_is_noted() {
         (
             "[mail]\nresults_from = [\"mx.example.org\"]\n",
             &[
-                "2:1 nobody is `trusted`, so nobody's findings are believed (write the address of the server that brings the mail in `trusted`)",
+                "2:1 nobody is in `fronts`, so nobody's findings are believed (write the address of the server that brings the mail in `fronts`)",
             ],
         ),
         (
@@ -929,6 +931,12 @@ fn what_is_hardly_meant_of_mail_is_noted() {
         (
             "[mail]\ntrusted = [\"0.0.0.0/0\"]\n",
             &["2:1 everybody is in `trusted` (name the networks of those whom you know)"],
+        ),
+        (
+            "[mail]\nfronts = [\"192.0.2.25\"]\ntrusted = [\"192.0.2.25/32\"]\n",
+            &[
+                "3:1 192.0.2.25/32 is in `fronts`, too: who writes through it has the rights of `trusted` (a server that brings mail of everybody stands in `fronts` alone)",
+            ],
         ),
         (
             "[mail]\nrelay = \"smtp://a\"\nrelay_authority = \"/ca\"\n",
@@ -977,6 +985,7 @@ fn a_difference_of_mail_is_told_in_words() {
         .replace("\"smtp://Mail.example\"", "\"smtps://mail.example\"")
         .replace("\"1001\"", "\"1002\"")
         .replace(", \"+15559200\"", "")
+        .replace("127.0.0.1\"]\ntrusted", "127.0.0.2\"]\ntrusted")
         .replace("192.0.2.25", "192.0.2.26")
         .replace("\"listed\"", "\"everyone\"")
         .replace("@clinic.example", "@hospital.example")
@@ -1005,6 +1014,7 @@ fn a_difference_of_mail_is_told_in_words() {
             "`mail.relay`: smtp://mail.example:587, TLS required -> smtps://mail.example:465",
             "`mail.short_code`: 1001 -> 1002",
             "`mail.reply_pool`: +15559000-+15559099, +15559200 -> +15559000-+15559099",
+            "`mail.fronts`: 127.0.0.1/32 -> 127.0.0.2/32",
             "`mail.trusted`: 192.0.2.25/32 -> 192.0.2.26/32",
             "mail user `clinic` changed",
             "`mail.senders` changed",
@@ -1343,6 +1353,7 @@ fn the_manual_shows_every_key_and_no_other_and_the_true_defaults() {
         relay: None,
         short_code: None,
         reply_pool: Vec::new(),
+        fronts: Vec::new(),
         trusted: Vec::new(),
         boxes: Vec::new(),
         users: Vec::new(),

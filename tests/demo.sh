@@ -1,5 +1,6 @@
 #!/bin/bash
-# The demo: a whole site on loopback, rehearsed with 20 simulated phones that register, call and text, and left running until Ctrl-C.
+# The demo: a whole site on loopback, rehearsed with 20 simulated phones that register, call, text and write mail, and left running until
+# Ctrl-C.
 #
 #   tests/demo.sh target/release/encamp
 set -eu -o pipefail
@@ -34,7 +35,7 @@ if ! "$encamp" status --wait 15 --config "$config" >/dev/null; then
 fi
 "$encamp" status --config "$config"
 echo
-echo "20 phones register, call and text: about 40 s, because some are away and the box waits for them"
+echo "20 phones register, call, text and write mail: about 35 s, because some are away and the box waits for them"
 "$encamp" rehearse --config "$config" --phones 20
 
 # One of the phones that the rehearsal has left registered, for the examples below.
@@ -59,6 +60,8 @@ The box is running. In another terminal:
                         tail target/demo/calls.csv target/demo/texts.csv
   the life of a text    $encamp queue explain 1 --config $config
                         (the first column of texts.csv has all of their ids)
+  a mail by hand        swaks --server 127.0.0.1:2525 --from carol@example.org --to 7001@sms.gsm.example --body "Hello"
+                        (what phones write to her waits: only the rehearsal plays the mail server at 127.0.0.1:2526)
   rehearse it again     $encamp rehearse --config $config --phones 50
 
 Ctrl-C ends it.

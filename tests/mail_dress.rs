@@ -197,9 +197,43 @@ fn a_report_is_what_rfc_3464_has() {
         Final-Recipient: rfc822; +15550002@sms.gsm.example\r\n\
         Action: failed\r\nStatus: 5.1.1\r\nDiagnostic-Code: x-encamp; nobody's number\r\n";
     assert!(text.contains(expected), "{text}");
-    let last = "Content-Type: text/rfc822-headers; charset=utf-8\r\nContent-Transfer-Encoding: 7bit\r\n\r\n\
+    let last = "Content-Type: text/rfc822-headers\r\nContent-Transfer-Encoding: 7bit\r\n\r\n\
         From: carol@example.org\r\nSubject: Gr=?x\r\n";
     assert!(text.contains(last), "{text}");
+}
+
+/// Whoever reads these parts without undoing an encoding reads what they say.
+#[test]
+fn what_programs_read_of_a_report_is_never_encoded() {
+    let id = format!("<{}@mail.example.org>", "a".repeat(80));
+    let why = "a reason of many words ".repeat(20);
+    let report = Report {
+        words: "Grüße".into(),
+        reporting: "sms.gsm.example".into(),
+        envid: None,
+        arrived_s: 1_800_000_000,
+        orcpt: None,
+        recipient: "+15550002@sms.gsm.example".into(),
+        action: Action::Failed,
+        status: (5, 1, 1),
+        why: why.clone(),
+        headers: format!("Message-ID: {id}\r\nSubject: Grüße\r\nX-Long: {}\r\n", "b c=3D  ".repeat(40)),
+    };
+    let octets = dress(&mail("Undelivered", "Mail", Body::Report(report))).octets;
+    check_form(&octets);
+    let text = String::from_utf8(octets).unwrap();
+    let (_, from_status_on) = text.split_once("Content-Type: message/delivery-status\r\n").unwrap();
+    let (status, headers) = from_status_on.split_once("Content-Type: text/rfc822-headers\r\n").unwrap();
+    for part in [status, headers] {
+        assert!(part.starts_with("Content-Transfer-Encoding: 7bit\r\n\r\n"), "{part}");
+        // A line is long only where no blank lets it be folded.
+        assert!(part.lines().all(|line| line.len() <= 76 || !line.trim().contains(' ')), "{part}");
+    }
+    let unfolded = |part: &str| part.replace("\r\n ", " ");
+    assert!(unfolded(status).contains(&format!("Diagnostic-Code: x-encamp; {}\r\n", why.trim())), "{status}");
+    let headers = unfolded(headers);
+    assert!(headers.contains(&format!("Message-ID: {id}\r\nSubject: Gr??e\r\n")), "{headers}");
+    assert!(headers.contains(&format!("X-Long: {}", "b c=3D  ".repeat(40))), "{headers}");
 }
 
 #[test]

@@ -9,12 +9,13 @@ use desk::texts::*;
 use desk::{Desk, imsi};
 use encamp::config::mailing::{FirstContact, MailRoute, SubjectRule};
 use encamp::config::{Subscriber, Subscribers};
-use encamp::gsm::header::Concatenation;
+use encamp::gsm::header::{Concatenation, Reference};
+use encamp::gsm::segment::{Cut, split};
 use encamp::gsm::text;
 use encamp::ident::{Imsi, Msisdn, Network};
 use encamp::mail::address::Pattern;
-use encamp::mail::{Attachment, Body, Bounce, MailIn, Rcpt, RcptTo, Relayed};
-use encamp::seam::{Input, TextOutcome};
+use encamp::mail::{Attachment, AutoSubmitted, Body, Bounce, MailIn, Rcpt, RcptTo, Relayed};
+use encamp::seam::{Command, CommandAnswer, Input, QueueAsk, TextOutcome};
 use encamp::sms::record::{self, Letter, Sender, Text};
 use encamp::store::{Store as _, StoreId};
 
@@ -160,7 +161,7 @@ fn an_empty_mail_says_its_subject_and_else_who_wrote() {
 }
 
 #[test]
-fn files_are_named_or_linked_and_the_reply_address_is_who_wrote() {
+fn files_are_named_or_linked() {
     let mut desk = mail_desk(|_| ());
     let files = |count: usize| {
         let name = |n: usize| if n == 0 { "photo.jpg".to_owned() } else { format!("a{n}.pdf") };
@@ -173,9 +174,8 @@ fn files_are_named_or_linked_and_the_reply_address_is_who_wrote() {
     reads(&mut desk, "carol@example.org: Look [with photo.jpg, a1.pdf, a2.pdf +2]");
     let mut linked = with("m3", 1);
     linked.recipients[0].link = Some("http://192.0.2.1:8090/p/0123".into());
-    linked.letter.reply_to = Some(address(DAVE));
     bring(&mut desk, linked);
-    reads(&mut desk, "dave@example.org: Look [photo.jpg: http://192.0.2.1:8090/p/0123]");
+    reads(&mut desk, "carol@example.org: Look [photo.jpg: http://192.0.2.1:8090/p/0123]");
 }
 
 /// The words of all parts in their order, and how many there are.
@@ -692,4 +692,221 @@ fn a_box_without_mail_takes_none() {
     let reply = bring(&mut desk, mail(1, "m1", "Hello"));
     assert_eq!((reply.code, reply.status), (451, (4, 3, 2)));
     desk.handle(Input::Timeout);
+}
+
+// --- Whose words they are, and who gets the answer ---
+
+#[test]
+fn who_writes_is_who_stands_in_from_and_an_answer_goes_where_he_wants_it() {
+    let mut desk = mail_desk(with_pool);
+    bring(&mut desk, mail(1, "m1", "Hello"));
+    // Somebody who would like to be her.
+    let forged = changed(mail_from("eve@evil.example", 1, "e1", "Send money"), |letter| {
+        letter.reply_to = Some(address(CAROL));
+    });
+    bring(&mut desk, forged);
+    let shown: Vec<_> = inbox(&mut desk).into_iter().map(|(_, from, words)| (from, words)).collect();
+    assert_eq!(shown[0], ("7000".into(), "carol@example.org: Hello".into()));
+    assert_eq!(shown[1], ("7001".into(), "eve@evil.example: Send money".into()));
+    bring(&mut desk, changed(mail(1, "m2", "Hello"), |letter| letter.reply_to = Some(address(DAVE))));
+    assert_eq!(inbox(&mut desk)[0].1, "7000");
+    write(&mut desk, 1, "a", "7000", "Yes");
+    assert_eq!(desk.mails.pop().unwrap().1.to.as_str(), DAVE);
+    bring(&mut desk, mail(1, "m3", "Hello"));
+    inbox(&mut desk);
+    write(&mut desk, 1, "b", "7000", "Yes again");
+    assert_eq!(desk.mails.pop().unwrap().1.to.as_str(), CAROL);
+}
+
+#[test]
+fn strangers_take_no_number_from_whoever_was_heard_of_this_day() {
+    let mut desk = mail_desk(with_pool);
+    for n in 0..10 {
+        bring(&mut desk, mail_from(&format!("friend{n}@example.org"), 1, &format!("f{n}"), "Hello"));
+    }
+    inbox(&mut desk);
+    for n in 0..30 {
+        bring(&mut desk, mail_from(&format!("spam{n}@example.com"), 1, &format!("s{n}"), "x"));
+        assert_eq!(inbox(&mut desk)[0].1, CENTRE, "{n}");
+    }
+    write(&mut desk, 1, "a", "7003", "For you");
+    assert_eq!(desk.mails.pop().unwrap().1.to.as_str(), "friend3@example.org");
+    // After a day somebody's is free, the one of who was silent for longest.
+    desk.wait_s(25 * 3600);
+    bring(&mut desk, mail_from("friend0@example.org", 1, "f10", "Hello"));
+    assert_eq!(inbox(&mut desk)[0].1, "7000");
+    bring(&mut desk, mail_from(DAVE, 1, "d1", "Hello"));
+    assert_eq!(inbox(&mut desk)[0].1, "7001");
+}
+
+#[test]
+fn who_is_only_asked_about_or_not_wanted_gives_his_number_to_a_friend() {
+    let mut desk = mail_desk(|mail| {
+        asking(mail);
+        with_pool(mail);
+        mail.reply_pool[0].last = Msisdn::parse("7001").unwrap();
+    });
+    for name in ["one", "two", "three"] {
+        bring(&mut desk, mail_from(&format!("{name}@example.com"), 1, name, "x"));
+    }
+    assert_eq!(inbox(&mut desk).iter().map(|got| got.1.as_str()).collect::<Vec<_>>(), ["7000", "7001", CENTRE]);
+    write(&mut desk, 1, "no", "7000", "no");
+    inbox(&mut desk);
+    write(&mut desk, 1, "late", "7000", "yes");
+    assert!(inbox(&mut desk)[0].2.starts_with("Nobody has written to you from 7000"));
+    set_mail(&mut desk, |mail| mail.first_contact = FirstContact::Accept);
+    for (from, number) in [(CAROL, "7000"), (DAVE, "7001"), ("erin@example.org", CENTRE)] {
+        bring(&mut desk, mail_from(from, 1, from, "Hello"));
+        assert_eq!(inbox(&mut desk)[0].1, number, "{from}");
+    }
+}
+
+#[test]
+fn a_question_is_answered_by_yes_or_no_alone_and_within_a_week() {
+    let mut desk = mail_desk(asking);
+    bring(&mut desk, mail(1, "m1", "Hello"));
+    inbox(&mut desk);
+    for (id, words) in [("a", "ok"), ("b", "y"), ("c", "yes please")] {
+        write(&mut desk, 1, id, CENTRE, words);
+        inbox(&mut desk);
+        assert_eq!(bring(&mut desk, mail(1, "m1", "Hello")).code, 451, "{words}");
+    }
+    desk.wait_s(8 * 86_400);
+    for phone in [1, 2, 3] {
+        desk.cell(phone, "bts", 9 + phone as u32, 3600);
+    }
+    desk.take_sent();
+    write(&mut desk, 1, "d", CENTRE, "yes");
+    inbox(&mut desk);
+    assert_eq!(bring(&mut desk, mail(1, "m1", "Hello")).code, 451);
+    assert!(inbox(&mut desk)[0].2.contains("wants to write to you"), "it is asked anew");
+    write(&mut desk, 1, "e", CENTRE, " Yes! ");
+    inbox(&mut desk);
+    assert_eq!(bring(&mut desk, mail(1, "m1", "Hello")).code, 250);
+}
+
+#[test]
+fn a_phone_that_has_not_read_one_question_is_not_asked_another() {
+    let mut desk = mail_desk(asking);
+    assert_eq!(bring(&mut desk, mail(0, "m1", "Hello")).code, 451);
+    desk.wait_s(25 * 3600);
+    assert_eq!(bring(&mut desk, mail_from(DAVE, 0, "d1", "Hi")).code, 451);
+    assert_eq!(waiting(&desk).len(), 1);
+}
+
+#[test]
+fn whoever_a_phone_has_only_written_to_takes_no_number_of_somebody_elses() {
+    let mut desk = mail_desk(|mail| {
+        with_pool(mail);
+        mail.reply_pool[0].last = mail.reply_pool[0].first;
+    });
+    bring(&mut desk, mail_from(DAVE, 1, "d1", "Hello"));
+    inbox(&mut desk);
+    desk.wait_s(25 * 3600);
+    write(&mut desk, 1, "a", CENTRE, "carol@example.org Hello");
+    write(&mut desk, 1, "b", "7000", "Yes");
+    assert_eq!(desk.mails.pop().unwrap().1.to.as_str(), DAVE);
+}
+
+// --- Refusals of some ---
+
+#[test]
+fn whoever_may_be_asked_about_no_more_today_keeps_nobody_else_waiting() {
+    let mut desk = mail_desk(with_pool);
+    bring(&mut desk, mail(1, "m1", "Hello"));
+    set_mail(&mut desk, |mail| {
+        asking(mail);
+        mail.reply_pool[0].last = Msisdn::parse("7099").unwrap();
+    });
+    for n in 0..10 {
+        bring(&mut desk, mail_from(&format!("spam{n}@example.com"), 2, &format!("s{n}"), "x"));
+    }
+    inbox(&mut desk);
+    assert_eq!(bring(&mut desk, to_all(&[1, 2], "m2", "Hello")).code, 250);
+    assert_eq!(inbox(&mut desk).len(), 1);
+}
+
+#[test]
+fn a_refusal_that_cannot_be_told_refuses_all_for_now() {
+    let mut desk = mail_desk(|mail| mail.count_max = 0);
+    with_subscribers(&mut desk, |subscriber| subscriber.barred = subscriber.imsi == imsi(2));
+    let some = to_all(&[0, 2], "m1", "Hello");
+    desk.set(|settings| settings.messages.count_max = 1);
+    let reply = bring(&mut desk, some.clone());
+    assert_eq!((reply.code, reply.status, waiting(&desk).len()), (452, (4, 3, 1), 0));
+    desk.set(|settings| settings.messages.count_max = 2);
+    assert_eq!(bring(&mut desk, some).code, 250, "what phones may write is no bound of it");
+    assert_eq!((waiting(&desk).len(), desk.mails.len()), (2, 1));
+}
+
+#[test]
+fn no_flood_of_reports_comes_of_one_mail() {
+    for refused in [10, 11] {
+        let mut desk = mail_desk(|_| ());
+        let mut mail = to_all(&[1], "m1", "Hello");
+        for n in 0..refused {
+            let nobody = Imsi::parse(&format!("0010100000099{n:02}")).unwrap();
+            mail.recipients.push(Rcpt { to: RcptTo::Phone(nobody), ..rcpt(1) });
+        }
+        let reply = bring(&mut desk, mail);
+        match refused {
+            10 => assert_eq!((reply.code, waiting(&desk).len()), (250, 11)),
+            _ => assert_eq!((reply.code, reply.status, waiting(&desk).len()), (452, (4, 5, 3), 0)),
+        }
+    }
+}
+
+// --- Between boxes ---
+
+#[test]
+fn a_text_of_a_box_whose_clock_was_not_set_is_of_now() {
+    let mut desk = mail_desk(boxes);
+    desk.wall.ms += 90 * 86_400_000;
+    assert_eq!(bring(&mut desk, of_box("x1", relayed(1, 1_000_000))).code, 250);
+    let text = waiting(&desk).remove(0);
+    assert_eq!((text.timestamp_s / 60, text.life_ms), (desk.wall.ms / 60_000, 3_600_000));
+}
+
+#[test]
+fn the_parts_of_a_box_are_one_text() {
+    let mut desk = mail_desk(boxes);
+    let parts = split(&"long ".repeat(50), &Cut::new(Reference::Short(5))).unwrap();
+    let now_ms = desk.wall.ms;
+    for (n, data) in parts.into_iter().enumerate() {
+        let sms = Relayed { data, ..relayed(1, now_ms) };
+        let mail = MailIn { recipients: vec![rcpt(0)], ..of_box(&format!("x{n}"), sms) };
+        assert_eq!(bring(&mut desk, mail).code, 250);
+    }
+    let first = waiting(&desk).remove(0);
+    assert!(matches!(&first.sender, Sender::Mail(from) if from.letter != 0), "each has a letter of its own");
+    let ask = QueueAsk::Explain(first.number);
+    let CommandAnswer::TextLife(shown) = desk.command(Command::Queue(ask)) else { panic!() };
+    assert_eq!(shown.words, Some("long ".repeat(50)));
+}
+
+#[test]
+fn who_wants_copies_gets_them_of_the_texts_of_another_box() {
+    let mut desk = mail_desk(boxes);
+    with_subscribers(&mut desk, |subscriber| {
+        let copy_to = Some(address(DAVE));
+        subscriber.mail = Some(Box::new(encamp::config::SubscriberMail { copy_to, ..Default::default() }));
+    });
+    let now_ms = desk.wall.ms;
+    assert_eq!(bring(&mut desk, of_box("x1", relayed(1, now_ms))).code, 250);
+    let (_, copy) = desk.mails.pop().unwrap();
+    assert_eq!((copy.from, copy.to, copy.body), (None, address(DAVE), Body::Text("as it \u{e4}s".into())));
+}
+
+#[test]
+fn what_is_automatic_stays_so_behind_a_hub() {
+    let mut desk = mail_desk(boxes);
+    let to = "{number}@sms.hill.example".to_owned();
+    set_mail(&mut desk, |mail| mail.routes = vec![MailRoute { prefixes: vec!["+49".into()], to, is_box: true }]);
+    for automatic in [true, false] {
+        let far = MailIn { recipients: vec![elsewhere("+4930123")], ..mail(1, &format!("m{automatic}"), "Hello") };
+        assert_eq!(bring(&mut desk, changed(far, |letter| letter.automatic = automatic)).code, 250);
+        let (id, mail) = desk.mails.pop().unwrap();
+        assert_eq!(mail.auto_submitted != AutoSubmitted::No, automatic);
+        mail_taken(&mut desk, id, false);
+    }
 }

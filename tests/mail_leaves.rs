@@ -18,7 +18,7 @@ use encamp::mail::{AutoSubmitted, Body, MailFailure, MailOut, MailTaken, Notify}
 use encamp::shell::mail_test::{letter, tested};
 use encamp::shell::relay::{Journal, Mailer, Ways};
 use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
-use hickory_proto::rr::rdata::{A, MX};
+use hickory_proto::rr::rdata::{A, AAAA, MX};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
@@ -28,7 +28,7 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio_rustls::TlsAcceptor;
 
 const PATIENT: Duration = Duration::from_secs(30);
-const IMPATIENT: Duration = Duration::from_millis(400);
+const IMPATIENT: Duration = Duration::from_secs(2);
 
 // --- A server of mail ---
 
@@ -38,11 +38,15 @@ enum Act {
     Say(&'static str),
     Drop,
     Silent,
+    /// The answer, after a while.
+    Late(Duration, &'static str),
+    /// The answer to DATA, this in the middle of the mail, and nothing more is read; `true`: it closes, too.
+    Midway(&'static str, bool),
     /// The answer, and TLS behind it.
     Tls(&'static str),
 }
 
-use Act::{Drop as Hang, Say, Silent, Tls};
+use Act::{Drop as Hang, Late, Midway, Say, Silent, Tls};
 
 /// For the n-th connection (from 0 on) and a verb: CONNECT, EHLO, MAIL, `.` and so on; `None`: as a good server does.
 type Script = dyn Fn(usize, &str) -> Option<Act> + Send + Sync;
@@ -133,8 +137,13 @@ async fn converse(stream: Box<dyn Both>, count: usize, script: &Script, seen: &S
     let mut stream = BufReader::new(stream);
     let mut verb = "CONNECT".to_owned();
     loop {
-        match script(count, &verb).unwrap_or_else(|| usual(&verb)) {
-            Say(text) => {
+        let mut act = script(count, &verb).unwrap_or_else(|| usual(&verb));
+        if let Late(pause, text) = act {
+            tokio::time::sleep(pause).await;
+            act = Say(text);
+        }
+        match act {
+            Say(text) | Late(_, text) => {
                 if stream.write_all(format!("{text}\r\n").as_bytes()).await.is_err() {
                     return;
                 }
@@ -154,6 +163,16 @@ async fn converse(stream: Box<dyn Both>, count: usize, script: &Script, seen: &S
                     verb = ".".into();
                     continue;
                 }
+            }
+            Midway(text, closes) => {
+                stream.write_all(b"354 go on\r\n").await.unwrap();
+                let mut line = String::new();
+                stream.read_line(&mut line).await.unwrap();
+                stream.write_all(format!("{text}\r\n").as_bytes()).await.unwrap();
+                if closes {
+                    return;
+                }
+                std::future::pending().await
             }
             Hang => return,
             Silent => std::future::pending().await,
@@ -182,7 +201,11 @@ async fn converse(stream: Box<dyn Both>, count: usize, script: &Script, seen: &S
 type Zone = fn(&str, RecordType) -> Result<Vec<RData>, ResponseCode>;
 
 async fn name_server(zone: Zone) -> SocketAddr {
-    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    name_server_at("127.0.0.1:0".parse().unwrap(), zone).await
+}
+
+async fn name_server_at(address: SocketAddr, zone: Zone) -> SocketAddr {
+    let socket = UdpSocket::bind(address).await.unwrap();
     let address = socket.local_addr().unwrap();
     tokio::spawn(async move {
         let mut buffer = [0; 4096];
@@ -213,6 +236,10 @@ fn mx(preference: u16, host: &str) -> RData {
 
 fn a(text: &str) -> RData {
     RData::A(A(text.parse().unwrap()))
+}
+
+fn aaaa(text: &str) -> RData {
+    RData::AAAA(AAAA(text.parse().unwrap()))
 }
 
 // --- Mails and mailers ---
@@ -349,7 +376,7 @@ fn a_server_that_offers_dsn_is_asked_to_tell_and_one_that_does_not_is_not() {
 #[test]
 fn what_a_server_says_at_each_stage_means_what_the_core_takes_it_for() {
     let long: &'static str = Box::leak(format!("250-{}", "a".repeat(100_000)).into_boxed_str());
-    let cases: &[(&'static str, Act, &str)] = &[
+    let cases: Vec<(&'static str, Act, &'static str)> = vec![
         ("CONNECT", Say("421 4.3.2 closing"), "unreachable"),
         ("CONNECT", Say("450 not now"), "unreachable"),
         ("CONNECT", Say("554 5.7.1 nobody from there"), "unreachable"),
@@ -364,23 +391,30 @@ fn what_a_server_says_at_each_stage_means_what_the_core_takes_it_for() {
         ("EHLO", Silent, "unreachable"),
         // An old server: HELO, and nothing is offered.
         ("EHLO", Say("502 what?"), "taken 250"),
-        ("MAIL", Say("421 closing"), "unreachable"),
+        ("MAIL", Say("421 closing"), "temporary 421"),
         ("MAIL", Say("451 4.7.1 greylisted"), "temporary 451"),
         ("MAIL", Say("550 5.7.1 no"), "permanent 550"),
-        ("MAIL", Say("530 5.7.0 log in first"), "unreachable"),
+        ("MAIL", Say("252 perhaps"), "taken 250"),
+        ("MAIL", Say("299 what else"), "taken 250"),
+        ("MAIL", Say("354 go on"), "temporary 0"),
+        ("MAIL", Say("530 5.7.0 log in first"), "temporary 530"),
         ("MAIL", Hang, "temporary 0"),
         ("MAIL", Silent, "temporary 0"),
         ("RCPT", Say("251 will forward"), "taken 250"),
         ("RCPT", Say("452 4.2.2 full"), "temporary 452"),
         ("RCPT", Say("550 5.1.1 nobody"), "permanent 550"),
-        ("RCPT", Say("421 closing"), "unreachable"),
+        ("RCPT", Say("421 4.7.0 not to this one now"), "temporary 421"),
+        ("RCPT", Say("252 will try"), "taken 250"),
+        ("RCPT", Say("354 go on"), "temporary 0"),
         ("RCPT", Hang, "temporary 0"),
         ("RCPT", Silent, "temporary 0"),
+        ("DATA", Say("421 closing"), "temporary 421"),
+        ("DATA", Say("250 ok"), "temporary 0"),
         ("DATA", Say("451 later"), "temporary 451"),
         ("DATA", Say("554 no valid recipients"), "permanent 554"),
         ("DATA", Hang, "temporary 0"),
         ("DATA", Silent, "temporary 0"),
-        (".", Say("421 closing"), "unreachable"),
+        (".", Say("421 4.7.0 too much of it"), "temporary 421"),
         (".", Say("451 4.3.0 later"), "temporary 451"),
         (".", Say("554 5.6.0 spam"), "permanent 554"),
         (".", Say("hm"), "lost"),
@@ -388,16 +422,82 @@ fn what_a_server_says_at_each_stage_means_what_the_core_takes_it_for() {
         (".", Silent, "lost"),
     ];
     runtime().block_on(async {
-        for (stage, act, expected) in cases {
-            let (stage, act_there) = (*stage, act.clone());
-            let (address, _) = server(move |_, verb| (verb == stage).then(|| act_there.clone())).await;
-            let timeout = if matches!(act, Silent) { IMPATIENT } else { PATIENT };
-            let mailer = mailer(&relay(address));
-            let result = mailer.send(&carol(), timeout).await;
-            let shown = if let Say(text) = act { &text[..text.len().min(30)] } else { "" };
-            assert_eq!(word(&result), *expected, "{stage} {shown}: {result:?}");
-            let counts = mailer.tally.counts().map(|(_, count)| count);
-            assert_eq!(counts.iter().sum::<u64>(), 1);
+        // All at a time, because some of them wait.
+        let trying = cases.into_iter().map(|(stage, act, expected)| {
+            tokio::spawn(async move {
+                let act_there = act.clone();
+                let (address, _) = server(move |_, verb| (verb == stage).then(|| act_there.clone())).await;
+                let timeout = if matches!(act, Silent) { IMPATIENT } else { PATIENT };
+                let mailer = mailer(&relay(address));
+                let result = mailer.send(&carol(), timeout).await;
+                let shown = if let Say(text) = act { &text[..text.len().min(30)] } else { "" };
+                assert_eq!(word(&result), expected, "{stage} {shown}: {result:?}");
+                let counts = mailer.tally.counts().map(|(_, count)| count);
+                assert_eq!(counts.iter().sum::<u64>(), 1);
+            })
+        });
+        for case in trying.collect::<Vec<_>>() {
+            case.await.unwrap();
+        }
+    });
+}
+
+/// A relay that is asked to slow down for one recipient is there for all others.
+#[test]
+fn a_server_that_closes_over_one_mail_may_take_the_next_one() {
+    runtime().block_on(async {
+        for stage in ["MAIL", "RCPT", "DATA", "."] {
+            let mails = AtomicUsize::new(0);
+            let once = move |_: usize, verb: &str| {
+                (verb == stage && mails.fetch_add(1, Ordering::SeqCst) == 0).then_some(Say("421 4.7.0 not now"))
+            };
+            let (address, seen) = server(once).await;
+            let mailer_ = mailer(&relay(address));
+            let result = mailer_.send(&carol(), PATIENT).await;
+            assert_eq!((word(&result), why(&result)), ("temporary 421".into(), "4.7.0 not now"), "{stage}");
+            assert_eq!(word(&mailer_.send(&carol(), PATIENT).await), "taken 250", "{stage}");
+            assert_eq!(seen.count(), 2, "the first line was over");
+        }
+    });
+}
+
+/// Its answer could come only when nobody waits for it any more, and the mail would be there twice.
+#[test]
+fn the_end_of_a_mail_is_not_sent_without_time_for_its_answer() {
+    runtime().block_on(async {
+        let slow = |_: usize, verb: &str| match verb {
+            "DATA" => Some(Late(Duration::from_millis(2_500), "354 go on")),
+            "." => Some(Silent),
+            _ => None,
+        };
+        let (address, seen) = server(slow).await;
+        let result = sent(&relay(address), &carol(), Duration::from_secs(4)).await;
+        assert_eq!((word(&result), seen.mails().len()), ("temporary 0".into(), 0), "{result:?}");
+    });
+}
+
+/// One that has seen enough says so at once, and reads no further.
+#[test]
+fn what_is_said_in_the_middle_of_a_mail_is_heard() {
+    let mut long = carol();
+    long.body = Body::Text("0123456789 ".repeat(3_000_000));
+    runtime().block_on(async {
+        for (said, expected) in [
+            ("552 5.3.4 too much of it", "permanent 552"),
+            ("451 4.3.0 not now", "temporary 451"),
+            ("421 4.7.0 closing", "temporary 421"),
+            ("250 thanks", "temporary 0"),
+        ] {
+            for then in [Hang, Silent] {
+                let full = move |_: usize, verb: &str| match verb {
+                    "EHLO" => Some(Say("250 mx")),
+                    "DATA" => Some(Midway(said, matches!(then, Hang))),
+                    _ => None,
+                };
+                let (address, seen) = server(full).await;
+                let result = sent(&relay(address), &long, PATIENT).await;
+                assert_eq!((word(&result).as_str(), seen.mails().len()), (expected, 0), "{said}: {result:?}");
+            }
         }
     });
 }
@@ -643,6 +743,31 @@ fn what_a_server_cannot_take_is_not_brought_to_it() {
 }
 
 #[test]
+fn an_envelope_id_is_no_longer_than_servers_take_it() {
+    runtime().block_on(async {
+        let long = "d".repeat(60) + "." + &"e".repeat(60);
+        let ours = format!("17.0123456789abcdef@{long}");
+        for (message_id, envid, expected) in [
+            (ours.clone(), ours.clone(), Some("17.0123456789abcdef")),
+            (
+                "17.0123456789abcdef@gsm.example".into(),
+                "17.0123456789abcdef@gsm.example".into(),
+                Some("17.0123456789abcdef@gsm.example"),
+            ),
+            // Whose it is knows it as a whole.
+            (ours, format!("theirs@{long}"), None),
+        ] {
+            let (address, seen) = server(|_, _| None).await;
+            let mut out = carol();
+            (out.message_id, out.envid) = (message_id, Some(envid));
+            sent(&relay(address), &out, PATIENT).await.unwrap();
+            let lines = seen.lines();
+            assert_eq!(lines[1].split_once("ENVID=").map(|(_, envid)| envid), expected, "{lines:?}");
+        }
+    });
+}
+
+#[test]
 fn a_long_mail_arrives_as_it_was_with_every_dot() {
     runtime().block_on(async {
         let (address, seen) = server(|_, verb| (verb == "EHLO").then_some(Say("250 mx"))).await;
@@ -658,7 +783,8 @@ fn a_long_mail_arrives_as_it_was_with_every_dot() {
 // --- Straight to the servers of a domain ---
 
 fn direct(name_server: SocketAddr, port: u16) -> (Mail, Ways) {
-    (Mail::of("gsm.example"), Ways { nameserver: Some(name_server), port: Some(port), loopback: true })
+    let ways = Ways { nameserver: Some(name_server), port: Some(port), loopback: true, ..Ways::default() };
+    (Mail::of("gsm.example"), ways)
 }
 
 async fn sent_directly(zone: Zone, port: u16, to: &str) -> Result<MailTaken, MailFailure> {
@@ -786,18 +912,119 @@ fn a_way_that_leads_back_to_this_box_is_none() {
 }
 
 #[test]
-fn a_name_that_leads_to_loopback_leads_nowhere_on_a_real_box() {
-    fn zone(_: &str, kind: RecordType) -> Result<Vec<RData>, ResponseCode> {
-        Ok(if kind == RecordType::A { vec![a("127.0.0.1")] } else { vec![] })
+fn what_leads_to_this_machine_or_its_cable_leads_nowhere_on_a_real_box_however_it_is_spelled() {
+    fn zone(name: &str, kind: RecordType) -> Result<Vec<RData>, ResponseCode> {
+        Ok(match (name, kind) {
+            ("loop.example.org", RecordType::A) => vec![a("127.0.0.1")],
+            ("mapped.example.org", RecordType::AAAA) => vec![aaaa("::ffff:127.0.0.1")],
+            ("loop6.example.org", RecordType::AAAA) => vec![aaaa("::1")],
+            ("cable.example.org", RecordType::A) => vec![a("169.254.1.1")],
+            ("cable6.example.org", RecordType::AAAA) => vec![aaaa("fe80::1")],
+            ("none.example.org", RecordType::A) => vec![a("0.0.0.0")],
+            ("nonemapped.example.org", RecordType::AAAA) => vec![aaaa("::ffff:0.0.0.0")],
+            _ => vec![],
+        })
     }
     runtime().block_on(async {
         let (address, seen) = server(|_, _| None).await;
         let (mail, ways) = direct(name_server(zone).await, address.port());
-        let mailer = Mailer::new(Some(&mail), Ways { loopback: false, ..ways }, Journal::default());
+        let real = Mailer::new(Some(&mail), Ways { loopback: false, ..ways }, Journal::default());
+        for domain in [
+            "loop.example.org",
+            "mapped.example.org",
+            "loop6.example.org",
+            "cable.example.org",
+            "cable6.example.org",
+            "none.example.org",
+            "nonemapped.example.org",
+            "[127.0.0.1]",
+            "[127.1.2.3]",
+            "[0.0.0.0]",
+            "[169.254.1.1]",
+            "[255.255.255.255]",
+            "[IPv6:::1]",
+            "[IPv6:::]",
+            "[IPv6:::ffff:127.0.0.1]",
+            "[IPv6:fe80::1]",
+        ] {
+            let result = real.send(&mail_to(&format!("carol@{domain}")), PATIENT).await;
+            assert_eq!(word(&result), "permanent 0", "{domain}: {result:?}");
+            assert!(why(&result).starts_with("5.4.4 "), "{domain}: {result:?}");
+        }
+        assert_eq!(seen.count(), 0);
+        // Our own address by its other spelling is our own, too; and so is what it leads to where a test may go there.
+        let mailer = Mailer::new(Some(&mail), ways, Journal::default());
+        let taken = mailer.send(&mail_to("carol@[IPv6:::ffff:127.0.0.1]"), PATIENT).await.unwrap();
+        assert_eq!((taken.by.as_str(), seen.mails().len()), ("127.0.0.1", 1));
+        let mut ours = mail.clone();
+        ours.listen = vec![MailListener { protocol: MailProtocol::Smtp, address }];
+        let mailer = Mailer::new(Some(&ours), ways, Journal::default());
+        for domain in ["mapped.example.org", "[IPv6:::ffff:127.0.0.1]"] {
+            let result = mailer.send(&mail_to(&format!("carol@{domain}")), PATIENT).await;
+            assert!(why(&result).starts_with("5.4.6 "), "{domain}: {result:?}");
+        }
+        // A relay of this machine is the operator's wish.
+        let real = Mailer::new(Some(&relay(address)), Ways::default(), Journal::default());
+        assert_eq!(word(&real.send(&carol(), PATIENT).await), "taken 250");
+    });
+}
+
+/// The link may come after the first mail, and another link after that.
+#[test]
+fn name_servers_that_come_later_or_change_are_asked() {
+    fn first(_: &str, kind: RecordType) -> Result<Vec<RData>, ResponseCode> {
+        Ok(if kind == RecordType::A { vec![a("127.0.0.51")] } else { vec![] })
+    }
+    fn second(_: &str, kind: RecordType) -> Result<Vec<RData>, ResponseCode> {
+        Ok(if kind == RecordType::A { vec![a("127.0.0.52")] } else { vec![] })
+    }
+    runtime().block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        let path: &'static Path = Box::leak(folder.path().join("resolv.conf").into_boxed_path());
+        let one = name_server_at("127.0.0.53:0".parse().unwrap(), first).await;
+        let other = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 54)), one.port());
+        name_server_at(other, second).await;
+        let (old, seen_old) = server_at("127.0.0.51:0".parse().unwrap(), |_, _| None).await;
+        let new = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 52)), old.port());
+        let (_, seen_new) = server_at(new, |_, _| None).await;
+        let ways = Ways {
+            resolv_conf: Some(path),
+            nameserver_port: Some(one.port()),
+            port: Some(old.port()),
+            loopback: true,
+            ..Ways::default()
+        };
+        let mailer = Mailer::new(Some(&Mail::of("gsm.example")), ways, Journal::default());
         let result = mailer.send(&carol(), PATIENT).await;
-        assert_eq!((word(&result), seen.count()), ("permanent 0".into(), 0));
-        // Whoever writes an address means it.
-        assert_eq!(word(&mailer.send(&mail_to("carol@[127.0.0.1]"), PATIENT).await), "taken 250");
+        assert!(why(&result).starts_with("no name server can be asked"), "{result:?}");
+        for (minute, server, taken) in [(1, one, (1, 0)), (2, other, (1, 1))] {
+            std::fs::write(path, format!("nameserver {}\n", server.ip())).unwrap();
+            // Its time is another one, however coarse the clock of the disk is.
+            let time = std::time::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + minute * 60);
+            std::fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+            // Each to a domain of its own: no connection is kept for it.
+            let result = mailer.send(&mail_to(&format!("carol@nr{minute}.example.org")), PATIENT).await;
+            assert_eq!(word(&result), "taken 250", "{result:?}");
+            assert_eq!((seen_old.mails().len(), seen_new.mails().len()), taken);
+        }
+    });
+}
+
+#[test]
+fn an_authority_that_cannot_be_read_for_a_moment_is_read_with_the_next_mail() {
+    runtime().block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("authority.pem");
+        let (address, _) = server(offers_tls).await;
+        let mut mail = secured(address, RelayTls::Required, None);
+        if let Some(relay) = &mut mail.relay {
+            relay.authority = Some(path.clone());
+        }
+        let mailer = mailer(&mail);
+        let result = mailer.send(&carol(), PATIENT).await;
+        assert!(word(&result) == "unreachable" && why(&result).contains("cannot be read"), "{result:?}");
+        std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/mail/authority.pem"), &path).unwrap();
+        assert_eq!(word(&mailer.send(&carol(), PATIENT).await), "taken 250");
     });
 }
 
@@ -872,6 +1099,17 @@ fn a_mail_that_is_tried_by_hand_tells_its_steps_its_end_and_what_may_help() {
         let (refusing, _) = server(|_, verb| (verb == "RCPT").then_some(Say("550 5.1.1 nobody"))).await;
         let (code, steps) = tried(&relay(refusing), ways, "carol@example.org").await;
         assert_eq!((code, steps.last().unwrap().as_str()), (1, "end: never: 550 5.1.1 nobody"));
+        // Who knows nobody of that name says nothing of us; who refuses a stranger does, and who says "later" means it.
+        for (said, expected) in [
+            ("550 5.1.1 nobody", "end: never: 550 5.1.1 nobody"),
+            ("550 5.7.1 we do not know you", "hint: servers refuse strangers"),
+            ("451 4.7.1 greylisted", "hint: it may take it later"),
+        ] {
+            let (refusing, _) = server(move |_, verb| (verb == "RCPT").then_some(Say(said))).await;
+            let (mail, ways) = direct(name_server(zone).await, refusing.port());
+            let (code, steps) = tried(&mail, ways, "carol@example.org").await;
+            assert!(code == 1 && steps.last().unwrap().starts_with(expected), "{said}: {steps:?}");
+        }
         let (wrong, _) = server(|count, verb| match verb {
             "AUTH" => Some(Say("535 5.7.8 wrong")),
             _ => offers_tls(count, verb),

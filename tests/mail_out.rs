@@ -20,6 +20,8 @@ use encamp::ident::Msisdn;
 use encamp::mail::{Body, MailFailure, MailOut};
 use encamp::route::dialplan::{TextWay, text_way};
 use encamp::seam::{Command, CommandAnswer, QueueAsk, QueueFilter, QueuePick, TextOutcome, Who};
+use encamp::store::StoreId;
+use encamp::store::memory::{MemoryStore, MemoryStores};
 use encamp::time::WallTime;
 
 /// The mails that were to leave since they were taken last.
@@ -321,6 +323,59 @@ fn relay() -> Relay {
     Relay { host: "mail.example".into(), port: 25, tls: RelayTls::IfOffered, username, password, authority }
 }
 
+/// A mail that waits for a relay that was out of reach at the first attempt.
+fn without_relay() -> Desk {
+    let mut desk = mail_desk(|mail| mail.relay = Some(relay()));
+    write(&mut desk, 1, "a", CENTRE, "carol@example.org one");
+    write(&mut desk, 2, "b", CENTRE, "dave@example.org two");
+    for (id, _) in leaving(&mut desk) {
+        fail(&mut desk, id, 0, "no route to host");
+    }
+    desk.wait_s(3);
+    assert_eq!(leaving(&mut desk), []);
+    desk
+}
+
+fn alarms(desk: &mut Desk) -> Vec<String> {
+    let CommandAnswer::Status(status) = desk.command(Command::Status) else { panic!() };
+    status.alarms
+}
+
+#[test]
+fn an_operator_who_wants_it_tried_does_not_wait_for_the_relay() {
+    let mut desk = without_relay();
+    let pick = QueuePick::Phone(Who::Mail(address(CAROL).key()));
+    for _ in 0..2 {
+        let CommandAnswer::Texts { texts: 1 } = desk.command(Command::Queue(QueueAsk::Retry(pick))) else { panic!() };
+        desk.wait_s(3);
+        let (id, mail) = only(leaving(&mut desk));
+        assert_eq!(text(&mail).2, "one");
+        fail(&mut desk, id, 0, "no route to host");
+    }
+    let CommandAnswer::Texts { texts: 1 } = desk.command(Command::Queue(QueueAsk::Retry(pick))) else { panic!() };
+    desk.wait_s(3);
+    let (id, _) = only(leaving(&mut desk));
+    mail_taken(&mut desk, id, false);
+    assert_eq!(text(&only(leaving(&mut desk)).1).2, "two", "it is back for all");
+}
+
+#[test]
+fn another_relay_is_tried_at_once() {
+    let mut desk = without_relay();
+    set_mail(&mut desk, |mail| mail.relay = Some(Relay { host: "other.example".into(), ..relay() }));
+    assert_eq!(leaving(&mut desk).len(), 2);
+}
+
+#[test]
+fn a_relay_out_of_reach_is_an_alarm_for_as_long_as_it_is() {
+    let mut desk = without_relay();
+    assert!(only(alarms(&mut desk)).contains("no route to host"));
+    wait_min(&mut desk, 2);
+    let (id, _) = only(leaving(&mut desk));
+    mail_taken(&mut desk, id, false);
+    assert_eq!(alarms(&mut desk), Vec::<String>::new());
+}
+
 #[test]
 fn a_week_without_the_relay_ends_mails_that_may_live_five_days_and_their_senders_are_told() {
     let (mut desk, told) = week_without_relay(5);
@@ -579,4 +634,161 @@ fn yes_and_no_are_no_mail_to_whom_the_phone_is_asked_about() {
         let (_, answer) = only(leaving(&mut desk));
         assert_eq!((answer.to.as_str(), answer.in_reply_to.as_deref()), (CAROL, Some("m1@example.org")));
     }
+}
+
+// --- Many mails, and servers that say nothing ---
+
+#[test]
+fn mails_whose_servers_say_nothing_are_few_in_all_and_fewer_at_a_domain_and_hold_up_no_text() {
+    let mut desk = mail_desk(|_| {});
+    for n in 0..8 {
+        let to: Vec<String> = (0..10).map(|m| format!("a@d{n}{m}.example")).collect();
+        assert_eq!(code(&write(&mut desk, 1, &format!("a{n}"), CENTRE, &format!("{} x", to.join(",")))), 202);
+    }
+    let mut out = leaving(&mut desk);
+    assert_eq!(out.len(), 64);
+    // Who ends makes room for one; who is put off does, too.
+    mail_taken(&mut desk, out.remove(0).0, false);
+    fail(&mut desk, out.remove(0).0, 450, "later");
+    fail(&mut desk, out.remove(0).0, 0, "no route to host");
+    assert_eq!(leaving(&mut desk).len(), 3);
+    write(&mut desk, 1, "b", "2002", "Hello");
+    assert_eq!(only(inbox(&mut desk)).2, "Hello");
+    let mut desk = mail_desk(|_| {});
+    let to: Vec<String> = (0..10).map(|m| format!("a{m}@example.org")).collect();
+    write(&mut desk, 1, "c", CENTRE, &format!("{} x", to.join(",")));
+    let mut seen = BTreeSet::new();
+    for _ in 0..3 {
+        let out = leaving(&mut desk);
+        assert!(out.len() <= 4, "{}", out.len());
+        for (id, mail) in out {
+            assert!(seen.insert(mail.to.to_string()));
+            mail_taken(&mut desk, id, false);
+        }
+    }
+    assert_eq!(seen.len(), 10);
+}
+
+#[test]
+fn a_way_out_that_changes_under_an_attempt_leaves_nobody_waiting_for_it() {
+    let mut desk = mail_desk(|_| {});
+    write(&mut desk, 1, "a", CENTRE, "carol@example.org one");
+    let (id, _) = only(leaving(&mut desk));
+    fail(&mut desk, id, 0, "no route to host");
+    wait_min(&mut desk, 2);
+    // One tries, while the operator tries a relay, and takes it out again.
+    let (id, _) = only(leaving(&mut desk));
+    set_mail(&mut desk, |mail| mail.relay = Some(relay()));
+    fail(&mut desk, id, 450, "later");
+    set_mail(&mut desk, |mail| mail.relay = None);
+    write(&mut desk, 2, "b", CENTRE, "dave@example.org two");
+    let (id, mail) = only(leaving(&mut desk));
+    assert_eq!(text(&mail).2, "two");
+    mail_taken(&mut desk, id, false);
+    // What the old way says of itself is no word on the new one.
+    write(&mut desk, 2, "c", CENTRE, "dave@example.org three");
+    let (id, _) = only(leaving(&mut desk));
+    set_mail(&mut desk, |mail| mail.relay = Some(relay()));
+    fail(&mut desk, id, 0, "no route to host");
+    assert_eq!(alarms(&mut desk), Vec::<String>::new());
+}
+
+#[test]
+fn a_mail_that_ends_each_attempt_for_all_lets_another_one_try() {
+    let mut desk = mail_desk(|mail| mail.relay = Some(relay()));
+    write(&mut desk, 1, "a", CENTRE, "carol@example.org bad");
+    let (id, _) = only(leaving(&mut desk));
+    fail(&mut desk, id, 0, "421 not this one");
+    write(&mut desk, 2, "b", CENTRE, "dave@example.org good");
+    let mut taken = Vec::new();
+    for _ in 0..10 {
+        wait_min(&mut desk, 1);
+        for (id, mail) in leaving(&mut desk) {
+            match text(&mail).2 {
+                "bad" => fail(&mut desk, id, 0, "421 not this one"),
+                _ => {
+                    taken.push(text(&mail).2.to_owned());
+                    mail_taken(&mut desk, id, false);
+                }
+            }
+        }
+    }
+    assert_eq!(taken, ["good"]);
+}
+
+#[test]
+fn an_attempt_of_which_nothing_is_heard_reaches_nobody() {
+    let mut desk = without_relay();
+    wait_min(&mut desk, 2);
+    only(leaving(&mut desk));
+    desk.wait_s(11 * 60);
+    assert_eq!((happened(&desk, "relay_reached"), alarms(&mut desk).len()), (0, 1));
+    wait_min(&mut desk, 3);
+    assert_eq!(leaving(&mut desk).len(), 1, "another one tries after a pause");
+}
+
+#[test]
+fn what_is_written_before_the_clock_is_set_leaves_with_its_right_time() {
+    let mut stores = MemoryStores::default();
+    for id in [StoreId::Node, StoreId::Messages, StoreId::Replica(0), StoreId::Replica(1)] {
+        stores.stores.insert(id, MemoryStore::new());
+    }
+    let settings = mail_settings(|mail| {
+        mail.relay = Some(relay());
+        mail.routes = vec![route(&[], "{number}@sms.hill.example", true)];
+    });
+    let mut desk = Desk::of(WallTime { ms: 1_000_000, trusted: false }, settings, stores);
+    assert_eq!(desk.cell(1, "bts", 1, 3600), 200);
+    desk.take_sent();
+    write(&mut desk, 1, "a", "3001", "Hello");
+    let (id, _) = only(leaving(&mut desk));
+    fail(&mut desk, id, 0, "no route to host");
+    desk.wall = WallTime { ms: desk::TODAY_MS, trusted: true };
+    wait_min(&mut desk, 2);
+    let (_, mail) = only(leaving(&mut desk));
+    let Body::Sms { sms, .. } = mail.body else { panic!() };
+    let age_ms = desk.wall.ms - sms.accepted_ms;
+    assert!(age_ms < 600_000, "{age_ms}");
+}
+
+#[test]
+fn a_full_spool_is_an_alarm_until_there_is_room() {
+    let mut desk = mail_desk(|mail| mail.count_max = 10);
+    for n in 0..10 {
+        write(&mut desk, 1, &format!("a{n}"), CENTRE, &format!("c{n}@d{n}.example x"));
+    }
+    desk.wait_s(3);
+    assert!(only(alarms(&mut desk)).contains("10 mails"));
+    let mut out = leaving(&mut desk);
+    mail_taken(&mut desk, out.remove(0).0, false);
+    desk.wait_s(3);
+    assert_eq!(alarms(&mut desk).len(), 1, "a little room is no end of it");
+    mail_taken(&mut desk, out.remove(0).0, false);
+    desk.wait_s(3);
+    assert_eq!(alarms(&mut desk), Vec::<String>::new());
+    assert_eq!((happened(&desk, "mail_spool_full"), happened(&desk, "mail_spool_freed")), (1, 1));
+}
+
+#[test]
+fn no_log_has_an_address_that_a_server_says() {
+    let mut desk = mail_desk(|_| {});
+    write(&mut desk, 1, "a", CENTRE, "carol@example.org x");
+    for (code, why) in [(450, "4.2.1 <carol@example.org>: wait"), (550, "5.1.1 <carol@example.org>: none")] {
+        let (id, _) = only(leaving(&mut desk));
+        fail(&mut desk, id, code, why);
+        wait_min(&mut desk, 10);
+    }
+    let log: Vec<String> = desk.events.iter().map(ToString::to_string).collect();
+    assert!(!log.iter().any(|line| line.contains("carol@")), "{log:?}");
+    assert!(log.iter().any(|line| line.contains("<c\u{2026}@example.org>: none")), "{log:?}");
+}
+
+#[test]
+fn of_local_prefixes_and_routes_the_longest_counts() {
+    let mut settings = mail_settings(|mail| mail.routes = vec![route(&["+15557"], "{number}@sms.hill.example", true)]);
+    settings.dialplan.local_prefixes = vec!["+1555".into()];
+    assert_eq!(text_way(&settings, "+15557001"), Some(TextWay::Mail(0)));
+    assert_eq!(text_way(&settings, "+15558001"), None);
+    settings.dialplan.local_prefixes = vec!["+15557".into()];
+    assert_eq!(text_way(&settings, "+15557001"), None);
 }

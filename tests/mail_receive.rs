@@ -299,3 +299,23 @@ fn what_phones_put_at_the_end_goes_and_what_humans_write_stays() {
         );
     }
 }
+
+/// Carol is shown as the sender of each.
+#[test]
+fn spf_counts_for_the_sender_who_is_shown() {
+    for (said, expected) in [
+        ("spf=pass smtp.mailfrom=carol@example.org", Proof::Pass),
+        ("spf=pass smtp.mailfrom=example.org", Proof::Pass),
+        ("spf=pass smtp.mailfrom=bounces@mail.example.org", Proof::Pass),
+        ("spf=pass smtp.helo=mx.example.org", Proof::Pass),
+        ("spf=pass", Proof::Pass),
+        ("spf=pass smtp.mailfrom=evil@evil.example", Proof::Unknown),
+        ("spf=pass smtp.mailfrom=example.org@evil.example", Proof::Unknown),
+        ("spf=pass smtp.mailfrom=notexample.org", Proof::Unknown),
+        ("spf=pass smtp.helo=evil.example", Proof::Unknown),
+        ("spf=fail smtp.mailfrom=evil@evil.example", Proof::Fail),
+    ] {
+        let found = letter(&format!("Authentication-Results: mx.example; {said}\n"), "words").results;
+        assert_eq!(found[0].spf, Some(expected), "{said}");
+    }
+}

@@ -9,7 +9,8 @@ use encamp::config::Settings;
 use encamp::config::read::{Source, Sources, read};
 use encamp::mail::address::Address;
 use encamp::mail::session::{
-    COMMANDS_MAX, Counts, ERRORS_MAX, LINE_OCTETS_MAX, LOGINS_MAX, Protocol, REFUSED_MAX, Session, Step, Taken,
+    COMMANDS_MAX, Counts, ERRORS_MAX, LINE_OCTETS_MAX, LOGINS_MAX, Protocol, REFUSED_MAX, SMALL_OCTETS_MAX, Session,
+    Step, Taken,
 };
 use encamp::mail::{Letter, MailIn, Notify, Peer, Proof, RcptTo, Reply, Results, admit};
 
@@ -23,6 +24,7 @@ service_centre = "1000"
 [mail]
 short_code = "1001"
 reply_pool = ["+15559000-+15559099"]
+fronts = ["192.0.2.10"]
 trusted = ["192.0.2.25"]
 boxes = ["198.51.100.7"]
 size_max = "10 kB"
@@ -60,6 +62,7 @@ fn settings(rest: &str) -> Settings {
 }
 
 const OUTSIDE: &str = "203.0.113.9";
+const FRONT: &str = "192.0.2.10";
 const TRUSTED: &str = "192.0.2.25";
 
 /// One end of a session, and what came of it.
@@ -100,6 +103,7 @@ impl<'a> Desk<'a> {
             self.counts.accepted += counts.accepted;
             self.counts.deferred += counts.deferred;
             self.counts.logins += counts.logins;
+            self.counts.logins_wrong += counts.logins_wrong;
             self.counts.refused.iter_mut().zip(counts.refused).for_each(|(all, more)| *all += more);
             self.paused |= self.session.take_pause().is_some();
             match step {
@@ -281,6 +285,7 @@ fn parameters_are_those_that_are_offered() {
          RCPT TO:<> -> 501 5.1.3
          RCPT TO:<2001@sms.gsm.example> RRVS=2014-04-03T23:01:00Z -> 501 5.5.4
          RCPT TO:<2001@sms.gsm.example> ORCPT=rfc822;a+zz@b -> 501 5.5.4
+         RCPT TO:<2001@sms.gsm.example> ORCPT=utf-8;jörg@b.example -> 501 5.5.4
          RCPT TO:<PostMaster> -> 250 2.1.5
          RCPT TO:<imsi001010000000003@sms.gsm.example> -> 250 2.1.5
          QUIT -> 221",
@@ -779,6 +784,21 @@ fn nobody_outside_writes_as_one_of_our_phones() {
     assert_eq!(admit::sender(&settings, &peer(OUTSIDE, None), Some(&address("a@b.example"))), Ok(()));
 }
 
+#[test]
+fn a_server_in_front_gives_those_who_write_through_it_no_right() {
+    let settings = settings("senders = \"listed\"");
+    let front = peer(FRONT, None);
+    let to = |text: &str| admit::recipient(&settings, &front, Some(&address("a@b.example")), &address(text));
+    assert_eq!(to("+15560001@sms.gsm.example").map_err(|no| no.status), Err((5, 7, 1)), "a number elsewhere");
+    assert_eq!(to("2001@sms.gsm.example").map_err(|no| no.status), Err((5, 7, 1)), "nobody has listed him");
+    assert!(admit::sender(&settings, &front, Some(&address("+15550001@sms.gsm.example"))).is_err(), "a forged phone");
+    assert!(!admit::is_trusted(&settings, &front) && !admit::is_box(&settings, &front));
+    let mail = settings.mail.as_deref().unwrap();
+    let listed = [FRONT, TRUSTED, "198.51.100.7", "::ffff:192.0.2.10", OUTSIDE];
+    let listed = listed.map(|ip| admit::is_listed(mail, ip.parse().unwrap()));
+    assert_eq!(listed, [true, true, true, true, false], "its sessions are not counted by its address");
+}
+
 fn mail_in(peer: Peer, from: Option<&str>, letter: Letter) -> MailIn {
     let from = from.map(address);
     MailIn { from, peer, recipients: Vec::new(), envid: None, each_answered: false, letter }
@@ -793,10 +813,14 @@ fn what_a_server_that_we_believe_has_found_decides() {
         ..Letter::default()
     };
     let mx = "MX.example";
-    let cases: [(Letter, [&str; 3]); 11] = [
+    let cases: [(Letter, [&str; 3]); 15] = [
         (results(mx, Some(Pass), None, None), ["", "", ""]),
         (results(mx, Some(Fail), None, None), ["", "5.7.23", "5.7.23"]),
-        (results(mx, Some(Pass), Some(Fail), None), ["", "5.7.20", "5.7.20"]),
+        (results(mx, None, Some(Fail), None), ["", "5.7.20", "5.7.20"]),
+        (results(mx, Some(Fail), Some(Fail), None), ["", "5.7.20", "5.7.20"]),
+        // A list has written a line below it.
+        (results(mx, Some(Pass), Some(Fail), None), ["", "", ""]),
+        (results(mx, Some(Unknown), Some(Fail), None), ["", "", "5.7.26"]),
         (results(mx, Some(Fail), Some(Pass), Some(Pass)), ["", "", ""]),
         (results(mx, Some(Pass), Some(Pass), Some(Fail)), ["", "5.7.1", "5.7.1"]),
         (results(mx, Some(Unknown), None, None), ["", "", "5.7.26"]),
@@ -815,6 +839,17 @@ fn what_a_server_that_we_believe_has_found_decides() {
             },
             ["", "", ""],
         ),
+        // The lower one is the sender's own, in our server's name.
+        (
+            Letter {
+                results: vec![
+                    Results { by: mx.into(), dmarc: Some(Fail), ..Results::default() },
+                    Results { by: mx.into(), spf: Some(Pass), dkim: Some(Pass), dmarc: Some(Pass) },
+                ],
+                ..Letter::default()
+            },
+            ["", "5.7.1", "5.7.1"],
+        ),
     ];
     for (letter, expected) in cases {
         for (unproven, expected) in ["accept", "refuse_failed", "refuse"].into_iter().zip(expected) {
@@ -829,14 +864,15 @@ fn what_a_server_that_we_believe_has_found_decides() {
                 told
             };
             let from = Some("a@b.example");
-            assert_eq!(told(peer(TRUSTED, None), from), expected, "{unproven}: {letter:?}");
+            assert_eq!(told(peer(FRONT, None), from), expected, "{unproven}: {letter:?}");
             // From somewhere else the line is nobody's word.
             let forged = if unproven == "refuse" { "5.7.26" } else { "" };
             assert_eq!(told(peer(OUTSIDE, None), from), forged, "{unproven}: {letter:?}");
-            for peer in [peer(OUTSIDE, Some("clinic")), peer("198.51.100.7", None)] {
+            // They bring mail of ours, which nobody has looked at.
+            for peer in [peer(OUTSIDE, Some("clinic")), peer("198.51.100.7", None), peer(TRUSTED, None)] {
                 assert_eq!(told(peer, from), "", "{unproven}: {letter:?}");
             }
-            assert_eq!(told(peer(TRUSTED, None), None), "", "a bounce");
+            assert_eq!(told(peer(FRONT, None), None), "", "a bounce");
         }
     }
 }
@@ -851,4 +887,82 @@ fn a_mail_that_goes_round_is_stopped() {
     assert_eq!(told(Letter { traces: vec!["sms.hill.example".into()], ..Letter::default() }), Ok(()));
     let traces = vec!["sms.hill.example".into(), "SMS.gsm.example".into()];
     assert_eq!(told(Letter { traces, ..Letter::default() }), Err((5, 4, 6)));
+}
+
+#[test]
+fn orcpt_in_letters_of_any_script_is_kept_as_ascii() {
+    let settings = settings("");
+    let taken = |orcpt: &str| {
+        let said =
+            format!("EHLO x\nMAIL FROM:<> SMTPUTF8\nRCPT TO:<2001@sms.gsm.example> ORCPT={orcpt}\nDATA\nx\n.\nQUIT\n");
+        let desk = talk(&settings, Protocol::Smtp, OUTSIDE, &said);
+        desk.mails.first().map(|mail| mail.recipients[0].orcpt.clone().unwrap())
+    };
+    assert_eq!(taken("utf-8;jörg€@b.example").as_deref(), Some("utf-8;j\\x{F6}rg\\x{20AC}@b.example"));
+    assert_eq!(taken("UTF-8;j\\x{F6}rg@b.example").as_deref(), Some("UTF-8;j\\x{F6}rg@b.example"));
+    assert_eq!(taken("rfc822;jörg@b.example"), None, "that is no xtext");
+}
+
+#[test]
+fn where_too_much_mail_comes_in_a_small_one_is_taken_and_a_large_one_comes_again() {
+    let settings = settings("").mail.map(|mail| mail.size_max);
+    assert_eq!(settings, Some(10_000));
+    let settings = {
+        let text = BASE.replace("REST", "").replace("size_max = \"10 kB\"", "size_max = \"1 MB\"");
+        let main = Source { name: "encamp.toml".into(), text };
+        read(&Sources { main, ..Sources::default() }).unwrap_or_else(|problems| panic!("{problems:#?}")).0
+    };
+    let envelope = "MAIL FROM:<a@b.example>\r\nRCPT TO:<2001@sms.gsm.example>\r\n";
+    let line = format!("{}\r\n", "x".repeat(98));
+    let large = line.repeat(SMALL_OCTETS_MAX / 100 + 2);
+    let small = line.repeat(SMALL_OCTETS_MAX / 100 - 2);
+    let desk = |is_short: bool| {
+        let mut desk = Desk::new(&settings, Protocol::Smtp, OUTSIDE);
+        desk.session.set_short(is_short);
+        desk.feed(b"EHLO x\r\n");
+        desk.said.clear();
+        desk
+    };
+    for (is_short, words, is_taken) in [(true, &small, true), (true, &large, false), (false, &large, true)] {
+        let chunk = words.len() / 2;
+        let by_data = format!("{envelope}DATA\r\n{words}.\r\n");
+        let by_chunks =
+            format!("{envelope}BDAT {chunk}\r\n{}BDAT {} LAST\r\n{}", &words[..chunk], chunk, &words[chunk..]);
+        for said in [by_data, by_chunks] {
+            let mut desk = desk(is_short);
+            desk.feed(&said.as_bytes()[..said.len() - 1]);
+            assert!(desk.session.held() <= 2 * words.len() as u64);
+            assert!(is_taken || desk.session.held() < SMALL_OCTETS_MAX as u64, "what is refused is not held");
+            desk.feed(&said.as_bytes()[said.len() - 1..]);
+            assert_eq!((desk.mails.len(), desk.session.has_mail()), (usize::from(is_taken), is_taken), "{}", desk.said);
+            assert_eq!(
+                desk.said.ends_with("452 4.3.1 too much mail comes in at this moment: come again\r\n"),
+                !is_taken
+            );
+            desk.feed(b"NOOP\r\n");
+            assert!(desk.said.ends_with("250 2.0.0 yes\r\n"), "{}", desk.said);
+        }
+    }
+    let mut desk = desk(true);
+    desk.feed(b"MAIL FROM:<> SIZE=900000\r\n");
+    assert!(desk.said.starts_with("452 4.3.1"), "{}", desk.said);
+    desk.session.set_short(false);
+    desk.feed(b"MAIL FROM:<> SIZE=900000\r\n");
+    assert!(desk.said.ends_with("250 2.1.0 go on\r\n"), "{}", desk.said);
+    assert_eq!(desk.session.held(), 0, "what is only announced takes no room");
+}
+
+#[test]
+fn from_where_too_many_wrong_passwords_came_nobody_logs_in() {
+    let settings = settings("");
+    let mut desk = Desk::new(&settings, Protocol::Smtp, "127.0.0.1");
+    desk.session.set_barred(true);
+    let right = plain("", "clinic", "open sesame");
+    desk.feed(format!("EHLO x\r\nAUTH PLAIN {right}\r\n").as_bytes());
+    assert!(desk.said.contains("\r\n454 4.7.0 too many wrong passwords"), "{}", desk.said);
+    assert_eq!(desk.counts.logins, 0);
+    desk.session.set_barred(false);
+    desk.feed(format!("AUTH PLAIN {}\r\nAUTH PLAIN {right}\r\n", plain("", "clinic", "wrong")).as_bytes());
+    assert!(desk.said.ends_with("535 5.7.8 name or password is wrong\r\n235 2.7.0 welcome\r\n"), "{}", desk.said);
+    assert_eq!((desk.counts.logins, desk.counts.logins_wrong), (1, 1));
 }

@@ -5,8 +5,8 @@ mod desk;
 
 use desk::forms::{self, Came, came, error};
 use desk::mail::{
-    ALWAYS, CAROL, MAIL_DOMAIN, NEVER, address, bring, happened, mail_desk, mail_failed, mail_from, mail_taken,
-    of_phone, set_mail, try_bring,
+    ALWAYS, CAROL, MAIL_DOMAIN, NEVER, address, bring, happened, mail_desk, mail_failed, mail_from, mail_settings,
+    mail_taken, of_phone, set_mail, try_bring,
 };
 
 use desk::texts::{HILL, sms, submit};
@@ -18,7 +18,9 @@ use encamp::mail::{
 };
 use encamp::seam::{Command, CommandAnswer, QueueAsk, QueuePick};
 use encamp::sms::record::{self, FromMail, Letter, OldOf, Outgoing, Payload, Recipient, ReportWish, Sender, Text};
+use encamp::store::memory::{MemoryStore, MemoryStores};
 use encamp::store::{Batch, Store as _, StoreId};
+use encamp::time::WallTime;
 
 const DAY_MS: u64 = 86_400_000;
 const FAILURE: Notify = Notify { success: false, failure: true, delay: false };
@@ -526,6 +528,33 @@ fn the_end_of_a_mails_time_is_told_and_what_the_operator_removes_is_not_told_in_
         drop_or_expire(&mut desk, ask, MAIL);
         assert_eq!(told(&mut desk), (expected, vec![]));
     }
+}
+
+#[test]
+fn a_clock_that_is_put_right_makes_no_delay_and_ends_no_wait() {
+    let mut stores = MemoryStores::default();
+    for id in [StoreId::Node, StoreId::Messages, StoreId::Replica(0), StoreId::Replica(1)] {
+        stores.stores.insert(id, MemoryStore::new());
+    }
+    let unset = WallTime { ms: 1_000_000, trusted: false };
+    let mut desk = Desk::of(unset, mail_settings(|_| {}), stores);
+    let mut asked = mail_from(CAROL, 2, "m1", "hello");
+    asked.recipients[0].notify = Some(Notify { delay: true, ..FAILURE });
+    assert_eq!(bring(&mut desk, asked).code, 250);
+    assert_eq!(desk.cell(1, "bts", 1, 3600), 200);
+    desk.take_sent();
+    let wished = Submit { report_wanted: true, ..submit("1000", "carol@example.org hello", 7) };
+    desk.send(HILL, desk::texts::FRONT, &sms(1, HILL, "a", &wished));
+    let (id, _) = desk.mails.pop().unwrap();
+    mail_taken(&mut desk, id, true);
+    desk.wall = WallTime { ms: TODAY_MS, trusted: true };
+    desk.wait_s(3600);
+    assert!(desk.mails.is_empty() && heard(&mut desk).is_empty());
+    desk.wait_s(3 * 3600 + 120);
+    assert_eq!(notification(&mut desk).1.action, Action::Delayed);
+    assert!(heard(&mut desk).is_empty());
+    desk.wait_s(21 * 3600);
+    assert!(!heard(&mut desk).is_empty(), "its report");
 }
 
 #[test]

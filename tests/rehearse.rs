@@ -593,7 +593,7 @@ fn the_real_box_passes_its_rehearsal() {
     let report: serde_json::Value = serde_json::from_str(&said).expect("JSON");
     let rows = report["rows"].as_array().expect("rows");
     assert!(rows.len() >= 60 && rows.iter().all(|row| row["ok"] == serde_json::json!(true)), "{said}");
-    for acts in ["calls", "texts"] {
+    for acts in ["calls", "texts", "mails"] {
         let acts = report[acts].as_array().expect("scenes");
         assert!(acts.len() >= 20 && acts.iter().all(|row| row["ok"] == serde_json::json!(true)), "{said}");
     }

@@ -1,25 +1,31 @@
-//! The calls and texts of a rehearsal against boxes that are wrong on purpose: each must fail it for its own reason, and a right one
+//! The calls, texts and mails of a rehearsal against boxes that are wrong on purpose: each must fail it for its own reason, and a right one
 //! must pass.
 //!
-//! The fake box is as small as it can be: one thread, one socket, every SIM let in without a challenge. It calls and texts as the
-//! real one does, but for the one thing that the case names.
+//! The fake box is as small as it can be: one thread, one socket and a mail server, every SIM let in without a challenge. It calls, texts
+//! and writes as the real one does, but for the one thing that the case names.
 
 #![cfg(feature = "box")]
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // the fake box is outside of the core: sockets, threads, a clock
 
 use std::collections::{HashMap, HashSet};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use encamp::config::mailing::NumberRange;
 use encamp::gsm::auc::Auth;
+use encamp::gsm::header::Reference;
+use encamp::gsm::segment::{Cut, split};
+use encamp::gsm::text::{gsm_text, unpack};
+use encamp::ident::Msisdn;
 use encamp::rehearse::heard::{Heard, cause_of, uri_in, user_of};
-use encamp::rehearse::{Plan, Report, Sim, Talk, run, sims};
+use encamp::rehearse::mail::{Mail, Server, hand_in};
+use encamp::rehearse::{Plan, Post, Report, Sim, Talk, run, sims};
 
 /// The one thing that is wrong with a box, and the words by which the rehearsal tells it.
-const WRONG: [(Wrong, &str); 32] = [
+const WRONG: [(Wrong, &str); 46] = [
     (Wrong::Deaf, "no answer to the INVITE"),
     (Wrong::OtherSdp, "the SDP of the caller did not arrive as it was sent"),
     (Wrong::OtherPort, "packets of speech the caller heard"),
@@ -52,6 +58,20 @@ const WRONG: [(Wrong, &str); 32] = [
     (Wrong::RefusesRoom, "that there is room was answered 400"),
     (Wrong::EndsInSilence, "no text in words came to the sender when its time was over"),
     (Wrong::KnowsNoTime, "it came all the same, after its time"),
+    (Wrong::LosesMails, "an address and words: no mail with its words 12 s later"),
+    (Wrong::MailsTwice, "@ Ñandu [é] 5€\" 2 times"),
+    (Wrong::MailFromTheImsi, "its envelope is from \"IMSI00101999"),
+    (Wrong::NoMessageId, "it has no Message-ID"),
+    (Wrong::AnswersNothing, "an answer without an address: its In-Reply-To is []"),
+    (Wrong::TearsTheThread, "the thread is torn"),
+    (Wrong::LosesAnswers, "her answer, signed and quoting: not on the phone 6 s later"),
+    (Wrong::KeepsQuotation, "her answer, signed and quoting: not on the phone 6 s later; in its place"),
+    (Wrong::OtherWriter, "which is no number of those who write mail"),
+    (Wrong::CutsMail, "a long mail: not on the phone 6 s later"),
+    (Wrong::NoMailReport, "a report is asked for: no report came 12 s later"),
+    (Wrong::ReportsAllMail, "Carol got a report that she did not ask for"),
+    (Wrong::TakesAllMail, "nobody's number: 2999@sms.gsm.example was answered 250"),
+    (Wrong::RelaysAll, "dave@elsewhere.example was answered 250"),
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,29 +109,63 @@ enum Wrong {
     RefusesRoom,
     EndsInSilence,
     KnowsNoTime,
+    LosesMails,
+    MailsTwice,
+    MailFromTheImsi,
+    NoMessageId,
+    AnswersNothing,
+    TearsTheThread,
+    LosesAnswers,
+    KeepsQuotation,
+    OtherWriter,
+    CutsMail,
+    NoMailReport,
+    ReportsAllMail,
+    TakesAllMail,
+    RelaysAll,
 }
 
 /// A number of the fake's own.
 const STATUS_CODE: &str = "411";
+/// What an address is texted to, and as whom everybody writes.
+const MAIL_CODE: &str = "600";
+const WRITER: &str = "6000";
+const CAROL: &str = "carol@example.org";
+const DOMAIN: &str = "sms.gsm.example";
 /// The length and the septets of "no no".
 const WORDS: &str = "056e37a8ed06";
 
 /// A box on an ephemeral port; gone when dropped.
 struct Fake {
     own: SocketAddr,
+    /// Where it takes mail.
+    post: SocketAddr,
     closing: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Fake {
-    fn new(wrong: Wrong, sims: &[Sim], trunk: SocketAddr) -> Fake {
+    fn new(wrong: Wrong, sims: &[Sim], trunk: SocketAddr, relay: SocketAddr) -> Fake {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
         let own = socket.local_addr().unwrap();
         let closing = Arc::new(AtomicBool::new(false));
         let number = |sim: &Sim| sim.msisdn.map(|number| number.to_string()).unwrap();
+        let known: HashSet<String> = sims.iter().map(|sim| format!("{}@{DOMAIN}", number(sim))).collect();
+        let rule = move |to: &str| match wrong {
+            Wrong::TakesAllMail if to == format!("2999@{DOMAIN}") => Ok(()),
+            Wrong::RelaysAll if !to.ends_with(DOMAIN) => Ok(()),
+            _ if known.contains(to) => Ok(()),
+            _ => Err((550, "5.1.1 nobody".to_owned())),
+        };
+        let letters = Server::new("127.0.0.1:0".parse().unwrap(), rule).unwrap();
+        let post = letters.address();
         let mut box_ = Box {
             wrong,
+            relay,
+            letters,
+            letter_count: 0,
+            threads: HashMap::new(),
             numbers: sims.iter().map(|sim| (number(sim), sim.imsi.to_string())).collect(),
             own,
             trunk,
@@ -128,13 +182,14 @@ impl Fake {
                 let mut buffer = [0; 4096];
                 while !closing.load(Ordering::Relaxed) {
                     box_.end_texts();
+                    box_.read_letters();
                     let Ok((len, from)) = box_.socket.recv_from(&mut buffer) else { continue };
                     let heard = Heard::parse(&buffer[..len]).unwrap();
                     if heard.method().is_empty() { box_.answered(&heard) } else { box_.asked(&heard, from) }
                 }
             })
         };
-        Fake { own, closing, thread: Some(thread) }
+        Fake { own, post, closing, thread: Some(thread) }
     }
 }
 
@@ -147,6 +202,12 @@ impl Drop for Fake {
 
 struct Box {
     wrong: Wrong,
+    relay: SocketAddr,
+    letters: Server,
+    /// Those that have been read.
+    letter_count: usize,
+    /// The ids of what a phone and Carol wrote to each other, by IMSI.
+    threads: HashMap<String, Vec<String>>,
     /// Number to IMSI.
     numbers: HashMap<String, String>,
     own: SocketAddr,
@@ -183,13 +244,15 @@ struct Waiting {
     /// Whom it is from, and what he is to be told when it is there.
     sender: String,
     report: Option<String>,
+    /// The mail that says so.
+    letter: Option<String>,
 }
 
 impl Waiting {
     /// One of the fake's own.
     fn new(imsi: &str, body: String, call_id: String) -> Waiting {
         let (imsi, sender) = (imsi.to_owned(), String::new());
-        Waiting { imsi, body, call_id, is_sent: false, ends_at: None, sender, report: None }
+        Waiting { imsi, body, call_id, is_sent: false, ends_at: None, sender, report: None, letter: None }
     }
 }
 
@@ -343,6 +406,9 @@ impl Box {
                 if let Some(report) = text.report.filter(|_| self.wrong != Wrong::NoReport) {
                     self.queue(Waiting::new(&text.sender, report, format!("r-{}", text.call_id)));
                 }
+                if let Some(letter) = text.letter {
+                    hand_in(self.relay, "<>", &format!("<{CAROL}>"), &letter).unwrap();
+                }
                 self.send_next(&text.imsi);
             } else if self.wrong == Wrong::ForgetsTheFull && answer.code() == 400 {
                 self.texts.remove(found);
@@ -473,6 +539,10 @@ impl Box {
             }
             return;
         }
+        if to == MAIL_CODE || to == WRITER {
+            self.answer(message, "202 Accepted", "", b"", from);
+            return self.write_letter(&sender, &number, &to, data);
+        }
         let Some(imsi) = self.numbers.get(&to).cloned() else {
             if self.wrong == Wrong::TakesAllTexts {
                 return self.answer(message, "202 Accepted", "", b"", from);
@@ -502,6 +572,92 @@ impl Box {
             }
         }
         self.queue(text);
+    }
+
+    /// A text becomes a mail to Carol. `data`: its length and its septets.
+    fn write_letter(&mut self, imsi: &str, number: &str, to: &str, data: &str) {
+        let octets: Vec<u8> =
+            (0..data.len() / 2).map(|at| u8::from_str_radix(&data[2 * at..2 * at + 2], 16).unwrap()).collect();
+        let said = gsm_text(unpack(&octets[1..], 0, octets[0].into()));
+        let from = if self.wrong == Wrong::MailFromTheImsi { format!("IMSI{imsi}") } else { number.to_owned() };
+        let id = format!("{}@{DOMAIN}", self.count);
+        let mut head = format!("From: <{from}@{DOMAIN}>\nTo: <{CAROL}>\nDate: Sun, 01 Nov 2026 12:00:00 +0000\n");
+        if self.wrong != Wrong::NoMessageId {
+            head += &format!("Message-ID: <{id}>\n");
+        }
+        let thread = self.threads.entry(imsi.to_owned()).or_default();
+        let words = match said.split_once(' ').filter(|_| to == MAIL_CODE) {
+            Some((_, words)) => {
+                thread.clear();
+                head += "Subject: words\n";
+                words
+            }
+            None => {
+                let all: String = thread.iter().map(|id| format!("<{id}> ")).collect();
+                let last = thread.last().cloned().unwrap_or_default();
+                if self.wrong != Wrong::AnswersNothing {
+                    head += &format!("In-Reply-To: <{last}>\n");
+                }
+                let all = if self.wrong == Wrong::TearsTheThread { String::new() } else { all };
+                head += &format!("References: {all}\nSubject: Re: words\n");
+                &said
+            }
+        };
+        thread.push(id);
+        let copies = match self.wrong {
+            Wrong::LosesMails => 0,
+            Wrong::MailsTwice => 2,
+            _ => 1,
+        };
+        for _ in 0..copies {
+            let (from, to) = (format!("<{from}@{DOMAIN}>"), format!("<{CAROL}>"));
+            hand_in(self.relay, &from, &to, &format!("{head}\n{words}\n")).unwrap();
+        }
+    }
+
+    /// Mails that have come become texts.
+    fn read_letters(&mut self) {
+        for mail in self.letters.mails().split_off(self.letter_count) {
+            self.letter_count += 1;
+            self.read_letter(&mail);
+        }
+    }
+
+    fn read_letter(&mut self, mail: &Mail) {
+        let number = mail.to[0].split_once('@').unwrap().0.to_owned();
+        let Some(imsi) = self.numbers.get(&number).cloned() else { return };
+        let id = mail.ids("Message-ID").pop().unwrap();
+        self.threads.entry(imsi.clone()).or_default().push(id.clone());
+        let (words, is_answer) = match mail.raw_body().split_once("\n\n> ") {
+            Some((words, _)) => (words, true),
+            None => (mail.raw_body().trim_end(), false),
+        };
+        let words = if self.wrong == Wrong::KeepsQuotation { mail.raw_body().trim_end() } else { words };
+        let mut text = format!("{CAROL}: {words}");
+        match self.wrong {
+            Wrong::LosesAnswers if is_answer => return,
+            Wrong::CutsMail => text = text.chars().take(100).collect(),
+            _ => {}
+        }
+        let writer = if self.wrong == Wrong::OtherWriter { "1234" } else { WRITER };
+        let is_asked = mail.terms.contains("NOTIFY=SUCCESS") && self.wrong != Wrong::NoMailReport;
+        let is_told = is_asked || self.wrong == Wrong::ReportsAllMail;
+        let envid = mail.terms.split(' ').find_map(|term| term.strip_prefix("ENVID="));
+        let envid = envid.map(|envid| format!("Original-Envelope-Id: {envid}\n")).unwrap_or_default();
+        let letter = format!(
+            "Subject: told\nContent-Type: multipart/report; report-type=delivery-status; boundary=b\n\n--b\n{envid}\n\
+             Final-Recipient: rfc822; {}\nAction: delivered\n\nMessage-ID: <{id}>\n--b--\n",
+            mail.to[0]
+        );
+        self.count += 1;
+        let parts = split(&text, &Cut::new(Reference::Short(self.count as u8))).unwrap();
+        let last = parts.len() - 1;
+        for (at, part) in parts.iter().enumerate() {
+            let data: String = [part.length].iter().chain(&part.bytes).map(|octet| format!("{octet:02x}")).collect();
+            let call_id = format!("m{}-{at}", self.count);
+            let text = Waiting::new(&imsi, deliver(writer, &data, part.has_header), call_id);
+            self.queue(Waiting { letter: (is_told && at == last).then(|| letter.clone()), ..text });
+        }
     }
 
     fn queue(&mut self, text: Waiting) {
@@ -582,15 +738,32 @@ fn rp_data(tpdu: &str) -> String {
 }
 
 fn rehearse(wrong: Wrong, phones: u32) -> Report {
+    rehearse_with(wrong, phones, |_| ())
+}
+
+fn rehearse_with(wrong: Wrong, phones: u32, change: impl FnOnce(&mut Talk)) -> Report {
     let mut sims = sims("00101999", 40, &[7; 32]);
     for sim in &mut sims {
         sim.auth = Auth::None;
     }
-    // The box must know the trunk's port before the rehearsal binds it.
-    let trunk = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let fake = Fake::new(wrong, &sims, trunk);
+    // The box must know the ports of the trunk and of Carol's server before the rehearsal binds them. At an address of their own nobody
+    // else takes them meanwhile.
+    static REHEARSALS: AtomicU8 = AtomicU8::new(1);
+    let own = SocketAddr::from(([127, 0, 41, REHEARSALS.fetch_add(1, Ordering::Relaxed)], 0));
+    let trunk = UdpSocket::bind(own).unwrap().local_addr().unwrap();
+    let relay = TcpListener::bind(own).unwrap().local_addr().unwrap();
+    let fake = Fake::new(wrong, &sims, trunk, relay);
+    let writer = Msisdn::parse(WRITER).unwrap();
+    let post = Post {
+        server: fake.post,
+        relay,
+        domain: DOMAIN.into(),
+        code: MAIL_CODE.into(),
+        pool: vec![NumberRange { first: writer, last: writer }],
+        parts_max: 6,
+    };
     let any = "127.0.0.1:0".parse().unwrap();
-    let plan = Plan {
+    let mut plan = Plan {
         phones,
         front: fake.own,
         calls: fake.own,
@@ -610,14 +783,32 @@ fn rehearse(wrong: Wrong, phones: u32) -> Report {
             explains: true,
             queue_max: 1_000,
             welcomes: false,
+            mail: Ok(post),
         }),
         sims,
     };
+    if let Some(talk) = &mut plan.talk {
+        change(talk);
+    }
     run(&plan, &mut |_| ())
 }
 
+/// Without mail the rest is played, and why is told.
 #[test]
-fn a_right_box_lets_them_call_and_text() {
+fn where_there_is_no_mail_that_is_said() {
+    let report = rehearse_with(Wrong::Nothing, 2, |talk| talk.mail = Err("it has no [mail]".into()));
+    assert!(report.ok() && report.table().contains("No mail is written: it has no [mail].\n"), "{}", report.table());
+    assert_eq!(report.to_json()["mails"].as_array().unwrap().len(), 0);
+    // Somebody has the address of her server: that is no fault of the box, and yet nothing of mail is known.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let relay = taken.local_addr().unwrap();
+    let report = rehearse_with(Wrong::Nothing, 2, |talk| talk.mail.as_mut().unwrap().relay = relay);
+    let is_told = report.failures.iter().any(|why| why.contains("Carol's mail server cannot use"));
+    assert!(is_told, "{}", report.table());
+}
+
+#[test]
+fn a_right_box_lets_them_call_text_and_write() {
     let report = rehearse(Wrong::Nothing, 20);
     println!("{}", report.table());
     assert!(report.ok(), "{}", report.table());
@@ -655,12 +846,26 @@ fn a_right_box_lets_them_call_and_text() {
             json["texts"].as_array().unwrap().iter().any(|row| row["scene"].as_str().unwrap().starts_with(scene));
         assert!(found, "no text of the kind {scene:?}:\n{}", report.table());
     }
-    assert_eq!((&json["summary"]["calls_failed"], &json["summary"]["texts_failed"]), (&0.into(), &0.into()));
+    for scene in [
+        "an address and words",
+        "her answer, signed and quoting",
+        "an answer without an address",
+        "a long mail",
+        "a report is asked for",
+        "nobody's number",
+        "to be passed on elsewhere",
+    ] {
+        let found = json["mails"].as_array().unwrap().iter().any(|row| row["scene"] == scene);
+        assert!(found, "no mail of the kind {scene:?}:\n{}", report.table());
+    }
+    let failed = ["calls", "texts", "mails"].map(|what| json["summary"][format!("{what}_failed")].clone());
+    assert_eq!(failed, [0, 0, 0]);
+    assert_eq!(json["summary"]["notes"].as_array().unwrap().len(), 0);
 }
 
 /// With few phones there are as many scenes as they can play.
 #[test]
-fn few_phones_can_call_and_text() {
+fn few_phones_can_call_text_and_write() {
     for phones in [1, 2, 6] {
         let report = rehearse(Wrong::Nothing, phones);
         assert!(report.ok() && !report.scenes.is_empty(), "{phones} phones:\n{}", report.table());

@@ -265,6 +265,7 @@ impl Changes {
         self.value("mail.short_code", number(old.short_code), number(new.short_code), false);
         let pool = |mail: &Mail| mail.reply_pool.iter().map(mailing_read::range_shown).collect::<Vec<_>>().join(", ");
         self.value("mail.reply_pool", pool(old), pool(new), false);
+        self.value("mail.fronts", joined(&old.fronts), joined(&new.fronts), false);
         self.value("mail.trusted", joined(&old.trusted), joined(&new.trusted), false);
         self.value("mail.boxes", joined(&old.boxes), joined(&new.boxes), false);
         self.named("mail user", &old.users, &new.users, |user| user.name.clone(), false);

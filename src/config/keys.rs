@@ -309,6 +309,7 @@ static MAIL: Section = Section {
         now("relay_authority", Text("/etc/encamp/authority.pem")),
         now("short_code", Text("1001")),
         now("reply_pool", Texts("+15559000-+15559099")),
+        now("fronts", NETWORKS),
         now("trusted", NETWORKS),
         now("boxes", NETWORKS),
         now("senders", Text("everyone")),

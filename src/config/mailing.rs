@@ -25,7 +25,9 @@ pub struct Mail {
     pub short_code: Option<Msisdn>,
     /// As whose text a mail comes, so that it can be answered: a number for each who writes to one phone.
     pub reply_pool: Vec<NumberRange>,
-    /// Who may write to numbers elsewhere, and whose word on SPF and the like counts.
+    /// Servers through which mail of everybody comes: their word on SPF and the like counts, and they have no other right.
+    pub fronts: Vec<Network>,
+    /// Servers that bring mail of ours only: they may write to numbers elsewhere, and as our phones.
     pub trusted: Vec<Network>,
     /// Other boxes: what they say of a phone's text is believed.
     pub boxes: Vec<Network>,
@@ -34,7 +36,7 @@ pub struct Mail {
     /// A sender in `deny` is refused, one in `allow` needs no list and no confirmation.
     pub allow: Vec<Pattern>,
     pub deny: Vec<Pattern>,
-    /// Whose Authentication-Results are read, by the name that stands in them (authserv-id).
+    /// Whose Authentication-Results are believed in a mail that one of `fronts` brings, by the name that stands in them (authserv-id).
     pub results_from: Vec<String>,
     pub unproven: Unproven,
     pub first_contact: FirstContact,
@@ -185,6 +187,7 @@ impl Mail {
             relay: None,
             short_code: None,
             reply_pool: Vec::new(),
+            fronts: Vec::new(),
             trusted: Vec::new(),
             boxes: Vec::new(),
             users: Vec::new(),

@@ -487,14 +487,26 @@ fn read_users(root: &View<'_>, report: &mut Report<'_>) -> Vec<MailUser> {
 }
 
 fn read_policy(section: &View<'_>, mail: &mut Mail, report: &mut Report<'_>) {
+    mail.fronts = networks(Some(section), "fronts", report);
     mail.trusted = networks(Some(section), "trusted", report);
     mail.boxes = networks(Some(section), "boxes", report);
     let is_everywhere = |network: &Network| network.to_string().ends_with("/0");
-    for (key, all) in [("trusted", &mail.trusted), ("boxes", &mail.boxes)] {
+    for (key, all) in [("fronts", &mail.fronts), ("trusted", &mail.trusted), ("boxes", &mail.boxes)] {
         if all.iter().any(is_everywhere) {
             report
                 .note(section.place_of(key), format!("everybody is in `{key}`"))
                 .hint("name the networks of those whom you know");
+        }
+    }
+    // A right that goes with the address goes to all whose mail comes from there.
+    for (key, all) in [("trusted", &mail.trusted), ("boxes", &mail.boxes)] {
+        if let Some(front) = mail.fronts.iter().find(|front| all.iter().any(|one| one == *front)) {
+            report
+                .note(
+                    section.place_of(key),
+                    format!("{front} is in `fronts`, too: who writes through it has the rights of `{key}`"),
+                )
+                .hint("a server that brings mail of everybody stands in `fronts` alone");
         }
     }
     let senders = [("everyone", Senders::Everyone), ("listed", Senders::Listed)];
@@ -517,10 +529,10 @@ fn read_policy(section: &View<'_>, mail: &mut Mail, report: &mut Report<'_>) {
             .note(section.place_of("senders"), "nobody is listed, so only subscribers' own lists let anybody write")
             .hint("write `allow`, `trusted` or `boxes`, or a [[mail_user]]");
     }
-    if !mail.results_from.is_empty() && mail.trusted.is_empty() {
+    if !mail.results_from.is_empty() && mail.fronts.is_empty() {
         report
-            .note(section.place_of("results_from"), "nobody is `trusted`, so nobody's findings are believed")
-            .hint("write the address of the server that brings the mail in `trusted`");
+            .note(section.place_of("results_from"), "nobody is in `fronts`, so nobody's findings are believed")
+            .hint("write the address of the server that brings the mail in `fronts`");
     } else if mail.unproven == Unproven::Refuse && !section.has("results_from") {
         report
             .note(section.place_of("unproven"), "no server's findings are believed, so every mail is unproven")

@@ -374,6 +374,14 @@ fn code(char: char, languages: Languages) -> Option<Code> {
     if char == char::REPLACEMENT_CHARACTER {
         return None;
     }
+    // Letters, digits and most other signs of ASCII stand at their own places in the default alphabet: no search.
+    if languages.locking.is_none()
+        && let Ok(code @ 0..128) = u8::try_from(char)
+        && code != ESCAPE
+        && BASIC[usize::from(code)] == char
+    {
+        return Some(Code::Basic(code));
+    }
     // The space at ESCAPE's place is for reading only.
     match (0..128).find(|code| *code != ESCAPE && basic(*code, languages) == char) {
         Some(code) => Some(Code::Basic(code)),

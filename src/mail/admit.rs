@@ -5,6 +5,8 @@
 //! Each refusal says its reason, for the operator and for the sender: his server shows it to him.
 //! Source: RFC 5321 §3.6 and §4.1.2, RFC 3463 §3, RFC 7372 (its codes), RFC 8601 §5 (whose results are believed).
 
+use std::net::IpAddr;
+
 use super::address::{Address, Pattern};
 use super::{MailIn, Peer, Proof, RcptTo, Reply};
 use crate::config::mailing::{Senders, Unproven};
@@ -17,7 +19,7 @@ use crate::route::dialplan;
 enum Trust {
     /// Anybody.
     None,
-    /// A server that the operator has listed.
+    /// A server that brings mail of the operator's own people.
     Server,
     /// Another box of the operator's.
     Box,
@@ -42,7 +44,20 @@ fn no_mail() -> Reply {
     Reply::new(421, (4, 3, 2), "mail is no longer taken here")
 }
 
-/// Whether a listed server, another box, or somebody who has logged in speaks.
+/// Whether a server speaks through which everybody writes: its findings are believed, and it has no other right.
+fn is_front(mail: &Mail, peer: &Peer) -> bool {
+    let ip = peer.ip.to_canonical();
+    mail.fronts.iter().any(|network| network.contains(ip))
+}
+
+/// Whether it is somebody whom the operator has listed.
+pub fn is_listed(mail: &Mail, ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    let listed = mail.fronts.iter().chain(&mail.trusted).chain(&mail.boxes);
+    listed.into_iter().any(|network| network.contains(ip))
+}
+
+/// Whether a trusted server, another box, or somebody who has logged in speaks.
 pub fn is_trusted(settings: &Settings, peer: &Peer) -> bool {
     settings.mail.as_deref().is_some_and(|mail| trust(mail, peer) != Trust::None)
 }
@@ -197,22 +212,27 @@ pub fn is_allowed(settings: &Settings, to: &Imsi, from: &Address) -> bool {
 }
 
 /// Whether SPF, DKIM or DMARC speak against its sender, as far as somebody says so whom we believe: a server named in `results_from`, in
-/// a mail that a listed server brings. Anybody can write such a line.
+/// a mail that one of `fronts` brings. Anybody can write such a line.
 pub fn proven(settings: &Settings, mail_in: &MailIn) -> Result<(), Reply> {
     let Some(mail) = settings.mail.as_deref() else { return Err(no_mail()) };
     let trust = trust(mail, &mail_in.peer);
-    // A bounce has no sender to prove; a user and a box have proven who they are.
-    if mail_in.from.is_none() || matches!(trust, Trust::User | Trust::Box) || mail.unproven == Unproven::Accept {
+    let is_front = is_front(mail, &mail_in.peer);
+    // A bounce has no sender to prove; who is trusted has proven who he is, but for a server through which others write as well.
+    let is_known = matches!(trust, Trust::User | Trust::Box) || (trust == Trust::Server && !is_front);
+    if mail_in.from.is_none() || is_known || mail.unproven == Unproven::Accept {
         return Ok(());
     }
-    let believed = mail_in.letter.results.iter().filter(|results| {
-        trust == Trust::Server && mail.results_from.iter().any(|name| name.eq_ignore_ascii_case(&results.by))
-    });
+    let believed = mail_in
+        .letter
+        .results
+        .iter()
+        .filter(|results| is_front && mail.results_from.iter().any(|name| name.eq_ignore_ascii_case(&results.by)));
     let (mut spf, mut dkim, mut dmarc) = (None, None, None);
     for results in believed {
-        // Several lines of one server: each tells what one of its parts has found; of two that differ the better one.
+        // Several lines of one server: each tells what one of its parts has found. Of two that tell the same the upper one is the
+        // server's: below it is what the mail had brought along, in that server's name, where it was not taken out (RFC 8601 §5).
         for (of_all, of_one) in [(&mut spf, results.spf), (&mut dkim, results.dkim), (&mut dmarc, results.dmarc)] {
-            *of_all = better(*of_all, of_one);
+            *of_all = of_all.or(of_one);
         }
     }
     let refused = |status, text| Err(Reply::new(550, status, text));
@@ -220,7 +240,9 @@ pub fn proven(settings: &Settings, mail_in: &MailIn) -> Result<(), Reply> {
         // It needs one of the other two to pass, and for the address that people see.
         (Some(Proof::Pass), ..) => Ok(()),
         (Some(Proof::Fail), ..) => refused((5, 7, 1), "its sender's domain says that it is not from there (DMARC)"),
-        (_, Some(Proof::Fail), _) => refused((5, 7, 20), "its signature is wrong (DKIM)"),
+        // A list that writes a line below a mail breaks its signature, and such a one counts as none (RFC 6376 §6.3). Here it does where
+        // SPF speaks for nobody either.
+        (_, Some(Proof::Fail), None | Some(Proof::Fail)) => refused((5, 7, 20), "its signature is wrong (DKIM)"),
         (.., Some(Proof::Fail)) => refused((5, 7, 23), "its sender's domain does not send from there (SPF)"),
         (_, Some(Proof::Pass), _) | (.., Some(Proof::Pass)) => Ok(()),
         _ if mail.unproven == Unproven::Refuse => {
@@ -228,16 +250,6 @@ pub fn proven(settings: &Settings, mail_in: &MailIn) -> Result<(), Reply> {
         }
         _ => Ok(()),
     }
-}
-
-fn better(one: Option<Proof>, other: Option<Proof>) -> Option<Proof> {
-    let rank = |proof| match proof {
-        None => 0,
-        Some(Proof::Unknown) => 1,
-        Some(Proof::Fail) => 2,
-        Some(Proof::Pass) => 3,
-    };
-    if rank(other) > rank(one) { other } else { one }
 }
 
 /// Whether it goes round: too many servers have passed it on, or this one has seen it.

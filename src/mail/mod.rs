@@ -207,7 +207,7 @@ pub struct Relayed {
     pub single_shot: bool,
     pub protocol: u8,
     pub reply_path: bool,
-    /// How many boxes it has left.
+    /// How many boxes have passed it on.
     pub hops: u32,
     #[serde(with = "user_data")]
     pub data: UserData,

@@ -41,6 +41,8 @@ pub const ERRORS_MAX: u32 = 10;
 pub const REFUSED_MAX: u32 = 100;
 /// Wrong passwords.
 pub const LOGINS_MAX: u32 = 3;
+/// A mail up to this size is taken even where there is no room for larger ones.
+pub const SMALL_OCTETS_MAX: usize = 64 * 1024;
 /// Of a mail that is refused for its length so much is read, in multiples of what was allowed, to be heard at all.
 const DISCARD_TIMES: u64 = 4;
 /// From this error on each has to wait for its answer, longer every time.
@@ -119,6 +121,8 @@ pub struct Counts {
     /// 5xx, by [`Class`].
     pub refused: [u64; CLASSES],
     pub logins: u64,
+    /// Wrong passwords.
+    pub logins_wrong: u64,
 }
 
 /// One connection.
@@ -130,6 +134,12 @@ pub struct Session {
     offers_tls: bool,
     /// Nothing may be written on the disk now.
     is_full: bool,
+    /// As much mail as may is on its way in, in all sessions.
+    is_short: bool,
+    /// From there too many wrong passwords have come.
+    is_barred: bool,
+    /// A mail has been taken in this session.
+    has_mail: bool,
     state: State,
     transaction: Option<Transaction>,
     /// The last MAIL was refused: who gathers commands has sent the rest of them already, and that is no error of his.
@@ -193,6 +203,9 @@ impl Session {
             greeted: false,
             offers_tls: offers_tls && !is_encrypted,
             is_full: false,
+            is_short: false,
+            is_barred: false,
+            has_mail: false,
             state: State::Command,
             transaction: None,
             mail_refused: false,
@@ -233,7 +246,7 @@ impl Session {
                         self.state = State::Command;
                         continue;
                     };
-                    let ended = data.read(input, mail.size_max, &mut transaction.octets);
+                    let ended = data.read(input, mail.size_max, self.is_short, &mut transaction.octets);
                     // Also where its end has come with the rest: it makes no difference how it was cut.
                     if data.count > mail.size_max.saturating_mul(DISCARD_TIMES) {
                         return self.end(552, (5, 3, 4), &too_long(mail));
@@ -254,6 +267,10 @@ impl Session {
                         && chunk.refusal.is_none()
                     {
                         transaction.octets.extend_from_slice(now);
+                        if self.is_short && transaction.octets.len() > SMALL_OCTETS_MAX {
+                            transaction.octets = Vec::new();
+                            chunk.refusal = Some(no_room());
+                        }
                     }
                     if chunk.left == 0 { self.chunk_ended() } else { None }
                 }
@@ -281,6 +298,7 @@ impl Session {
             self.write(reply);
         }
         if any {
+            self.has_mail = true;
             self.counts.accepted += 1;
             self.commands = 0;
             self.refused = 0;
@@ -302,6 +320,26 @@ impl Session {
     /// Nothing is taken for now.
     pub fn set_full(&mut self, is_full: bool) {
         self.is_full = is_full;
+    }
+
+    /// No large mail is taken for now.
+    pub fn set_short(&mut self, is_short: bool) {
+        self.is_short = is_short;
+    }
+
+    /// Nobody logs in from there for now.
+    pub fn set_barred(&mut self, is_barred: bool) {
+        self.is_barred = is_barred;
+    }
+
+    /// Octets of memory that hold what has come of a mail.
+    pub fn held(&self) -> u64 {
+        self.transaction.as_ref().map_or(0, |transaction| transaction.octets.capacity() as u64)
+    }
+
+    /// Whether it has brought a mail that was taken.
+    pub fn has_mail(&self) -> bool {
+        self.has_mail
     }
 
     /// The session is over from our side: too slow, too long.
@@ -583,6 +621,9 @@ impl Session {
         if self.peer.user.is_some() || self.transaction.is_some() || !self.greeted {
             return self.error(503, (5, 5, 1), "not now: EHLO comes first, one login, then mail");
         }
+        if self.is_barred {
+            return self.reply(454, (4, 7, 0), "too many wrong passwords from there: come again");
+        }
         // A response may be empty, which is written as `=` (RFC 4954 §4).
         let initial = match initial {
             "" => None,
@@ -639,6 +680,7 @@ impl Session {
             return self.reply(235, (2, 7, 0), "welcome");
         }
         self.wrong_logins += 1;
+        self.counts.logins_wrong += 1;
         self.pause = Some(LOGIN_PAUSE * self.wrong_logins);
         if self.wrong_logins >= LOGINS_MAX {
             return Some(self.end(421, (4, 7, 0), "too many wrong passwords"));
@@ -695,6 +737,9 @@ impl Session {
         if self.is_full {
             return self.reply(452, (4, 3, 1), "the disk is full: come again");
         }
+        if self.is_short && size > SMALL_OCTETS_MAX as u64 {
+            return self.answer(&no_room());
+        }
         if let Err(refusal) = admit::sender(settings, &self.peer, from.as_ref()) {
             return self.refuse(&refusal);
         }
@@ -705,7 +750,8 @@ impl Session {
             is_utf8,
             recipients: Vec::new(),
             order: Vec::new(),
-            octets: Vec::with_capacity(size as usize),
+            // What was only announced takes no room.
+            octets: Vec::new(),
             is_chunked: false,
         });
         self.reply(250, (2, 1, 0), "go on")
@@ -719,17 +765,17 @@ impl Session {
             Ok(found) => found,
             Err(why) => return self.error(501, (5, 5, 4), why),
         };
-        let asked = match written::rcpt_parameters(parameters) {
+        let is_utf8 = self.transaction.as_ref().is_some_and(|transaction| transaction.is_utf8);
+        let Ok((orcpt, parameters)) = written::orcpt(parameters, is_utf8, ORCPT_MAX) else {
+            return self.error(501, (5, 5, 4), "ORCPT cannot be read");
+        };
+        let asked = match written::rcpt_parameters(&parameters) {
             Ok(asked) => asked,
             Err(error) => return self.bad_parameter(&error),
         };
         let notify = match written::notify(&asked) {
             Ok(notify) => notify,
             Err(why) => return self.error(501, (5, 5, 4), why),
-        };
-        let orcpt = match written::xtext(parameters, "ORCPT=", ORCPT_MAX) {
-            Ok(orcpt) => orcpt.map(str::to_owned),
-            Err(()) => return self.error(501, (5, 5, 4), "ORCPT cannot be read"),
         };
         if path.starts_with('@') {
             return self.refuse(&Reply::new(550, (5, 7, 1), "no source route is followed here"));
@@ -870,6 +916,10 @@ impl Session {
         let each_answered = self.protocol == Protocol::Lmtp;
         Some(Step::Mail(Box::new(Taken { from, peer: self.peer.clone(), recipients, envid, each_answered, octets })))
     }
+}
+
+fn no_room() -> Reply {
+    Reply::new(452, (4, 3, 1), "too much mail comes in at this moment: come again")
 }
 
 fn too_long(mail: &Mail) -> String {

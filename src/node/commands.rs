@@ -36,7 +36,7 @@ impl Node {
                 zone_serial: self.zone.serial,
                 clock_trusted: ctx.wall.trusted,
                 texts_waiting: self.centre.waiting() as u64,
-                alarms: self.replicas.alarms(),
+                alarms: [self.replicas.alarms(), self.centre.alarms()].concat(),
             }),
             Command::Lookup(who) => return self.lookup(ctx, id, who),
             Command::Calls => {

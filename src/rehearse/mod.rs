@@ -1,6 +1,6 @@
 //! The rehearsal: simulated base stations and their phones run against a box, which is judged by what they see.
 //!
-//! Knows: who is who in the play, and what each must see. Does not know: how the box works; it is spoken to by SIP and DNS alone,
+//! Knows: who is who in the play, and what each must see. Does not know: how the box works; it is spoken to by SIP, DNS and SMTP alone,
 //! through parsers and writers that are not the box's own. Reads and writes sockets, nothing else.
 //! Limits: [`CHANNEL_COUNT`] phones speak at once in a cell; a box that is silent is given up ([`Patience`]); nothing begins after
 //! [`time_max`].
@@ -12,7 +12,8 @@
 //! | [`heard`], `rp`, [`rtp`] | how does it read SIP, a short message, speech |
 //! | [`phone`] | what is on a SIM, and what did its phone see |
 //! | [`pbx`], [`trunk`] | what is a caller told; who answers outside |
-//! | `scenes` | who calls and texts whom, and what must each see |
+//! | [`mail`] | how does a mail server take mail, and a mail program hand it in |
+//! | `scenes`, `writing` | who calls, texts and writes mail to whom, and what must each see |
 //! | [`finder`] | what does the zone tell |
 //! | [`report`] | how is it shown |
 
@@ -24,6 +25,7 @@ pub mod bts;
 pub mod call;
 pub mod finder;
 pub mod heard;
+pub mod mail;
 pub mod pbx;
 pub mod phone;
 pub mod report;
@@ -32,6 +34,7 @@ pub mod rtp;
 mod scenes;
 pub mod text;
 pub mod trunk;
+mod writing;
 
 use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
@@ -49,6 +52,8 @@ pub use phone::{SIM_COUNT_MAX, Sim, sims};
 pub use report::{Act, Report, Row, SceneRow};
 use scenes::{Actor, Company, Presence};
 use trunk::Exchange;
+use writing::Carol;
+pub use writing::Post;
 
 use crate::ident::{Imsi, Msisdn};
 
@@ -79,13 +84,13 @@ pub struct Plan {
     pub stations: Vec<(String, SocketAddr)>,
     /// The address to bind as a PBX; the box must have it as a trunk.
     pub trunk: SocketAddr,
-    /// `None`: nobody calls or texts.
+    /// `None`: nobody calls, texts or writes.
     pub talk: Option<Talk>,
     /// As provisioned in the box. The last IMSIs of their network (MCC and MNC, then nines) play the strangers.
     pub sims: Vec<Sim>,
 }
 
-/// What calls and texts need beside the phones.
+/// What calls, texts and mail need beside the phones.
 #[derive(Clone, Debug)]
 pub struct Talk {
     /// Where base stations send texts: port 5063 of the box.
@@ -108,6 +113,8 @@ pub struct Talk {
     pub queue_max: usize,
     /// Whether a phone that registers for the first time is sent a text.
     pub welcomes: bool,
+    /// Why nobody writes mail, where nobody does.
+    pub mail: Result<Post, String>,
 }
 
 /// Nothing new begins after this time.
@@ -476,12 +483,23 @@ impl Stage<'_> {
         }
     }
 
-    /// Fourth act: they call and text each other, and the world outside.
+    /// Fourth act: they call, text and write to each other, and the world outside.
     fn talk(&self, talk: &Talk, parts: &[Part], report: &mut Report, progress: &mut dyn FnMut(&str)) {
         let pbx = match Exchange::new(self.plan.trunk) {
             Ok(pbx) => Some(pbx),
             Err(error) => {
                 report.failures.push(format!("the PBX cannot use {}: {error}", self.plan.trunk));
+                None
+            }
+        };
+        let mail = match talk.mail.as_ref().map(|post| (post, Carol::new(post))) {
+            Ok((_, Ok(carol))) => Some(carol),
+            Ok((post, Err(error))) => {
+                report.failures.push(format!("Carol's mail server cannot use {}: {error}", post.relay));
+                None
+            }
+            Err(why) => {
+                report.notes.push(format!("No mail is written: {why}."));
                 None
             }
         };
@@ -519,6 +537,7 @@ impl Stage<'_> {
             domain: &self.plan.domain,
             actors,
             pbx,
+            mail,
             patience: &self.patience,
             run: format!("{:08x}", u32::from_be_bytes(dice)),
             references: AtomicU8::new(dice[0]),

@@ -42,9 +42,10 @@ pub enum Act {
     #[default]
     Call,
     Text,
+    Mail,
 }
 
-/// One call or text between two phones, or between a phone and the trunk.
+/// One call, text or mail: between two phones, or between a phone and the trunk or somebody who writes mail.
 #[derive(Clone, Debug, Default)]
 pub struct SceneRow {
     pub act: Act,
@@ -58,7 +59,7 @@ pub struct SceneRow {
     /// What the phones saw, in order.
     pub saw: String,
     /// From dialling to the ringing, or to the refusal; from the 202, or the return of the phone, to the text; from the handing in to the
-    /// words of the message centre.
+    /// words of the message centre; from the 202 to the mail, or from the 250 to the text.
     pub took: Option<Duration>,
     /// What was wrong; empty: as it should be.
     pub faults: Vec<String>,
@@ -75,7 +76,9 @@ impl SceneRow {
 pub struct Report {
     pub rows: Vec<Row>,
     pub scenes: Vec<SceneRow>,
-    /// All calls and texts together.
+    /// What was not played, and why.
+    pub notes: Vec<String>,
+    /// All calls, texts and mails together.
     pub talked_in: Duration,
     /// Everything that failed, of rows and of the whole; empty: the box is right.
     pub failures: Vec<String>,
@@ -136,7 +139,12 @@ impl Report {
             .collect();
         let mut text = String::new();
         lay_out(&mut text, &head, &rows);
-        for (act, what) in [(Act::Call, ["caller", "called"]), (Act::Text, ["sender", "recipient"])] {
+        let ends = [
+            (Act::Call, ["caller", "called"]),
+            (Act::Text, ["sender", "recipient"]),
+            (Act::Mail, ["sender", "recipient"]),
+        ];
+        for (act, what) in ends {
             let rows: Vec<[String; 8]> = self.acts(act).map(scene_cells).collect();
             let head = [what[0], "cell", what[1], "cell", "scene", "what was seen", "after", "verdict"];
             lay_out(&mut text, &head, &rows);
@@ -156,11 +164,15 @@ impl Report {
         if !self.scenes.is_empty() {
             let _ = writeln!(
                 text,
-                "{} and {} in {:.0} s.",
+                "{}, {} and {} in {:.0} s.",
                 counted(self.acts(Act::Call).count(), "call"),
                 counted(self.acts(Act::Text).count(), "text"),
+                counted(self.acts(Act::Mail).count(), "mail"),
                 self.talked_in.as_secs_f64(),
             );
+        }
+        for note in &self.notes {
+            let _ = writeln!(text, "{note}");
         }
         if self.ok() {
             let _ = writeln!(text, "All {} rows are as they should be.", self.rows.len() + self.scenes.len());
@@ -178,7 +190,7 @@ impl Report {
     }
 
     /// `{rows: [{imsi, msisdn, station, expected, saw, dns, redirect, ok, ms, faults}], calls: [{from, from_cell, to, to_cell, scene,
-    /// expected, saw, ok, ms, faults}], texts: the same, summary: {..}}`.
+    /// expected, saw, ok, ms, faults}], texts: the same, mails: the same, summary: {..}}`.
     pub fn to_json(&self) -> Value {
         let rows: Vec<Value> = self
             .rows
@@ -206,9 +218,11 @@ impl Report {
             "rows": rows,
             "calls": scenes(Act::Call),
             "texts": scenes(Act::Text),
+            "mails": scenes(Act::Mail),
             "summary": {
                 "calls": self.acts(Act::Call).count(), "calls_failed": failed(Act::Call),
                 "texts": self.acts(Act::Text).count(), "texts_failed": failed(Act::Text),
+                "mails": self.acts(Act::Mail).count(), "mails_failed": failed(Act::Mail), "notes": self.notes,
                 "ok": self.ok(), "phones": self.phones, "stations": self.stations, "rows": self.rows.len(),
                 "rows_failed": self.rows.iter().filter(|row| !row.ok()).count(), "failures": self.failures,
                 "registrations": self.registrations.len(),

@@ -1,8 +1,9 @@
-//! Calls and texts between the phones: who calls whom, and what each must see.
+//! Calls, texts and mail: who calls and writes to whom, and what each must see.
 //!
 //! Knows: what a village expects of its network, and what wire.md says that a base station does meanwhile. Does not know: how the box
-//! does it. Each scene has the phones that play in it to itself; scenes of other phones run beside it.
-//! Limits: [`SCENE_COUNT_MAX`] calls and as many texts, [`RUNNING_COUNT_MAX`] scenes at once, and a time for every wait.
+//! does it. Each scene has the phones that play in it to itself; scenes of other phones run beside it. The scenes of mail are in
+//! [`super::writing`].
+//! Limits: [`SCENE_COUNT_MAX`] calls, as many texts and as many mails, [`RUNNING_COUNT_MAX`] scenes at once, and a time for every wait.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
@@ -19,10 +20,11 @@ use super::rp::Written;
 use super::rtp::{Ear, PACKET_COUNT, converse, media_of};
 use super::text::Text;
 use super::trunk::Exchange;
+use super::writing::Carol;
 use super::{Patience, Talk};
 use crate::ident::Imsi;
 
-/// No more calls than this, and no more texts.
+/// No more calls than this, no more texts, and no more scenes of mail.
 pub const SCENE_COUNT_MAX: usize = 48;
 const RUNNING_COUNT_MAX: usize = 12;
 /// OpenBTS sends its INVITE again after a second: by then it must have heard something.
@@ -34,13 +36,13 @@ const SOON: Duration = Duration::from_secs(4);
 /// ACK comes two seconds late from the caller's base station.
 const ACK_WAIT: Duration = Duration::from_secs(8);
 /// From the 202, or from the REGISTER of a phone that was away, until the text is there.
-const ARRIVAL_WAIT: Duration = Duration::from_secs(6);
+pub(super) const ARRIVAL_WAIT: Duration = Duration::from_secs(6);
 /// From a phone's refusal until somebody has deleted an old text.
 const ROOM_AFTER: Duration = Duration::from_millis(500);
 /// The validity period of a text to one who stays away for longer.
 const VALID_FOR: Duration = Duration::from_secs(3);
 /// How many parts the longest text has.
-const LONG_PARTS: u8 = 3;
+pub(super) const LONG_PARTS: u8 = 3;
 /// Texts that may wait for one who is away: two of ours, and his welcome.
 const ABSENT_TEXTS: usize = 3;
 /// A scene that takes longer has lost its thread.
@@ -49,8 +51,8 @@ const SCENE_WAIT: Duration = Duration::from_secs(180);
 const PBX_NUMBER: &str = "5550199";
 /// Of longer words the beginning is shown.
 const SHOWN_MAX: usize = 60;
-/// What every text of a rehearsal begins with; what other texts a phone gets are somebody else's.
-const MARK: &str = "Rehearsal ";
+/// What every text and mail of a rehearsal has in it; what other texts a phone gets are somebody else's.
+pub(super) const MARK: &str = "Rehearsal ";
 
 /// A phone that plays.
 pub(super) struct Actor {
@@ -129,6 +131,20 @@ enum Scene {
         from: usize,
         to: usize,
     },
+    /// A phone and Carol write to each other.
+    Mails {
+        phone: usize,
+    },
+    LongMail {
+        to: usize,
+    },
+    /// Its writer asks to be told when it is there.
+    ReportedMail {
+        to: usize,
+    },
+    MailToNobody,
+    /// The box is to pass it on to somebody who is none of its own.
+    MailElsewhere,
 }
 
 impl Scene {
@@ -145,6 +161,8 @@ impl Scene {
             | Scene::Long { from, to }
             | Scene::Full { from, to } => vec![from, to],
             Scene::TextToNobody { from } | Scene::Status { from } => vec![from],
+            Scene::Mails { phone: one } | Scene::LongMail { to: one } | Scene::ReportedMail { to: one } => vec![one],
+            Scene::MailToNobody | Scene::MailElsewhere => Vec::new(),
         }
     }
 }
@@ -160,6 +178,8 @@ pub(super) struct Company<'a> {
     pub domain: &'a str,
     pub actors: Vec<Actor>,
     pub pbx: Option<Exchange>,
+    /// `None`: nobody writes mail.
+    pub mail: Option<Carol<'a>>,
     pub patience: &'a Patience,
     /// Tells this rehearsal's texts from those of an earlier one.
     pub run: String,
@@ -180,7 +200,7 @@ impl Company<'_> {
     pub fn play(&self, progress: &mut dyn FnMut(&str)) -> Vec<SceneRow> {
         let scenes = self.programme();
         let count = scenes.len();
-        progress(&format!("calling and texting 0 of {count}"));
+        progress(&format!("calling and writing 0 of {count}"));
         let mut results: Vec<Vec<SceneRow>> = scenes.iter().map(|_| Vec::new()).collect();
         let mut waiting: VecDeque<(usize, Scene)> = scenes.iter().copied().enumerate().collect();
         let mut busy: HashSet<usize> = HashSet::new();
@@ -224,7 +244,7 @@ impl Company<'_> {
                         }
                         results[number] = rows;
                         done += 1;
-                        progress(&format!("calling and texting {done} of {count}"));
+                        progress(&format!("calling and writing {done} of {count}"));
                     }
                     Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
                 }
@@ -294,6 +314,21 @@ impl Company<'_> {
                 _ => None,
             });
         }
+        let Some(Carol { post, .. }) = &self.mail else { return scenes };
+        scenes.extend(self.talk.nobody_text.is_some().then_some(Scene::MailToNobody));
+        scenes.push(Scene::MailElsewhere);
+        const MAIL_KINDS: usize = 3;
+        for number in 0..here.len().clamp(MAIL_KINDS, SCENE_COUNT_MAX) {
+            let phone = pick(2 * number);
+            scenes.extend(match number % MAIL_KINDS {
+                0 => Some(Scene::Mails { phone }),
+                1 if self.talk.queue_max.min(post.parts_max) >= usize::from(LONG_PARTS) => {
+                    Some(Scene::LongMail { to: phone })
+                }
+                2 => Some(Scene::ReportedMail { to: phone }),
+                _ => None,
+            });
+        }
         scenes
     }
 
@@ -316,14 +351,26 @@ impl Company<'_> {
             Scene::Long { from, to } => vec![self.long(&self.actors[from], &self.actors[to])],
             Scene::Status { from } => vec![self.status(&self.actors[from])],
             Scene::Full { from, to } => vec![self.full(&self.actors[from], &self.actors[to])],
+            Scene::Mails { phone } => self.exchange(&self.actors[phone]),
+            Scene::LongMail { to } => vec![self.long_mail(&self.actors[to])],
+            Scene::ReportedMail { to } => vec![self.reported_mail(&self.actors[to])],
+            Scene::MailToNobody => vec![self.mail_to_nobody()],
+            Scene::MailElsewhere => vec![self.mail_elsewhere()],
         }
     }
 
-    fn station(&self, actor: &Actor) -> &Station {
+    pub(super) fn station(&self, actor: &Actor) -> &Station {
         &self.stations[actor.at.load(Ordering::Relaxed) % self.stations.len()]
     }
 
-    fn row(&self, act: Act, from: Option<&Actor>, to: Option<&Actor>, scene: &str, expected: &str) -> SceneRow {
+    pub(super) fn row(
+        &self,
+        act: Act,
+        from: Option<&Actor>,
+        to: Option<&Actor>,
+        scene: &str,
+        expected: &str,
+    ) -> SceneRow {
         let number = |actor: Option<&Actor>| actor.map(|actor| actor.number.clone()).unwrap_or_default();
         let cell = |actor: Option<&Actor>| actor.map(|actor| self.station(actor).name.clone()).unwrap_or_default();
         SceneRow {
@@ -660,13 +707,13 @@ impl Company<'_> {
     }
 
     /// A text as most are, under a reference of its own.
-    fn written<'t>(&self, number: &'t str, text: &'t str) -> Written<'t> {
+    pub(super) fn written<'t>(&self, number: &'t str, text: &'t str) -> Written<'t> {
         let reference = self.references.fetch_add(LONG_PARTS, Ordering::Relaxed);
         Written { number, text, reference, report_wanted: false, valid_for: None }
     }
 
     /// Hands in, and says whether it was taken.
-    fn hand_in(&self, row: &mut SceneRow, from: &Actor, written: &Written<'_>) -> Option<u16> {
+    pub(super) fn hand_in(&self, row: &mut SceneRow, from: &Actor, written: &Written<'_>) -> Option<u16> {
         if let Some(why) = self.patience.is_out() {
             row.faults.push(why.to_owned());
             return None;
@@ -690,7 +737,7 @@ impl Company<'_> {
         code
     }
 
-    fn must_be_taken(row: &mut SceneRow, code: Option<u16>) -> bool {
+    pub(super) fn must_be_taken(row: &mut SceneRow, code: Option<u16>) -> bool {
         match code {
             Some(202) => return true,
             Some(code) => row.faults.push(format!("refused with {code}, not taken with 202")),
@@ -841,9 +888,9 @@ impl Company<'_> {
         row
     }
 
-    /// Whether the message centre has said something to this phone since then; what this rehearsal's phones write begins with [`MARK`].
-    fn is_told(&self, row: &mut SceneRow, phone: &Actor, since: Instant, wait: Duration) -> bool {
-        let is_words = |one: &Text| one.at >= since && !one.text.starts_with(MARK) && one.text.contains(' ');
+    /// Whether the message centre has said something to this phone since then; what this rehearsal's phones and writers write has [`MARK`] in it.
+    pub(super) fn is_told(&self, row: &mut SceneRow, phone: &Actor, since: Instant, wait: Duration) -> bool {
+        let is_words = |one: &Text| one.at >= since && !one.text.contains(MARK) && one.text.contains(' ');
         let found = self.station(phone).inbox_when(&phone.imsi, wait, is_words);
         let Some(words) = found.first() else { return false };
         row.took = Some(words.at - since);
@@ -1007,7 +1054,7 @@ impl Company<'_> {
         }
     }
 
-    /// What must be so when all is over: no call is left, no text arrived twice.
+    /// What must be so when all is over: no call is left, no text and no mail arrived twice.
     pub fn leftovers(&self) -> Vec<String> {
         let mut left = Vec::new();
         let number = |imsi: &Imsi| {
@@ -1023,7 +1070,7 @@ impl Company<'_> {
                     .map(|imsi| format!("{} still has a call of {} when all have hung up", station.name, number(imsi))),
             );
             for text in station.inbox() {
-                if text.text.starts_with(&format!("{MARK}{}", self.run)) {
+                if text.text.contains(&format!("{MARK}{}", self.run)) {
                     *texts.entry((text.imsi, text.text)).or_default() += 1;
                 }
             }
@@ -1034,6 +1081,7 @@ impl Company<'_> {
             left.extend(pbx.open_lines().iter().map(|line| format!("the PBX still has its call to {line}")));
             left.extend(pbx.complaints().into_iter().map(|what| format!("the PBX got {what}")));
         }
+        left.extend(self.mail_leftovers());
         left
     }
 }
@@ -1046,7 +1094,7 @@ struct Brief {
     is_taken: bool,
 }
 
-fn fail(mut row: SceneRow, why: String) -> SceneRow {
+pub(super) fn fail(mut row: SceneRow, why: String) -> SceneRow {
     row.faults.push(why);
     row
 }

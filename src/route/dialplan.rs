@@ -60,12 +60,15 @@ pub enum TextWay {
     Mail(usize),
 }
 
-/// The longest prefix decides between trunks that take texts and mail routes, the trunk where both are as long; of two routes the first.
+/// The longest prefix decides between trunks that take texts and mail routes, the trunk where both are as long; of two routes the first. A route
+/// that is no longer than a prefix of ours has nothing.
 pub fn text_way(settings: &Settings, number: &str) -> Option<TextWay> {
-    let is_local = settings.dialplan.local_prefixes.iter().any(|prefix| number.starts_with(prefix.as_str()));
+    let local = settings.dialplan.local_prefixes.iter().filter(|prefix| number.starts_with(prefix.as_str()));
+    let local = local.map(String::len).max();
     let routes = settings.mail.iter().flat_map(|mail| &mail.routes);
     let routes = routes.enumerate().filter_map(|(index, route)| Some((longest(&route.prefixes, number)?, index)));
-    let route = routes.reduce(|best, next| if next.0 > best.0 { next } else { best }).filter(|_| !is_local);
+    let route = routes.reduce(|best, next| if next.0 > best.0 { next } else { best });
+    let route = route.filter(|(length, _)| local.is_none_or(|local| *length > local));
     let trunk =
         text_trunks(settings, number).first().and_then(|trunk| longest(&settings.trunks[*trunk].prefixes, number));
     match (trunk, route) {

@@ -24,6 +24,8 @@ const ENCODED_WORD_BYTES: usize = 45;
 /// Where a line of a header is folded, and what one field of a report may say.
 const LINE_WIDTH: usize = 76;
 const FIELD_CHARS_MAX: usize = 900;
+/// RFC 5322 §2.1.1.
+const LINE_MAX: usize = 998;
 /// Ids in References; of more, the first and the last ones.
 const REFERENCES_MAX: usize = 20;
 /// The last second that a date can be written of: that of the year 9999.
@@ -141,14 +143,16 @@ fn id(text: &str) -> Option<String> {
 /// What a human wrote, in a header.
 fn unstructured(name: &str, text: &str) -> String {
     let text = blanked(text);
-    if !is_plain(&text) {
-        return encoded_words(&text);
-    }
+    if is_plain(&text) { folded(name.len() + 1, &text) } else { encoded_words(&text) }
+}
+
+/// Shape:  lines of [`LINE_WIDTH`] at most where a blank lets it be folded, the first one with `width` before it; none is
+///         blank.
+fn folded(mut width: usize, text: &str) -> String {
     let mut value = String::with_capacity(text.len());
-    let mut width = name.len() + 1;
     for (at, word) in text.split(' ').enumerate() {
         if at > 0 {
-            let folds = width + 1 + word.len() > LINE_WIDTH;
+            let folds = width + 1 + word.len() > LINE_WIDTH && !word.is_empty() && !value.trim().is_empty();
             value.push_str(if folds { "\r\n " } else { " " });
             width = if folds { 1 } else { width + 1 };
         }
@@ -236,37 +240,38 @@ fn boundary(message_id: &str) -> String {
     digest[..12].iter().fold("=_encamp_".to_owned(), |text, byte| text + &format!("{byte:02x}"))
 }
 
+/// What programs read goes as it is, ASCII in short lines: not all of them undo an encoding there.
 fn report_parts(report: &Report, boundary: &str) -> Vec<u8> {
-    let mut octets = Vec::new();
-    let mut part = |kind: &str, text: String| {
-        let body = Encoded::new(text);
-        let head =
-            format!("--{boundary}\r\nContent-Type: {kind}\r\nContent-Transfer-Encoding: {}\r\n\r\n", body.encoding());
-        octets.extend_from_slice(head.as_bytes());
-        octets.extend_from_slice(body.as_ref());
-        octets.extend_from_slice(b"\r\n");
+    let words = Encoded::new(lines(&report.words));
+    let head = |kind: &str, encoding: &str| {
+        format!("--{boundary}\r\nContent-Type: {kind}\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n")
     };
-    part("text/plain; charset=utf-8", lines(&report.words));
-    part("message/delivery-status", status(report));
-    part("text/rfc822-headers; charset=utf-8", lines(&report.headers));
-    octets.extend_from_slice(format!("--{boundary}--\r\n").as_bytes());
+    let mut octets = head("text/plain; charset=utf-8", &words.encoding().to_string()).into_bytes();
+    octets.extend_from_slice(words.as_ref());
+    for (kind, text) in
+        [("message/delivery-status", status(report)), ("text/rfc822-headers", returned(&report.headers))]
+    {
+        octets.extend_from_slice(format!("\r\n{}{text}", head(kind, "7bit")).as_bytes());
+    }
+    octets.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
     octets
 }
 
 /// message/delivery-status (RFC 3464 §2): about the mail, an empty line, about its recipient.
 fn status(report: &Report) -> String {
     let Report { reporting, envid, arrived_s, orcpt, recipient, action, status, why, .. } = report;
-    let field = |text: &str| one_line(text, FIELD_CHARS_MAX);
-    let mut text = format!("Reporting-MTA: dns; {}\n", field(&ascii_domain(reporting)));
+    let short = |text: &str| one_line(text, FIELD_CHARS_MAX);
+    let mut text = field("Reporting-MTA", &format!("dns; {}", short(&ascii_domain(reporting))));
     if let Some(envid) = envid {
-        let _ = writeln!(text, "Original-Envelope-Id: {}", field(&of_xtext(envid)));
+        text += &field("Original-Envelope-Id", &short(&of_xtext(envid)));
     }
-    let _ = writeln!(text, "Arrival-Date: {}\n", date(*arrived_s));
+    text += &field("Arrival-Date", &date(*arrived_s));
+    text += "\r\n";
     if let Some((kind, address)) = orcpt.as_ref().and_then(|orcpt| orcpt.split_once(';')) {
-        let _ = writeln!(text, "Original-Recipient: {}; {}", field(kind), typed(&of_xtext(address)));
+        text += &field("Original-Recipient", &format!("{}; {}", short(kind), typed(&of_xtext(address))));
     }
     let kind = if recipient.is_ascii() { "rfc822" } else { "utf-8" };
-    let _ = writeln!(text, "Final-Recipient: {kind}; {}", typed(recipient));
+    text += &field("Final-Recipient", &format!("{kind}; {}", typed(recipient)));
     let action = match action {
         Action::Failed => "failed",
         Action::Delayed => "delayed",
@@ -274,17 +279,37 @@ fn status(report: &Report) -> String {
         Action::Relayed => "relayed",
         Action::Expanded => "expanded",
     };
+    text += &field("Action", action);
     let (class, subject, detail) = status;
-    let _ = writeln!(text, "Action: {action}\nStatus: {class}.{subject}.{detail}");
+    text += &field("Status", &format!("{class}.{subject}.{detail}"));
     if !why.is_empty() {
-        let _ = writeln!(text, "Diagnostic-Code: x-encamp; {}", field(why));
+        text += &field("Diagnostic-Code", &format!("x-encamp; {}", short(why)));
     }
     text
 }
 
+/// One field of a report.
+fn field(name: &str, value: &str) -> String {
+    let words: Vec<&str> = value.split_ascii_whitespace().collect();
+    format!("{name}: {}\r\n", folded(name.len() + 2, &words.join(" ")))
+}
+
+/// The header of somebody's mail, as it was but for what no mail may have.
+fn returned(headers: &str) -> String {
+    let fits = |char: char| if char == '\t' || char == ' ' || char.is_ascii_graphic() { char } else { '?' };
+    lines(headers).lines().fold(String::with_capacity(headers.len()), |text, line| {
+        let line: String = line.chars().take(LINE_MAX).map(fits).collect();
+        text + &folded(0, &line) + "\r\n"
+    })
+}
+
 /// An address in a report: what is not ASCII as `\x{…}` (utf-8-addr-xtext, RFC 6533 §3).
 fn typed(address: &str) -> String {
-    address.chars().fold(String::new(), |mut text, char| {
+    let mut text = String::new();
+    for char in address.chars() {
+        if text.len() >= FIELD_CHARS_MAX {
+            break;
+        }
         match char {
             _ if char.is_control() => text.push('?'),
             _ if char.is_ascii() => text.push(char),
@@ -292,8 +317,8 @@ fn typed(address: &str) -> String {
                 let _ = write!(text, "\\x{{{:X}}}", u32::from(char));
             }
         }
-        text
-    })
+    }
+    text
 }
 
 /// RFC 3461 §4: printable ASCII but `+` and `=` stands for itself, all else is `+` and two hex digits.

@@ -111,6 +111,8 @@ fn hint(relay: Option<&Relay>, failure: &MailFailure) -> Option<String> {
     | MailFailure::Permanent { why, .. }
     | MailFailure::Lost(why)) = failure;
     let has = |words: &[&str]| words.iter().any(|word| why.contains(word));
+    // 5.1: it is the recipient that they do not want (RFC 3463 §3.2).
+    let refuses_us = matches!(failure, MailFailure::Permanent { code: 550..=554, why } if !why.starts_with("5.1."));
     let hint = if has(&["this system has no certificates"]) {
         "install ca-certificates, or name the relay's authority in `[mail] relay_authority`"
     } else if has(&["UnknownIssuer", "CaUsedAsEndEntity"]) {
@@ -121,16 +123,20 @@ fn hint(relay: Option<&Relay>, failure: &MailFailure) -> Option<String> {
         "it does not begin with TLS there: smtps:// is for port 465, smtp:// for 587 and 25"
     } else if has(&["the login is refused", "neither AUTH PLAIN nor AUTH LOGIN", "no password goes"]) {
         "compare the relay's name and password, and whether it wants TLS before it lets anybody log in"
-    } else if has(&["no connection in time"]) && relay.is_none() {
+    } else if matches!(failure, MailFailure::Temporary { code: 530 | 534 | 535 | 538, .. }) {
+        "it wants a login, or TLS: smtp:// on 587 or smtps:// on 465, `relay_username` and `relay_password`"
+    } else if has(&["no connection in time", "nobody listens there"]) && relay.is_none() {
         "many networks let nothing out to port 25: name a relay in `[mail] relay`"
     } else if has(&["no connection in time", "nobody listens there"]) {
         "is the port the right one (587, 465, 25), and does a firewall let it through?"
     } else if has(&["no name server", "nobody knows where"]) {
-        "this box finds no name: look at /etc/resolv.conf, and at the link"
+        "is the name right? If this box finds no name at all, look at /etc/resolv.conf, and at the link"
     } else if has(&["offers no STARTTLS"]) && relay.is_some_and(|relay| relay.tls == RelayTls::Required) {
         "on another port it may: 587 for STARTTLS, smtps:// for 465"
-    } else if matches!(failure, MailFailure::Permanent { code: 550..=554, .. }) && relay.is_none() {
+    } else if relay.is_none() && (refuses_us || has(&["it greets with 5"])) {
         "servers refuse strangers: an address without a name (PTR), or one of a list, does better through a relay"
+    } else if matches!(failure, MailFailure::Temporary { code: 400.., .. }) {
+        "it may take it later: the mails of phones are tried again by themselves, this one is not"
     } else {
         return None;
     };

@@ -105,13 +105,14 @@ impl Door {
         reply.await.map_err(|_| "the node has stopped")
     }
 
-    /// Waits until a mail is on the disk, or refused: one reply, or one for each recipient where each is answered.
+    /// Waits until a mail is on the disk, or refused: one reply, or one for each recipient where each is answered. `None`: the node has
+    /// stopped over it, and nobody knows whether it is on the disk.
     ///
-    /// Errors: in words; the node has too much to do, or has stopped.
-    pub async fn mail(&self, mail: Box<MailIn>) -> Result<Vec<Reply>, &'static str> {
+    /// Errors: in words; the node has too much to do, or has stopped before.
+    pub async fn mail(&self, mail: Box<MailIn>) -> Result<Option<Vec<Reply>>, &'static str> {
         let (answer, reply) = oneshot::channel();
         self.try_tell(Told::Mail { mail, answer }).map_err(|_| "the node has too much to do")?;
-        reply.await.map_err(|_| "the node has stopped")
+        Ok(reply.await.ok())
     }
 
     fn ring(&self) {

@@ -9,15 +9,18 @@
 //! then on. Does not know: mail, phones. There is no list of pages, and nobody guesses 128 bits.
 //! On the disk: `<data_dir>/pictures/<32 hex>/` with `page.json` and a file for each; several recipients share the octets by hard links. All
 //! of it is synced before the mail is answered for; a page whose mail was refused after all is removed, and else grows too old.
-//! Limits: `[pictures] size_max`, `bytes_max`; [`CONNECTIONS_MAX`], [`CONNECTION_MAX`], [`FILES_MAX`].
+//! The name of a page comes of the mail, its recipient, and a secret (`key`): a copy of a mail that is kept already finds its page, and takes
+//! no room.
+//! Limits: `[pictures] size_max`, `bytes_max`; [`CONNECTIONS_MAX`], [`CONNECTION_MAX`], [`IDLE_MAX`], [`FILES_MAX`].
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -28,6 +31,7 @@ use axum::extract::{Path as UrlPath, State};
 use axum::http::{HeaderValue, Method, Response, StatusCode, header};
 use axum::routing::get;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -38,13 +42,17 @@ use crate::mail::File;
 
 /// More wait until one of them ends.
 const CONNECTIONS_MAX: usize = 64;
-/// However slowly somebody reads.
+/// However slowly somebody reads; and so long without an octet either way.
 const CONNECTION_MAX: Duration = Duration::from_secs(10 * 60);
+const IDLE_MAX: Duration = Duration::from_secs(30);
 /// Those that are too old are looked for this often.
 const PURGE_PAUSE: Duration = Duration::from_secs(600);
 /// Files of one mail that are kept.
 const FILES_MAX: usize = 50;
 const PAGE: &str = "page.json";
+/// What makes names that nobody guesses.
+const KEY: &str = "key";
+const KEY_BYTES: usize = 32;
 
 /// What became of pages; told by `status`.
 #[derive(Default)]
@@ -70,23 +78,42 @@ impl Tally {
 /// All pages.
 pub struct Pictures {
     settings: Mutex<mailing::Pictures>,
-    /// Octets of each page; those that pages share are counted for each of them, so that the bound holds whichever goes first.
-    pages: Mutex<BTreeMap<String, u64>>,
+    /// By name.
+    pages: Mutex<BTreeMap<String, Room>>,
+    key: [u8; KEY_BYTES],
+    /// It has been told that there is no room, and there has been none since.
+    is_full: AtomicBool,
+    /// A page is opened by one at a time.
+    opening: Mutex<()>,
     pub tally: Tally,
 }
 
-/// A page that was made: its name, and where a phone finds it.
+/// What a page takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Room {
+    /// Those that pages share are counted for each of them, so that the bound holds whichever goes first.
+    octets: u64,
+    /// Its mail has not been answered.
+    is_open: bool,
+}
+
+/// A page: its name, and where a phone finds it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Page {
     name: String,
     pub url: String,
+    /// No earlier copy of its mail has made it.
+    is_new: bool,
 }
 
 /// Why no page was made.
 #[derive(Debug)]
 pub enum NotKept {
-    /// As much is kept as may be, or the disk has no room.
+    /// As much is kept as may be.
     Full,
+    DiskFull,
+    /// The same mail is being kept at this moment.
+    Twice,
     Failed(io::Error),
 }
 
@@ -118,18 +145,36 @@ impl Pictures {
             let Some(name) = entry.file_name().to_str().filter(|name| is_name(name)).map(str::to_owned) else {
                 continue;
             };
-            match read_page(&entry.path()) {
-                Some(page) => drop(pages.insert(name, page.files.iter().map(|file| file.octets).sum())),
+            let octets = match read_page(&entry.path()) {
+                Ok(page) => page.files.iter().map(|file| file.octets).sum(),
                 // The power went while it was made: its mail was not answered for.
-                None => fs::remove_dir_all(entry.path())?,
-            }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    fs::remove_dir_all(entry.path())?;
+                    continue;
+                }
+                // It may be readable another time.
+                Err(error) => {
+                    tracing::warn!("a page of pictures cannot be read: {}: {error}", entry.path().display());
+                    octets_in(&entry.path())
+                }
+            };
+            pages.insert(name, Room { octets, is_open: false });
         }
-        Ok(Pictures { settings: Mutex::new(settings.clone()), pages: Mutex::new(pages), tally: Tally::default() })
+        Ok(Pictures {
+            settings: Mutex::new(settings.clone()),
+            pages: Mutex::new(pages),
+            key: key(&settings.path)?,
+            is_full: AtomicBool::new(false),
+            opening: Mutex::default(),
+            tally: Tally::default(),
+        })
     }
 
-    /// New settings; where it listens it stays.
+    /// New settings; where it listens it stays, and where the pages are.
     pub fn follow(&self, settings: &mailing::Pictures) {
-        *lock(&self.settings) = settings.clone();
+        let mut followed = lock(&self.settings);
+        let path = std::mem::take(&mut followed.path);
+        *followed = mailing::Pictures { path, ..settings.clone() };
     }
 
     /// Whether a file of this size is kept at all.
@@ -137,60 +182,88 @@ impl Pictures {
         file.bytes.len() as u64 <= lock(&self.settings).size_max
     }
 
-    /// A page with these files for each of so many recipients, on the disk. Blocks.
+    /// A page with these files for each recipient, on the disk; `whose` tells one recipient of one mail from all others. Then
+    /// [`Pictures::settle`]. Blocks.
     ///
-    /// Errors: [`NotKept`]; there is nothing then.
-    pub fn keep(&self, files: &[File], count: usize, now_ms: u64) -> Result<Vec<Page>, NotKept> {
+    /// Errors: [`NotKept`]; there is nothing new then.
+    pub fn keep(&self, files: &[File], whose: &[Vec<u8>], now_ms: u64) -> Result<Vec<Page>, NotKept> {
         let settings = lock(&self.settings).clone();
         let files: Vec<&File> = files.iter().take(FILES_MAX).collect();
         let octets: u64 = files.iter().map(|file| file.bytes.len() as u64).sum();
         let mut pages: Vec<Page> = Vec::new();
-        for _ in 0..count {
-            let mut random = [0; 16];
-            getrandom::fill(&mut random).map_err(|error| NotKept::Failed(io::Error::other(error)))?;
-            let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        for whose in whose {
+            let digest = Sha256::new().chain_update(self.key).chain_update(whose).finalize();
+            let name: String = digest[..16].iter().map(|byte| format!("{byte:02x}")).collect();
             let url = format!("{}/p/{name}", settings.url.trim_end_matches('/'));
-            pages.push(Page { name, url });
+            // One that nobody may see any more is none.
+            let is_over = read_page(&settings.path.join(&name)).is_ok_and(|page| !self.is_seen(&page, now_ms));
+            if is_over {
+                self.remove(&name);
+            }
+            pages.push(Page { name, url, is_new: true });
         }
         {
             let mut kept = lock(&self.pages);
-            if kept.values().sum::<u64>().saturating_add(octets.saturating_mul(count as u64)) > settings.bytes_max {
+            for page in &mut pages {
+                match kept.get(&page.name) {
+                    Some(Room { is_open: true, .. }) => return Err(NotKept::Twice),
+                    room => page.is_new = room.is_none(),
+                }
+            }
+            let more = octets.saturating_mul(pages.iter().filter(|page| page.is_new).count() as u64);
+            let all: u64 = kept.values().map(|room| room.octets).sum();
+            if all.saturating_add(more) > settings.bytes_max {
                 self.tally.full.fetch_add(1, Ordering::Relaxed);
                 let most = settings.bytes_max;
-                tracing::error!(alarm = true, "ALARM: as many files of mails are kept as may be: {most} bytes");
+                // What would not fit into an empty store is no reason to call somebody.
+                if more <= most && !self.is_full.swap(true, Ordering::Relaxed) {
+                    tracing::error!(alarm = true, "ALARM: as many files of mails are kept as may be: {most} bytes");
+                }
                 return Err(NotKept::Full);
             }
             // Before it is written: two that come together cannot both take the last room.
             for page in &pages {
-                kept.insert(page.name.clone(), octets);
+                let room = kept.entry(page.name.clone()).or_insert(Room { octets, is_open: true });
+                room.is_open = true;
             }
         }
-        match write(&settings.path, &pages, &files, now_ms) {
+        let new: Vec<&Page> = pages.iter().filter(|page| page.is_new).collect();
+        match write(&settings.path, &new, &files, now_ms) {
             Ok(()) => {
-                self.tally.kept.fetch_add(pages.len() as u64, Ordering::Relaxed);
+                self.is_full.store(false, Ordering::Relaxed);
+                self.tally.kept.fetch_add(new.len() as u64, Ordering::Relaxed);
                 Ok(pages)
             }
             Err(error) => {
-                self.remove(&pages);
+                let none: Vec<(Page, bool)> = pages.into_iter().map(|page| (page, false)).collect();
+                self.settle(&none);
                 match error.kind() {
-                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Err(NotKept::Full),
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Err(NotKept::DiskFull),
                     _ => Err(NotKept::Failed(error)),
                 }
             }
         }
     }
 
-    /// Their mail was refused.
-    pub fn remove(&self, pages: &[Page]) {
-        let path = lock(&self.settings).path.clone();
-        for page in pages {
-            if let Err(error) = fs::remove_dir_all(path.join(&page.name))
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                tracing::warn!("a page of pictures cannot be removed: {error}");
+    /// Their mail is answered. Those that are not kept are removed, but for those of an earlier copy of the mail.
+    pub fn settle(&self, pages: &[(Page, bool)]) {
+        for (page, is_kept) in pages {
+            if *is_kept || !page.is_new {
+                lock(&self.pages).entry(page.name.clone()).and_modify(|room| room.is_open = false);
+            } else {
+                self.remove(&page.name);
             }
-            lock(&self.pages).remove(&page.name);
         }
+    }
+
+    fn remove(&self, name: &str) {
+        let path = lock(&self.settings).path.join(name);
+        if let Err(error) = fs::remove_dir_all(path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!("a page of pictures cannot be removed: {error}");
+        }
+        lock(&self.pages).remove(name);
     }
 
     /// Removes those that nobody may see any more.
@@ -199,10 +272,8 @@ impl Pictures {
         let names: Vec<String> = lock(&self.pages).keys().cloned().collect();
         for name in names {
             // One that is being made has no page yet; half a page of a run that died is gone since the start.
-            if let Some(page) = read_page(&path.join(&name))
-                && !self.is_seen(&page, now_ms)
-            {
-                self.remove(&[Page { name, url: String::new() }]);
+            if read_page(&path.join(&name)).is_ok_and(|page| !self.is_seen(&page, now_ms)) {
+                self.remove(&name);
             }
         }
     }
@@ -217,16 +288,21 @@ impl Pictures {
         }
     }
 
-    /// What is on a page that may be seen. `open`: from now on it has been opened.
-    fn look(&self, name: &str, open: bool, now_ms: u64) -> Result<(PathBuf, Kept), StatusCode> {
+    /// What is on a page that may be seen. `open`: from now on it has been opened. `at`: a file that it has to have.
+    fn look(&self, name: &str, at: Option<usize>, open: bool, now_ms: u64) -> Result<(PathBuf, Kept), StatusCode> {
         if !is_name(name) || !lock(&self.pages).contains_key(name) {
             return Err(StatusCode::NOT_FOUND);
         }
         let folder = lock(&self.settings).path.join(name);
-        let mut page = read_page(&folder).ok_or(StatusCode::NOT_FOUND)?;
+        // Two that open it at once would write over each other.
+        let _turn = open.then(|| lock(&self.opening));
+        let mut page = read_page(&folder).map_err(|_| StatusCode::NOT_FOUND)?;
         if !self.is_seen(&page, now_ms) {
             self.tally.gone.fetch_add(1, Ordering::Relaxed);
             return Err(StatusCode::GONE);
+        }
+        if at.is_some_and(|at| at >= page.files.len()) {
+            return Err(StatusCode::NOT_FOUND);
         }
         if open && page.opened_ms.is_none() {
             page.opened_ms = Some(now_ms);
@@ -240,7 +316,7 @@ impl Pictures {
     }
 }
 
-fn write(path: &Path, pages: &[Page], files: &[&File], now_ms: u64) -> io::Result<()> {
+fn write(path: &Path, pages: &[&Page], files: &[&File], now_ms: u64) -> io::Result<()> {
     let kept_file = |file: &&File| KeptFile {
         name: file.name.clone(),
         content_type: file.content_type.clone(),
@@ -250,7 +326,14 @@ fn write(path: &Path, pages: &[Page], files: &[&File], now_ms: u64) -> io::Resul
     let mut first: Option<PathBuf> = None;
     for page in pages {
         let folder = path.join(&page.name);
-        fs::create_dir(&folder)?;
+        match fs::create_dir(&folder) {
+            // What could not be removed at its time.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                fs::remove_dir_all(&folder)?;
+                fs::create_dir(&folder)?;
+            }
+            made => made?,
+        }
         for (at, file) in files.iter().enumerate() {
             let to = folder.join(at.to_string());
             match &first {
@@ -269,8 +352,33 @@ fn is_name(name: &str) -> bool {
     name.len() == 32 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-fn read_page(folder: &Path) -> Option<Kept> {
-    serde_json::from_slice(&fs::read(folder.join(PAGE)).ok()?).ok()
+fn read_page(folder: &Path) -> io::Result<Kept> {
+    Ok(serde_json::from_slice(&fs::read(folder.join(PAGE))?)?)
+}
+
+/// The secret of names, made by the first run.
+fn key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
+    let (kept, new) = (path.join(KEY), path.join("key.new"));
+    match fs::read(&kept).map(<[u8; KEY_BYTES]>::try_from) {
+        Ok(Ok(key)) => return Ok(key),
+        // One of another length is none: the names of before are there all the same.
+        Ok(Err(_)) => (),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => (),
+        Err(error) => return Err(error),
+    }
+    let mut key = [0; KEY_BYTES];
+    getrandom::fill(&mut key).map_err(io::Error::other)?;
+    write_synced(&new, &key)?;
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o600))?;
+    fs::rename(new, kept)?;
+    fs::File::open(path)?.sync_all()?;
+    Ok(key)
+}
+
+/// What the files of a folder take.
+fn octets_in(folder: &Path) -> u64 {
+    let files = fs::read_dir(folder).into_iter().flatten().flatten();
+    files.filter_map(|file| Some(file.metadata().ok()?.len())).sum()
 }
 
 /// The old one or the new one, whenever the power goes.
@@ -326,7 +434,7 @@ async fn show_page(method: Method, State(served): State<Served>, UrlPath(name): 
     let open = method == Method::GET;
     let looked = tokio::task::spawn_blocking(move || {
         let Served { pictures, now_ms } = served;
-        pictures.look(&name, open, now_ms()).map(|(_, page)| html(&name, &page))
+        pictures.look(&name, None, open, now_ms()).map(|(_, page)| html(&name, &page))
     });
     match looked.await {
         Ok(Ok(page)) => dressed(StatusCode::OK, "text/html; charset=utf-8", None, page.into()),
@@ -335,11 +443,17 @@ async fn show_page(method: Method, State(served): State<Served>, UrlPath(name): 
     }
 }
 
-async fn show_file(State(served): State<Served>, UrlPath((name, file)): UrlPath<(String, String)>) -> Response<Body> {
+/// Who has the address of a file has seen the page, or does without.
+async fn show_file(
+    method: Method,
+    State(served): State<Served>,
+    UrlPath((name, file)): UrlPath<(String, String)>,
+) -> Response<Body> {
+    let open = method == Method::GET;
     let looked = tokio::task::spawn_blocking(move || {
         let Served { pictures, now_ms } = served;
-        let (folder, page) = pictures.look(&name, true, now_ms())?;
         let at = file.parse::<usize>().map_err(|_| StatusCode::NOT_FOUND)?;
+        let (folder, page) = pictures.look(&name, Some(at), open, now_ms())?;
         let kept = page.files.get(at).ok_or(StatusCode::NOT_FOUND)?.clone();
         let bytes = fs::read(folder.join(at.to_string())).map_err(|_| StatusCode::NOT_FOUND)?;
         Ok((kept, bytes))
@@ -447,6 +561,7 @@ struct Bounded {
 struct Connection {
     stream: TcpStream,
     end: Pin<Box<Sleep>>,
+    idle: Pin<Box<Sleep>>,
     _place: Option<OwnedSemaphorePermit>,
 }
 
@@ -458,7 +573,8 @@ impl axum::serve::Listener for Bounded {
         let place = Arc::clone(&self.places).acquire_owned().await.ok();
         let (stream, from) = axum::serve::Listener::accept(&mut self.listener).await;
         let end = Box::pin(tokio::time::sleep(CONNECTION_MAX));
-        (Connection { stream, end, _place: place }, from)
+        let idle = Box::pin(tokio::time::sleep(IDLE_MAX));
+        (Connection { stream, end, idle, _place: place }, from)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -468,10 +584,15 @@ impl axum::serve::Listener for Bounded {
 
 impl Connection {
     fn is_over(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        match self.end.as_mut().poll(context) {
-            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
-            Poll::Pending => Ok(()),
+        match (self.end.as_mut().poll(context), self.idle.as_mut().poll(context)) {
+            (Poll::Pending, Poll::Pending) => Ok(()),
+            (Poll::Ready(()), _) | (_, Poll::Ready(())) => Err(io::ErrorKind::TimedOut.into()),
         }
+    }
+
+    /// Octets have gone one way or the other.
+    fn goes_on(&mut self) {
+        self.idle.as_mut().reset(tokio::time::Instant::now() + IDLE_MAX);
     }
 }
 
@@ -482,14 +603,22 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.is_over(context)?;
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if read.is_ready() {
+            self.goes_on();
+        }
+        read
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.is_over(context)?;
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        if written.is_ready() {
+            self.goes_on();
+        }
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -517,18 +646,70 @@ mod tests {
         File { name: name.into(), content_type: content_type.into(), bytes: bytes.to_vec() }
     }
 
+    /// Recipients of a mail.
+    fn of(mail: &str, count: usize) -> Vec<Vec<u8>> {
+        (0..count).map(|at| format!("{mail} {at}").into_bytes()).collect()
+    }
+
+    fn settle(pictures: &Pictures, pages: &[Page], is_kept: bool) {
+        pictures.settle(&pages.iter().map(|page| (page.clone(), is_kept)).collect::<Vec<_>>());
+    }
+
+    fn octets(pictures: &Pictures) -> u64 {
+        lock(&pictures.pages).values().map(|room| room.octets).sum()
+    }
+
+    fn folders(settings: &mailing::Pictures) -> usize {
+        let entries = fs::read_dir(&settings.path).unwrap();
+        entries.filter(|entry| is_name(entry.as_ref().unwrap().file_name().to_str().unwrap())).count()
+    }
+
     #[test]
     fn each_recipient_has_a_page_and_the_bound_holds_for_all_of_them() {
         let folder = tempfile::tempdir().unwrap();
         let pictures = Pictures::open(&settings(folder.path())).unwrap();
-        let pages = pictures.keep(&[file("a.jpg", "image/jpeg", &[7; 300])], 3, 1).unwrap();
+        let pages = pictures.keep(&[file("a.jpg", "image/jpeg", &[7; 300])], &of("a", 3), 1).unwrap();
         assert_eq!(pages.len(), 3);
         assert!(pages.iter().all(|page| page.url.starts_with("http://box.example:8090/p/") && is_name(&page.name)));
-        assert_eq!(lock(&pictures.pages).values().sum::<u64>(), 900);
-        assert!(matches!(pictures.keep(&[file("b", "image/png", &[7; 101])], 1, 1), Err(NotKept::Full)));
-        pictures.remove(&pages);
-        assert!(pictures.keep(&[file("b", "image/png", &[7; 501])], 1, 1).is_ok(), "their room is free again");
+        assert_eq!(octets(&pictures), 900);
+        assert!(matches!(pictures.keep(&[file("b", "image/png", &[7; 101])], &of("b", 1), 1), Err(NotKept::Full)));
+        assert!(pictures.is_full.load(Ordering::Relaxed));
+        settle(&pictures, &pages, false);
+        assert_eq!(octets(&pictures), 0, "a page of a mail that was refused is gone");
+        assert!(
+            pictures.keep(&[file("b", "image/png", &[7; 501])], &of("b", 1), 1).is_ok(),
+            "their room is free again"
+        );
+        assert!(!pictures.is_full.load(Ordering::Relaxed));
+        let never = pictures.keep(&[file("c", "image/png", &[7; 600])], &of("c", 2), 1);
+        assert!(matches!(never, Err(NotKept::Full)));
+        assert!(!pictures.is_full.load(Ordering::Relaxed), "what fits into no store says nothing of this one");
         assert!(!pictures.takes(&file("c", "image/png", &[7; 601])));
+    }
+
+    #[test]
+    fn a_copy_of_a_mail_finds_its_pages_and_takes_no_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = settings(folder.path());
+        let files = [file("a.jpg", "image/jpeg", &[7; 300])];
+        let pictures = Pictures::open(&settings).unwrap();
+        let first = pictures.keep(&files, &of("a", 2), 1).unwrap();
+        assert!(matches!(pictures.keep(&files, &of("a", 2), 1), Err(NotKept::Twice)), "the first is not answered yet");
+        settle(&pictures, &first, true);
+        // After a restart, too.
+        let pictures = Pictures::open(&settings).unwrap();
+        let copy = pictures.keep(&files, &of("a", 2), 2).unwrap();
+        let urls = |pages: &[Page]| pages.iter().map(|page| page.url.clone()).collect::<Vec<_>>();
+        assert_eq!((urls(&copy), octets(&pictures)), (urls(&first), 600));
+        assert!(matches!(pictures.keep(&files, &of("a", 2), 2), Err(NotKept::Twice)));
+        settle(&pictures, &copy, false);
+        assert_eq!(folders(&settings), 2, "a copy that is refused leaves the pages of the first");
+        // Nobody sees them any more: the mail is a new one.
+        let late_ms = settings.life.as_millis() as u64 + 10;
+        let late = pictures.keep(&files, &of("a", 2), late_ms).unwrap();
+        assert!(late.iter().all(|page| pictures.look(&page.name, None, false, late_ms).is_ok()));
+        let other = Pictures::open(&mailing::Pictures { path: folder.path().join("other"), ..settings }).unwrap();
+        assert_ne!(urls(&other.keep(&files, &of("a", 2), 1).unwrap()), urls(&first), "another box has other names");
     }
 
     #[test]
@@ -538,8 +719,8 @@ mod tests {
         let pictures = Pictures::open(&settings).unwrap();
         let life_ms = settings.life.as_millis() as u64;
         let open_ms = settings.open_life.as_millis() as u64;
-        let pages = pictures.keep(&[file("a.jpg", "image/jpeg", b"x")], 3, 0).unwrap();
-        let look = |page: &Page, open, now_ms| pictures.look(&page.name, open, now_ms).map(drop).err();
+        let pages = pictures.keep(&[file("a.jpg", "image/jpeg", b"x")], &of("a", 3), 0).unwrap();
+        let look = |page: &Page, open, now_ms| pictures.look(&page.name, None, open, now_ms).map(drop).err();
         assert_eq!(look(&pages[0], false, life_ms - 1), None, "who only looks does not open it");
         assert_eq!(look(&pages[0], true, life_ms - 1), None);
         assert_eq!(look(&pages[0], true, life_ms - 1 + open_ms - 1), None, "opened late it is there for a while");
@@ -547,7 +728,7 @@ mod tests {
         assert_eq!(look(&pages[1], true, life_ms), Some(StatusCode::GONE), "never opened it is gone, too");
         pictures.purge(life_ms - 1 + open_ms);
         assert!(lock(&pictures.pages).is_empty());
-        assert_eq!(fs::read_dir(&settings.path).unwrap().count(), 0);
+        assert_eq!(folders(&settings), 0);
         assert_eq!(look(&pages[0], true, 5), Some(StatusCode::NOT_FOUND));
     }
 
@@ -555,17 +736,40 @@ mod tests {
     fn the_next_run_knows_the_pages_of_the_last_and_half_a_page_is_none() {
         let folder = tempfile::tempdir().unwrap();
         let settings = settings(folder.path());
-        let pages = Pictures::open(&settings).unwrap().keep(&[file("a", "image/png", b"xyz")], 1, 0).unwrap();
+        let pages = Pictures::open(&settings).unwrap().keep(&[file("a", "image/png", b"xyz")], &of("a", 1), 0).unwrap();
         let half = settings.path.join("0".repeat(32));
         fs::create_dir(&half).unwrap();
         fs::write(half.join("0"), b"x").unwrap();
+        let unread = settings.path.join("1".repeat(32));
+        fs::create_dir(&unread).unwrap();
+        fs::write(unread.join(PAGE), b"of a later version").unwrap();
         let pictures = Pictures::open(&settings).unwrap();
         assert!(!half.exists());
-        assert_eq!(lock(&pictures.pages).get(&pages[0].name), Some(&3));
-        let (_, page) = pictures.look(&pages[0].name, true, 1).unwrap();
+        assert!(unread.exists(), "what cannot be read now is somebody's all the same");
+        assert_eq!(lock(&pictures.pages).get(&pages[0].name), Some(&Room { octets: 3, is_open: false }));
+        assert_eq!(octets(&pictures), 3 + 18);
+        let (_, page) = pictures.look(&pages[0].name, None, true, 1).unwrap();
         assert_eq!(page.files[0].octets, 3);
         let again = Pictures::open(&settings).unwrap();
-        assert_eq!(again.look(&pages[0].name, true, 1).unwrap().1.opened_ms, Some(1), "it stays opened");
+        assert_eq!(again.look(&pages[0].name, None, true, 1).unwrap().1.opened_ms, Some(1), "it stays opened");
+    }
+
+    #[test]
+    fn two_who_open_a_page_at_once_both_see_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = settings(folder.path());
+        let pictures = Pictures::open(&settings).unwrap();
+        let pages = pictures.keep(&[file("a", "image/png", b"x")], &of("a", 50), 0).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for page in &pages {
+                        assert!(pictures.look(&page.name, None, true, 1).is_ok());
+                    }
+                });
+            }
+        });
+        assert_eq!(pictures.tally.opened.load(Ordering::Relaxed), 50);
     }
 
     fn asked(address: SocketAddr, request: &str) -> String {
@@ -586,7 +790,7 @@ mod tests {
             file("<b>cat & dog.jpg", "image/jpeg", b"JPEG"),
             file("evil\r\n.html", "text/html", b"<script>alert(1)</script>"),
         ];
-        let page = pictures.keep(&files, 1, NOW_MS.load(Ordering::Relaxed)).unwrap().remove(0);
+        let page = pictures.keep(&files, &of("a", 1), NOW_MS.load(Ordering::Relaxed)).unwrap().remove(0);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
@@ -594,6 +798,12 @@ mod tests {
         let name = &page.name;
         let head = asked(address, &format!("HEAD /p/{name}"));
         assert!(head.starts_with("HTTP/1.1 200") && pictures.tally.opened.load(Ordering::Relaxed) == 0);
+        let second = pictures.keep(&files, &of("b", 1), NOW_MS.load(Ordering::Relaxed)).unwrap().remove(0).name;
+        let opened = || pictures.tally.opened.load(Ordering::Relaxed);
+        assert!(asked(address, &format!("HEAD /p/{second}/0")).starts_with("HTTP/1.1 200") && opened() == 0);
+        assert!(asked(address, &format!("GET /p/{second}/2")).starts_with("HTTP/1.1 404") && opened() == 0);
+        assert!(asked(address, &format!("GET /p/{second}/0")).ends_with("JPEG"));
+        assert_eq!(opened(), 1, "a file opens its page");
         let shown = asked(address, &format!("GET /p/{name}"));
         assert!(shown.contains("&lt;b&gt;cat &amp; dog.jpg</a> (4 B)"), "{shown}");
         assert!(shown.contains("no-store") && shown.contains("nosniff"));
@@ -608,6 +818,7 @@ mod tests {
         assert!(asked(address, &format!("POST /p/{name}")).starts_with("HTTP/1.1 405"));
         NOW_MS.fetch_add(1_000_000_000, Ordering::Relaxed);
         assert!(asked(address, &format!("GET /p/{name}")).starts_with("HTTP/1.1 410"));
+        assert!(asked(address, &format!("GET /p/{second}/0")).starts_with("HTTP/1.1 410"));
         runtime.shutdown_background();
     }
 }

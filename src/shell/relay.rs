@@ -40,6 +40,9 @@ const KEPT_MAX: usize = 32;
 /// Many servers end a connection after a hundred.
 const MAILS_PER_LINE: u32 = 100;
 
+/// Kept for the answer to the end of a mail, which is not sent with less: without it nobody knows who has the mail.
+const ANSWER_MIN: Duration = Duration::from_secs(60);
+
 const TOO_LATE: &str = "no answer in time";
 
 /// What became of the mails; told by `status`.
@@ -95,6 +98,22 @@ impl Journal {
     }
 }
 
+/// How long each part of an attempt may take.
+#[derive(Clone, Copy)]
+struct Until {
+    connected: Instant,
+    /// All of the mail but its end is sent.
+    sent: Instant,
+    answered: Instant,
+}
+
+impl Until {
+    fn of(now: Instant, timeout: Duration) -> Until {
+        let sent = timeout - ANSWER_MIN.min(timeout / 2);
+        Until { connected: now + sent / 2, sent: now + sent, answered: now + timeout }
+    }
+}
+
 /// Who hands mails over.
 pub struct Mailer {
     way: ArcSwap<Way>,
@@ -123,8 +142,9 @@ struct Way {
     hello: Option<String>,
     relay: Option<Relay>,
     names: Names,
-    /// Certificates are read with the first mail that needs them, and anew after new settings.
-    checked: OnceCell<Result<Arc<ClientConfig>, String>>,
+    /// Certificates are read with the first mail that needs them, and anew after new settings. That they could not be read
+    /// is not kept.
+    checked: OnceCell<Arc<ClientConfig>>,
     unchecked: OnceCell<Arc<ClientConfig>>,
 }
 
@@ -154,7 +174,7 @@ impl Way {
                     let reading = tokio::task::spawn_blocking(move || checked(authority.as_deref()));
                     reading.await.unwrap_or_else(|_| Err("reading the certificates broke off".into()))
                 };
-                self.checked.get_or_init(reading).await.clone().map(Some)
+                self.checked.get_or_try_init(reading).await.cloned().map(Some)
             }
         }
     }
@@ -186,14 +206,16 @@ impl Mailer {
 
     /// Hands one mail over; answers within `timeout`, whatever happens.
     pub async fn send(self: &Arc<Mailer>, mail: &MailOut, timeout: Duration) -> Result<MailTaken, MailFailure> {
-        let until = Instant::now() + timeout;
-        let result = match timeout_at(until, self.places.acquire()).await {
+        let until = Until::of(Instant::now(), timeout);
+        let result = match timeout_at(until.connected, self.places.acquire()).await {
             Ok(Ok(_place)) => self.send_in_place(mail, until).await,
             Ok(Err(_)) => Err(MailFailure::Unreachable("the box ends".into())),
-            Err(_) => Err(MailFailure::Unreachable("too many mails leave at once".into())),
+            // Which is no word on where it goes.
+            Err(_) => Err(MailFailure::Temporary { code: 0, why: "too many mails leave at once".into() }),
         };
         self.tally.count(&result);
         let to = mail.to.short();
+        // At debug level only: what a server says often names the recipient in full.
         match &result {
             Ok(taken) => tracing::debug!("mail to {to}: {} took it with {} {}", taken.by, taken.code, taken.said),
             Err(failure) => tracing::debug!("mail to {to}: {}", told(failure)),
@@ -201,23 +223,23 @@ impl Mailer {
         result
     }
 
-    async fn send_in_place(self: &Arc<Mailer>, mail: &MailOut, until: Instant) -> Result<MailTaken, MailFailure> {
+    async fn send_in_place(self: &Arc<Mailer>, mail: &MailOut, until: Until) -> Result<MailTaken, MailFailure> {
         let way = self.way.load_full();
         let Some(hello) = &way.hello else {
             return Err(MailFailure::Unreachable("the settings have no [mail]".into()));
         };
         let dressed = dress(mail);
         let key = if way.relay.is_some() { String::new() } else { mail.to.domain().to_owned() };
-        while let Some(mut line) = self.kept_line(&key, way.time) {
+        if let Some(mut line) = self.kept_line(&key, way.time) {
             match line.hand(mail, &dressed, until).await {
-                // It was closed a while ago, and nobody has this mail: it may go over another one.
-                Handed::Gone(_) | Handed::Broken(_) if Instant::now() < until => line.close_behind(),
+                // It was closed a while ago, and nobody has this mail: it may go over a new one.
+                Handed::Gone { .. } | Handed::Broken(_) if Instant::now() < until.connected => line.close_behind(),
                 handed => return self.judged(handed, line, key, way.time),
             }
         }
         let line = match &way.relay {
-            Some(relay) => self.to_relay(&way, hello, relay, until).await,
-            None => self.to_domain(&way, hello, mail.to.domain(), until).await,
+            Some(relay) => self.to_relay(&way, hello, relay, until.connected).await,
+            None => self.to_domain(&way, hello, mail.to.domain(), until.connected).await,
         };
         let mut line = line?;
         let handed = line.hand(mail, &dressed, until).await;
@@ -307,7 +329,8 @@ impl Mailer {
             Handed::Taken { code, said, will_tell } => Ok(MailTaken { by, code, said, will_tell }),
             Handed::Refused { code, why } if code < 500 => Err(MailFailure::Temporary { code, why }),
             Handed::Refused { code, why } => Err(MailFailure::Permanent { code, why }),
-            Handed::Gone(why) => Err(MailFailure::Unreachable(format!("{by}: {why}"))),
+            // A word on this mail: the server has let us in, and may take the next one.
+            Handed::Gone { code, why } => Err(MailFailure::Temporary { code, why }),
             Handed::Broken(why) => Err(MailFailure::Temporary { code: 0, why }),
             Handed::Lost(why) => Err(MailFailure::Lost(why)),
             Handed::Cannot(why) => Err(MailFailure::Permanent { code: 0, why }),

@@ -4,6 +4,8 @@
 //! ([`crate::mail::session`]), who may ([`crate::mail::admit`]), what a mail says ([`crate::mail::receive`]), what becomes of it (the node).
 //! A session is a task; it feeds what it reads to a [`Session`] and writes what that gives. The octets of a mail are its own until they
 //! are read, and are on no disk; what the node says of it comes through [`Door::mail`], a yes once all of it is kept.
+//! All sessions together hold [`held_max`] octets of mails, beside small ones; a large mail is read on a thread that may take its time, so
+//! many at a time as [`READERS`].
 //! Limits: `[mail]`: `sessions_max`, `sessions_per_address_max`, `command_timeout`, `session_max`, and those of the session; the constants here.
 
 use std::collections::HashMap;
@@ -19,6 +21,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -28,9 +31,10 @@ use super::node::Door;
 use super::pictures::{NotKept, Page, Pictures};
 use crate::config::Settings;
 use crate::config::mailing::{Mail, MailProtocol};
+use crate::mail::address::Address;
 use crate::mail::receive::{self, Received};
 use crate::mail::session::{self, Protocol, Session, Step, Taken};
-use crate::mail::{File, MailIn, Reply, admit};
+use crate::mail::{File, MailIn, RcptTo, Reply, admit};
 
 /// Read at once.
 const READ_BYTES: usize = 16 * 1024;
@@ -45,6 +49,20 @@ const LINGER_OCTETS_MAX: usize = 1024 * 1024;
 const ROOM_CHECK: Duration = Duration::from_secs(1);
 /// Out of file descriptors, most likely: those in use end by themselves.
 const AFTER_FAULT: Duration = Duration::from_millis(100);
+/// Octets of mails that are on their way in: this, or less where mails are small, but some of the largest.
+const HELD_OCTETS_MAX: u64 = 64 * 1024 * 1024;
+const HELD_MAILS_MAX: u64 = 64;
+const HELD_MAILS_MIN: u64 = 4;
+/// A mail above this is not read between two other things: HTML of a megabyte takes some ten milliseconds.
+const READ_INLINE_OCTETS_MAX: usize = 64 * 1024;
+/// So many of them are read at a time.
+const READERS: usize = 2;
+/// Whom nobody has listed begins his first mail before that.
+const FIRST_MAIL_MAX: Duration = Duration::from_secs(5 * 60);
+/// Wrong passwords of one address in a minute; then nobody logs in from there until it is over.
+const WRONG_PASSWORDS_MAX: u64 = 10;
+/// Of so many addresses it is known; of more, those whose minute is over are forgotten first.
+const WRONG_ADDRESSES_MAX: usize = 10_000;
 
 /// What happened on the listeners; told by `status`.
 #[derive(Default)]
@@ -57,6 +75,7 @@ pub struct Tally {
     tls: AtomicU64,
     tls_failed: AtomicU64,
     logins: AtomicU64,
+    logins_wrong: AtomicU64,
     accepted: AtomicU64,
     deferred: AtomicU64,
     refused: [AtomicU64; session::CLASSES],
@@ -81,6 +100,7 @@ impl Tally {
             ("mail_tls", &self.tls),
             ("mail_tls_failed", &self.tls_failed),
             ("mail_logins", &self.logins),
+            ("mail_logins_wrong", &self.logins_wrong),
             ("mail_accepted", &self.accepted),
             ("mail_deferred", &self.deferred),
         ];
@@ -88,7 +108,12 @@ impl Tally {
     }
 
     fn add(&self, counts: session::Counts) {
-        let all = [(&self.accepted, counts.accepted), (&self.deferred, counts.deferred), (&self.logins, counts.logins)];
+        let all = [
+            (&self.accepted, counts.accepted),
+            (&self.deferred, counts.deferred),
+            (&self.logins, counts.logins),
+            (&self.logins_wrong, counts.logins_wrong),
+        ];
         for (count, more) in all.into_iter().chain(self.refused.iter().zip(counts.refused)) {
             // Most often there is nothing to add, and a shared line of memory stays where it is.
             if more != 0 {
@@ -126,13 +151,23 @@ pub struct Reception {
     places: Mutex<Places>,
     certificate: Mutex<Certificate>,
     room: Room,
+    /// Octets of mails that are on their way in.
+    held: AtomicU64,
+    readers: Semaphore,
+    wrong: Mutex<Wrong>,
 }
 
 #[derive(Default)]
 struct Places {
     count: usize,
+    /// Those of whom nobody is listed.
+    strangers: usize,
     by_address: HashMap<IpAddr, usize>,
 }
+
+/// Wrong passwords, since when and how many.
+#[derive(Default)]
+struct Wrong(HashMap<IpAddr, (Instant, u64)>);
 
 /// The certificate, and for which settings it was read.
 #[derive(Default)]
@@ -164,6 +199,9 @@ impl Reception {
             places: Mutex::default(),
             certificate: Mutex::default(),
             room: Room { since: Instant::now(), checked_ms: AtomicU64::new(0), is_full: AtomicBool::new(false) },
+            held: AtomicU64::new(0),
+            readers: Semaphore::new(READERS),
+            wrong: Mutex::default(),
         });
         let settings = (reception.current)();
         reception.tls(&settings);
@@ -172,11 +210,15 @@ impl Reception {
 
     /// Accepts until the runtime ends.
     pub async fn serve(self: Arc<Reception>, protocol: MailProtocol, listener: TcpListener) {
+        let mut told: Option<Instant> = None;
         loop {
             match listener.accept().await {
                 Ok((stream, from)) => self.accepted(protocol, stream, from),
                 Err(error) => {
-                    tracing::warn!("cannot accept a connection for mail: {error}");
+                    if told.is_none_or(|told| told.elapsed() >= MINUTE) {
+                        told = Some(Instant::now());
+                        tracing::warn!("cannot accept a connection for mail: {error}");
+                    }
                     tokio::time::sleep(AFTER_FAULT).await;
                 }
             }
@@ -224,7 +266,7 @@ impl Reception {
         session.greet(&settings);
         drop(settings);
         let why = self.converse(&mut session, line, tls.as_ref(), ip).await;
-        self.tally.add(session.take_counts());
+        self.add(session.take_counts(), ip);
         if let Broken::ByUs = why {
             self.tally.sessions_broken.fetch_add(1, Relaxed);
         }
@@ -235,27 +277,34 @@ impl Reception {
         let mut line = line;
         let begun = Instant::now();
         let mut pace = Pace { since: begun, octets: 0 };
+        let mut held = Held { of_all: &self.held, own: 0 };
         let mut buffer = vec![0; READ_BYTES];
         let (mut from, mut to) = (0, 0);
         loop {
             let settings = (self.current)();
             session.set_full(self.room.is_full(&settings));
+            session.set_short(settings.mail.as_ref().is_some_and(|mail| self.held.load(Relaxed) >= held_max(mail)));
+            session.set_barred(self.wrong.lock().unwrap_or_else(PoisonError::into_inner).has_too_many(ip));
             let mut input = &buffer[from..to];
             let step = session.feed(&settings, &mut input);
             from = to - input.len();
-            self.tally.add(session.take_counts());
+            self.add(session.take_counts(), ip);
             if let Step::Mail(taken) = step {
+                // Until it is answered for its octets are there, in one form or another.
                 let replies = self.take(&settings, *taken).await;
                 session.answered(&replies);
+                held.follow(session.held());
                 continue;
             }
+            held.follow(session.held());
             if let Some(pause) = session.take_pause() {
                 tokio::time::sleep(pause).await;
             }
-            let Some(patience) = settings.mail.as_ref().map(|mail| (mail.command_timeout, mail.session_max)) else {
-                return self.end(session, line, false).await;
-            };
-            let (command_timeout, session_max) = patience;
+            let Some(mail) = settings.mail.as_ref() else { return self.end(session, line, false).await };
+            let is_proven = session.has_mail() || session.peer().user.is_some() || is_known(mail, ip);
+            let session_max = mail.session_max;
+            let idle_max = if is_proven { session_max } else { session_max.min(FIRST_MAIL_MAX) };
+            let command_timeout = mail.command_timeout;
             match step {
                 Step::Mail(_) => (),
                 Step::Close { is_asked } => return self.end(session, line, is_asked).await,
@@ -284,7 +333,8 @@ impl Reception {
                     return self.end(session, line, false).await;
                 }
             }
-            if age > session_max && (session.is_idle() || age > session_max * 2) {
+            // Who is in the middle of his mail may be on a slow line.
+            if age > session_max * 2 || (age > idle_max && session.is_idle()) {
                 session.give_up((4, 4, 2), "the session lasts too long");
                 return self.end(session, line, false).await;
             }
@@ -311,16 +361,35 @@ impl Reception {
         Broken::ByUs
     }
 
+    fn add(&self, counts: session::Counts, ip: IpAddr) {
+        self.tally.add(counts);
+        if counts.logins_wrong > 0 {
+            // Programs that bar addresses read this line.
+            tracing::info!("mail: wrong password from {ip}");
+            self.wrong.lock().unwrap_or_else(PoisonError::into_inner).add(ip, counts.logins_wrong);
+        }
+    }
+
+    /// What a mail says. `None`: nobody can read it now.
+    async fn read(&self, octets: Vec<u8>) -> Option<Received> {
+        if octets.len() <= READ_INLINE_OCTETS_MAX {
+            return Some(receive::read(&octets));
+        }
+        let _turn = self.readers.acquire().await.ok()?;
+        tokio::task::spawn_blocking(move || receive::read(&octets)).await.ok()
+    }
+
     /// What becomes of a mail.
     async fn take(&self, settings: &Settings, taken: Taken) -> Vec<Reply> {
         let Taken { from, peer, recipients, envid, each_answered, octets } = taken;
-        let Received { letter, files } = receive::read(&octets);
-        drop(octets);
+        let Some(Received { letter, files }) = self.read(octets).await else {
+            return vec![Reply::new(451, (4, 3, 0), "it cannot be read now: come again")];
+        };
         let mut mail = MailIn { from, peer, recipients, envid, each_answered, letter };
         let shown = mail.from.as_ref().map_or_else(|| "<>".to_owned(), |from| from.short());
         let checked = admit::no_loop(settings, &mail).and_then(|()| admit::proven(settings, &mail));
         let pages = match checked {
-            Ok(()) => self.keep(files, mail.recipients.len()).await,
+            Ok(()) => self.keep(files, &mail).await,
             Err(refusal) => Err(refusal),
         };
         let replies = match pages {
@@ -329,11 +398,14 @@ impl Reception {
                 for (rcpt, page) in mail.recipients.iter_mut().zip(&pages) {
                     rcpt.link = Some(page.url.clone());
                 }
-                let replies = match self.door.mail(Box::new(mail)).await {
-                    Ok(replies) => replies,
-                    Err(why) => vec![Reply::new(451, (4, 3, 1), why)],
+                let answered = self.door.mail(Box::new(mail)).await;
+                // Where nobody knows what became of it the text may be kept, and its link with it.
+                let (replies, may_be_kept) = match answered {
+                    Ok(Some(replies)) => (replies, false),
+                    Ok(None) => (vec![Reply::new(451, (4, 3, 1), "the node has stopped: come again")], true),
+                    Err(why) => (vec![Reply::new(451, (4, 3, 1), why)], false),
                 };
-                self.forget(pages, &replies).await;
+                self.settle(pages, &replies, may_be_kept).await;
                 replies
             }
         };
@@ -344,16 +416,20 @@ impl Reception {
     }
 
     /// A page with the files for each recipient, on the disk before the mail is answered for.
-    async fn keep(&self, files: Vec<File>, count: usize) -> Result<Vec<Page>, Reply> {
+    /// Where there is no room for them they are only named.
+    async fn keep(&self, files: Vec<File>, mail: &MailIn) -> Result<Vec<Page>, Reply> {
         let Some(pictures) = &self.pictures else { return Ok(Vec::new()) };
         let files: Vec<File> = files.into_iter().filter(|file| pictures.takes(file)).collect();
         if files.is_empty() {
             return Ok(Vec::new());
         }
         let pictures = Arc::clone(pictures);
-        match tokio::task::spawn_blocking(move || pictures.keep(&files, count, now_ms())).await {
+        let whose = mail.recipients.iter().map(|rcpt| of_page(mail, &rcpt.to)).collect::<Vec<_>>();
+        match tokio::task::spawn_blocking(move || pictures.keep(&files, &whose, now_ms())).await {
             Ok(Ok(pages)) => Ok(pages),
-            Ok(Err(NotKept::Full)) => Err(Reply::new(452, (4, 3, 1), "there is no room for its files: come again")),
+            Ok(Err(NotKept::Full)) => Ok(Vec::new()),
+            Ok(Err(NotKept::DiskFull)) => Err(Reply::new(452, (4, 3, 1), "there is no room for its files: come again")),
+            Ok(Err(NotKept::Twice)) => Err(Reply::new(451, (4, 3, 0), "a copy of it is coming in: come again")),
             Ok(Err(NotKept::Failed(error))) => {
                 tracing::error!("the files of a mail cannot be kept: {error}");
                 Err(Reply::new(451, (4, 3, 0), "its files cannot be kept: come again"))
@@ -362,16 +438,16 @@ impl Reception {
         }
     }
 
-    /// The pages of those who do not get the mail.
-    async fn forget(&self, pages: Vec<Page>, replies: &[Reply]) {
-        let is_refused = |at: usize| replies.get(at).or(replies.first()).is_none_or(|reply| reply.code / 100 != 2);
-        let refused = pages.into_iter().enumerate().filter(|(at, _)| is_refused(*at));
-        let refused: Vec<Page> = refused.map(|(_, page)| page).collect();
+    /// Removes the pages of those who do not get the mail.
+    async fn settle(&self, pages: Vec<Page>, replies: &[Reply], may_be_kept: bool) {
+        let is_kept = |at: usize| replies.get(at).or(replies.first()).is_some_and(|reply| reply.code / 100 == 2);
+        let settled: Vec<(Page, bool)> =
+            pages.into_iter().enumerate().map(|(at, page)| (page, may_be_kept || is_kept(at))).collect();
         if let Some(pictures) = self.pictures.clone()
-            && !refused.is_empty()
+            && !settled.is_empty()
         {
             // What is not removed now is removed when it is too old.
-            let _ = tokio::task::spawn_blocking(move || pictures.remove(&refused)).await;
+            let _ = tokio::task::spawn_blocking(move || pictures.settle(&settled)).await;
         }
     }
 
@@ -499,19 +575,86 @@ impl Line {
     }
 }
 
+/// What makes a page the one of this mail and this recipient: a copy of the mail, which comes where our answer was lost, has the same.
+fn of_page(mail: &MailIn, to: &RcptTo) -> Vec<u8> {
+    let to = match to {
+        RcptTo::Phone(imsi) => format!("IMSI{imsi}"),
+        RcptTo::Elsewhere(number) => number.to_string(),
+    };
+    let from = mail.from.as_ref().map_or("", Address::as_str);
+    [&mail.letter.digest[..], from.as_bytes(), b"\0", to.as_bytes()].concat()
+}
+
+/// What all sessions may hold of mails that are on their way in.
+fn held_max(mail: &Mail) -> u64 {
+    let many = mail.size_max.saturating_mul(HELD_MAILS_MAX).min(HELD_OCTETS_MAX);
+    many.max(mail.size_max.saturating_mul(HELD_MAILS_MIN))
+}
+
+/// What one session holds of it.
+struct Held<'a> {
+    of_all: &'a AtomicU64,
+    own: u64,
+}
+
+impl Held<'_> {
+    fn follow(&mut self, own: u64) {
+        if own >= self.own {
+            self.of_all.fetch_add(own - self.own, Relaxed);
+        } else {
+            self.of_all.fetch_sub(self.own - own, Relaxed);
+        }
+        self.own = own;
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.follow(0);
+    }
+}
+
+impl Wrong {
+    fn add(&mut self, ip: IpAddr, more: u64) {
+        if self.0.len() >= WRONG_ADDRESSES_MAX {
+            self.0.retain(|_, (since, _)| since.elapsed() < MINUTE);
+        }
+        if self.0.len() >= WRONG_ADDRESSES_MAX {
+            self.0.clear();
+        }
+        let (since, count) = self.0.entry(one_of_all(ip)).or_insert((Instant::now(), 0));
+        if since.elapsed() >= MINUTE {
+            (*since, *count) = (Instant::now(), 0);
+        }
+        *count += more;
+    }
+
+    fn has_too_many(&self, ip: IpAddr) -> bool {
+        let known = if self.0.is_empty() { None } else { self.0.get(&one_of_all(ip)) };
+        known.is_some_and(|(since, count)| *count >= WRONG_PASSWORDS_MAX && since.elapsed() < MINUTE)
+    }
+}
+
+/// Whom the operator has listed, and who is on this machine: for them places are kept.
+fn is_known(mail: &Mail, ip: IpAddr) -> bool {
+    admit::is_listed(mail, ip) || ip.is_loopback()
+}
+
 /// A session counts as long as this lives.
 struct Place {
     reception: Arc<Reception>,
+    is_stranger: bool,
     /// `None`: a server that the operator has listed; it is counted with all, and not by itself.
     address: Option<IpAddr>,
 }
 
 impl Place {
     fn take(reception: &Arc<Reception>, mail: &Mail, ip: IpAddr) -> Option<Place> {
-        let is_listed = mail.trusted.iter().chain(&mail.boxes).any(|network| network.contains(ip));
-        let address = (!is_listed).then(|| one_of_all(ip));
+        let address = (!admit::is_listed(mail, ip)).then(|| one_of_all(ip));
+        let is_stranger = !is_known(mail, ip);
+        let strangers_max = mail.sessions_max - mail.sessions_max / 4;
         let mut places = reception.places.lock().unwrap_or_else(PoisonError::into_inner);
-        if places.count >= mail.sessions_max {
+        if places.count >= mail.sessions_max || (is_stranger && places.strangers >= strangers_max) {
             return None;
         }
         if let Some(address) = address {
@@ -522,7 +665,8 @@ impl Place {
             *count += 1;
         }
         places.count += 1;
-        Some(Place { reception: Arc::clone(reception), address })
+        places.strangers += usize::from(is_stranger);
+        Some(Place { reception: Arc::clone(reception), is_stranger, address })
     }
 }
 
@@ -530,6 +674,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut places = self.reception.places.lock().unwrap_or_else(PoisonError::into_inner);
         places.count = places.count.saturating_sub(1);
+        places.strangers = places.strangers.saturating_sub(usize::from(self.is_stranger));
         if let Some(address) = self.address
             && let Some(count) = places.by_address.get_mut(&address)
         {
@@ -629,6 +774,7 @@ mod tests {
         settings: Arc<ArcSwap<Settings>>,
         door: Door,
         taken: Arc<Mutex<Vec<MailIn>>>,
+        reception: Arc<Reception>,
         _folder: tempfile::TempDir,
         _runtime: tokio::runtime::Runtime,
     }
@@ -653,13 +799,18 @@ mod tests {
         let reception = Reception::new(door.clone(), Arc::clone(&tally), pictures, move || followed.load_full());
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
-        runtime.spawn(reception.serve(protocol, listener));
-        Desk { address, tally, settings, door, taken, _folder: folder, _runtime: runtime }
+        runtime.spawn(Arc::clone(&reception).serve(protocol, listener));
+        Desk { address, tally, settings, door, taken, reception, _folder: folder, _runtime: runtime }
     }
 
     fn answer(ear: &Ear, taken: &Mutex<Vec<MailIn>>) {
         while let Some(told) = ear.next() {
             match told {
+                Told::Mail { mail, .. } if mail.letter.subject == "stop" => taken.lock().unwrap().push(*mail),
+                Told::Mail { mail, answer } if mail.letter.subject == "no" => {
+                    taken.lock().unwrap().push(*mail);
+                    let _ = answer.send(vec![Reply::new(550, (5, 7, 1), "no")]);
+                }
                 Told::Mail { mail, answer } => {
                     let replies = match mail.each_answered {
                         true => mail.recipients.iter().map(|_| Reply::new(250, (2, 6, 0), "each")).collect(),
@@ -736,6 +887,83 @@ mod tests {
     }
 
     #[test]
+    fn a_large_mail_is_read_and_its_octets_are_given_back() {
+        let desk = desk(MailProtocol::Smtp, "", false);
+        let words = "all of it is here\r\n".repeat(READ_INLINE_OCTETS_MAX / 10);
+        let told = talk(desk.address, &format!("EHLO x\r\n{MAIL}Subject: large\r\n\r\n{words}.\r\nQUIT\r\n"));
+        assert!(told.contains("250 2.6.0 kept"), "{told}");
+        assert!(desk.taken.lock().unwrap()[0].letter.text.starts_with("all of it is here\nall"));
+        let until = Instant::now() + MINUTE;
+        while desk.reception.held.load(Relaxed) != 0 {
+            assert!(Instant::now() < until);
+        }
+    }
+
+    #[test]
+    fn what_all_sessions_hold_is_bounded() {
+        let folder = tempfile::tempdir().unwrap();
+        let held_max = |size: &str| {
+            let settings = settings(folder.path(), &format!("size_max = \"{size}\""));
+            held_max(settings.mail.as_deref().unwrap())
+        };
+        assert_eq!(
+            [held_max("10 kB"), held_max("1 MB"), held_max("5 MB"), held_max("100 MB")],
+            [640_000, 64_000_000, HELD_OCTETS_MAX, 400_000_000]
+        );
+        let all = AtomicU64::new(0);
+        let mut one = Held { of_all: &all, own: 0 };
+        let mut other = Held { of_all: &all, own: 0 };
+        one.follow(100);
+        other.follow(50);
+        one.follow(30);
+        assert_eq!(all.load(Relaxed), 80);
+        drop(one);
+        assert_eq!(all.load(Relaxed), 50, "a session that ends gives back what it held");
+        drop(other);
+        // Another one holds it all: a small mail comes through.
+        let desk = desk(MailProtocol::Smtp, "", false);
+        desk.reception.held.store(1 << 40, Relaxed);
+        let large = "x\r\n".repeat(40_000);
+        let told = talk(desk.address, &format!("EHLO x\r\n{MAIL}small\r\n.\r\n{MAIL}{large}.\r\nQUIT\r\n"));
+        assert!(told.contains("250 2.6.0 kept") && told.contains("452 4.3.1 too much mail"), "{told}");
+        assert_eq!(desk.taken.lock().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn after_too_many_wrong_passwords_of_an_address_nobody_logs_in_from_there() {
+        let desk = desk(MailProtocol::Smtp, "", false);
+        let ip: IpAddr = [127, 0, 0, 1].into();
+        let wrong = |more| desk.reception.add(session::Counts { logins_wrong: more, ..Default::default() }, ip);
+        let login = || talk(desk.address, "EHLO x\r\nAUTH PLAIN AGNsaW5pYwBvcGVuIHNlc2FtZQ==\r\nQUIT\r\n");
+        wrong(WRONG_PASSWORDS_MAX - 1);
+        assert!(login().contains("235 2.7.0"), "{}", login());
+        wrong(1);
+        assert!(login().contains("454 4.7.0"), "{}", login());
+        assert_eq!(count(&desk, "mail_logins_wrong"), WRONG_PASSWORDS_MAX);
+        let mut all = Wrong::default();
+        for at in 0..WRONG_ADDRESSES_MAX as u32 + 5 {
+            all.add(std::net::Ipv4Addr::from_bits(at).into(), WRONG_PASSWORDS_MAX);
+        }
+        assert!(all.0.len() <= WRONG_ADDRESSES_MAX && all.has_too_many([0, 0, 0x27, 0x14].into()));
+    }
+
+    #[test]
+    fn places_are_kept_for_those_whom_the_operator_has_listed() {
+        let desk = desk(MailProtocol::Smtp, "sessions_max = 8\nfronts = [\"192.0.2.1\"]", false);
+        let settings = desk.settings.load_full();
+        let mail = settings.mail.as_deref().unwrap();
+        let take = |ip: &str| Place::take(&desk.reception, mail, ip.parse().unwrap());
+        let strangers: Vec<Place> = (0..6).filter_map(|_| take("203.0.113.9")).collect();
+        assert_eq!(strangers.len(), 6);
+        assert!(take("198.51.100.9").is_none(), "a quarter is not for strangers");
+        let listed = [take("192.0.2.1"), take("127.0.0.1")];
+        assert!(listed.iter().all(Option::is_some));
+        assert!(take("192.0.2.1").is_none(), "all places are taken");
+        drop(strangers);
+        assert!(take("198.51.100.9").is_some());
+    }
+
+    #[test]
     fn a_node_that_has_stopped_makes_mail_wait_elsewhere() {
         let desk = desk(MailProtocol::Smtp, "", false);
         desk.door.tell(Told::Stop);
@@ -751,13 +979,14 @@ mod tests {
             let head = format!("--b\r\nContent-Type: image/png\r\nContent-Disposition: attachment; filename={name}");
             format!("{head}\r\n\r\n{words}\r\n")
         };
-        let mail = |parts: &str| {
-            let head = "MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b";
+        let mail_about = |subject: &str, parts: &str| {
+            let head = format!("Subject: {subject}\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b");
             format!("{MAIL}{head}\r\n\r\n--b\r\n\r\nlook\r\n{parts}--b--\r\n.\r\n")
         };
+        let mail = |parts: &str| mail_about("x", parts);
         let pages = |desk: &Desk| {
             let path = desk.settings.load().mail.as_ref().and_then(|mail| Some(mail.pictures.as_ref()?.path.clone()));
-            fs::read_dir(path.unwrap()).unwrap().count()
+            fs::read_dir(path.unwrap()).unwrap().filter(|entry| entry.as_ref().unwrap().path().is_dir()).count()
         };
         let desk = desk(MailProtocol::Smtp, rest, false);
         // One that is too long has none, and is only named.
@@ -771,11 +1000,28 @@ mod tests {
             assert_eq!(links[1], None);
         }
         assert_eq!(pages(&desk), 1);
+        let link = |at: usize| desk.taken.lock().unwrap()[at].recipients[0].link.clone();
+        // Its answer was lost.
+        talk(desk.address, &format!("EHLO x\r\n{}QUIT\r\n", mail(&part("a.png", "picture"))));
+        assert_eq!((pages(&desk), link(2)), (1, link(0)), "a copy has the same page");
         // Nobody answers for this one, so nobody gets a link to its page.
-        desk.door.tell(Told::Stop);
-        let told = talk(desk.address, &format!("EHLO x\r\n{}QUIT\r\n", mail(&part("c.png", "picture"))));
-        assert!(told.contains("451 4.3.1"), "{told}");
+        let told = talk(desk.address, &format!("EHLO x\r\n{}QUIT\r\n", mail_about("no", &part("c.png", "picture"))));
+        assert!(told.contains("550 5.7.1 no"), "{told}");
         assert_eq!(pages(&desk), 1);
+        // What became of this one nobody knows: it may be on the disk.
+        let told = talk(desk.address, &format!("EHLO x\r\n{}QUIT\r\n", mail_about("stop", &part("c.png", "picture"))));
+        assert!(told.contains("451 4.3.1"), "{told}");
+        assert_eq!(pages(&desk), 2);
+        // There is no room for this one, which is no reason to keep its words.
+        let settings = desk.settings.load_full();
+        let mut changed = Settings::clone(&settings);
+        let mut words = settings.mail.as_deref().cloned().unwrap();
+        words.pictures.as_mut().unwrap().bytes_max = 20;
+        changed.mail = Some(words.into());
+        desk.settings.store(Arc::new(changed));
+        let told = talk(desk.address, &format!("EHLO x\r\n{}QUIT\r\n", mail(&part("d.png", "picture"))));
+        assert!(told.contains("250 2.6.0 kept"), "{told}");
+        assert_eq!((pages(&desk), link(5)), (2, None));
     }
 
     #[test]

@@ -4,17 +4,18 @@
 //! directory on free ports of loopback, and ends it afterwards.
 
 use std::io::{IsTerminal as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::commands::{Failure, ask_running, load, say};
 use super::files;
+use crate::config::mailing::{FirstContact, MailProtocol, RelayTls, Senders, Unproven};
 use crate::config::{CodeAction, Settings, Transport, Trunk, TrunkMode, Welcome};
 use crate::gsm::form::TextForm;
 use crate::ident::Msisdn;
-use crate::rehearse::{Plan, Talk, run, sims};
+use crate::rehearse::{Plan, Post, Talk, run, sims};
 
 /// "30 s of silence means absent", and a moment.
 const TEXT_SILENCE: Duration = Duration::from_secs(33);
@@ -98,6 +99,7 @@ fn plan(settings: &Settings, phones: u32) -> Result<Plan, Failure> {
         explains: settings.messages.explain,
         queue_max: settings.messages.count_per_phone_max,
         welcomes: settings.messages.welcome != Welcome::Never,
+        mail: post(settings).map_err(str::to_owned),
     };
     Ok(Plan {
         phones,
@@ -126,6 +128,42 @@ fn outside(settings: &Settings, trunk: &Trunk) -> Option<String> {
         let others = settings.trunks.iter().filter(|other| other.name != trunk.name).filter_map(best).max();
         // Of two that fit equally well it is not for us to say which is taken.
         !is_ours && best(trunk) > others
+    })
+}
+
+/// What it takes to write mail to this box and to get mail of it.
+///
+/// Errors: why a stranger with a mail server on this machine cannot.
+fn post(settings: &Settings) -> Result<Post, &'static str> {
+    let mail = settings.mail.as_ref().ok_or("it has no [mail]")?;
+    let relay = mail.relay.as_ref().ok_or("its mail goes straight to the servers of each domain, not to a `relay`")?;
+    const ELSEWHERE: &str = "its `relay` is not on this machine";
+    let host: IpAddr = match relay.host.as_str() {
+        "localhost" => Ipv4Addr::LOCALHOST.into(),
+        host => host.parse().map_err(|_| ELSEWHERE)?,
+    };
+    let relay_at = SocketAddr::new(host, relay.port);
+    match () {
+        () if !relay_at.ip().is_loopback() => return Err(ELSEWHERE),
+        () if !matches!(relay.tls, RelayTls::IfOffered | RelayTls::Never) || relay.username.is_some() => {
+            return Err("its `relay` has to speak TLS or asks for a login");
+        }
+        () if mail.senders != Senders::Everyone => return Err("only listed senders write to it"),
+        () if mail.first_contact != FirstContact::Accept => return Err("phones are asked about each new sender"),
+        () if mail.unproven == Unproven::Refuse => return Err("it refuses senders for whom nobody vouches"),
+        () if TcpListener::bind(relay_at).is_err() => return Err("the address of its `relay` is taken"),
+        () => {}
+    }
+    let listener = mail.listen.iter().find(|listener| listener.protocol == MailProtocol::Smtp);
+    let listener = listener.ok_or("it listens for no mail on \"tcp:..\"")?;
+    let code = mail.short_code.or_else(|| Msisdn::parse(&settings.messages.service_centre).ok());
+    Ok(Post {
+        server: reachable(listener.address),
+        relay: relay_at,
+        domain: mail.domain.clone(),
+        code: code.ok_or("it has no number for mail: write `short_code` in [mail]")?.to_string(),
+        pool: mail.reply_pool.clone(),
+        parts_max: mail.segments_max,
     })
 }
 
@@ -237,6 +275,9 @@ fn private_config(folder: &Path, phones: u32) -> std::io::Result<String> {
     };
     let (front, zone, trunk) = (free([127, 0, 0, 1])?, free([127, 0, 0, 1])?, free([127, 0, 0, 33])?);
     let (hill, dale) = (free([127, 0, 0, 17])?, free([127, 0, 0, 18])?);
+    // Both at once: two ports.
+    let (mail, relay) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
+    let (mail, relay) = (mail.local_addr()?.port(), relay.local_addr()?.port());
     Ok(format!(
         "domain = \"gsm.example\"\ndata_dir = \"{}\"\n\
          [front]\nlisten = [\"udp:127.0.0.1:{front}\"]\nbase_stations = [\"127.0.0.16/28\"]\n\
@@ -247,6 +288,8 @@ fn private_config(folder: &Path, phones: u32) -> std::io::Result<String> {
          [zone]\nlisten = [\"udp:127.0.0.1:{zone}\", \"tcp:127.0.0.1:{zone}\"]\n\
          [[shard]]\nname = \"low\"\nsuffixes = [\"00-49\"]\nreplicas = [\"a\", \"b\"]\n\
          [[shard]]\nname = \"high\"\nsuffixes = [\"50-99\"]\nreplicas = [\"c\", \"d\"]\n\
+         [mail]\nlisten = [\"tcp:127.0.0.1:{mail}\"]\nrelay = \"smtp://127.0.0.1:{relay}\"\nshort_code = \"600\"\n\
+         reply_pool = [\"6000-6009\"]\n\
          [rehearsal]\nimsi_prefix = \"00101999\"\ncount = {}\n",
         folder.join("data").display(),
         phones.max(1)

@@ -318,7 +318,7 @@ pub(super) fn told(w: &mut World<'_, '_>, text: &Text, end: &End) {
             let elapsed_ms = w.wall().ms.saturating_sub(accepted_ms);
             Event::TextDelivered { text: text.number, recipient, elapsed_ms, attempts }
         }
-        outcome => Event::TextEnded { text: text.number, recipient, outcome, why: end.why.clone() },
+        outcome => Event::TextEnded { text: text.number, recipient, outcome, why: crate::sms::mail::in_log(&end.why) },
     });
 }
 

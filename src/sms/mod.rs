@@ -113,7 +113,7 @@ pub struct Centre {
     /// Whose attempt a response belongs to.
     attempts: BTreeMap<u64, Recipient>,
     attempt_count: u64,
-    /// Attempts under way: queues that are locating or sending.
+    /// Attempts under way: queues that are locating or sending. Mails that are handed over are counted by themselves.
     under_way: usize,
     /// Texts from phones whose sender is being looked for.
     submissions: BTreeMap<u64, Submission>,
@@ -299,7 +299,7 @@ impl Centre {
 
     /// Attempts and acceptances under way; what merely waits is not.
     pub fn under_way(&self) -> usize {
-        self.under_way + self.submissions.len() + self.codes.under_way()
+        self.under_way + self.mails.handing.len() + self.submissions.len() + self.codes.under_way()
     }
 
     /// Texts that are accepted and not delivered.
@@ -436,6 +436,7 @@ impl Centre {
             Err(error) => w.event(Event::MessagesStoreRefused { why: error.to_string() }),
         }
         self.tell_news(w, news);
+        self.look_at_mail(w);
     }
 
     /// Whether this text may be in somebody's hands at this moment: it must not come to its end by other means then.
@@ -502,7 +503,8 @@ impl Centre {
     fn pass(&mut self, w: &mut World<'_, '_>, recipient: Recipient, number: u64, served: bool) {
         let Some(queue) = self.queues.get_mut(&recipient) else { return };
         self.waiting = self.waiting.saturating_sub(1);
-        self.mails.waiting -= usize::from(matches!(recipient, Recipient::Mail(_)));
+        let mails = usize::from(matches!(recipient, Recipient::Mail(_)));
+        self.mails.waiting = self.mails.waiting.saturating_sub(mails);
         queue.count = queue.count.saturating_sub(1);
         if queue.head != number {
             return;

@@ -297,7 +297,8 @@ impl Centre {
                 _ => None,
             };
             let Some(other) = other else { continue };
-            let same = other.recipient == text.recipient && other.sender == text.sender && other.shown == text.shown;
+            let same =
+                other.recipient == text.recipient && other.sender.is_same(&text.sender) && other.shown == text.shown;
             if let Some(part) = concatenation(&other)
                 && (part.reference, part.parts, same) == (of.reference, of.parts, true)
             {
@@ -337,6 +338,7 @@ impl Centre {
             }
             queue.failures = 0;
             self.note_retry(w, recipient, head);
+            self.ask_relay(w, recipient);
             self.again_soon(w, recipient);
             texts += 1;
         }

@@ -1,12 +1,12 @@
 //! Who takes texts from several queues, and how many at a time.
 //!
 //! Knows: that a base station has few channels, and a program few hands; who waits for a place has it in his turn. Does not know: what is done with
-//! it. Limits: `[messages] attempts_per_base_station_max`; [`code::HOOKS_PER_CODE_MAX`]; [`RELAY_PLACES`].
+//! it. Limits: `[messages] attempts_per_base_station_max`; [`code::HOOKS_PER_CODE_MAX`]; [`RelayKey::places`].
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
-use super::mail::{RELAY_PLACES, RelayKey};
+use super::mail::RelayKey;
 use super::record::Recipient;
 use super::{Centre, State, code};
 use crate::ident::Msisdn;
@@ -43,7 +43,7 @@ impl Centre {
         let places = match taker {
             Taker::Station(_) => w.site.settings.messages.attempts_per_base_station_max,
             Taker::Hook(_) => code::HOOKS_PER_CODE_MAX,
-            Taker::Relay(_) => RELAY_PLACES,
+            Taker::Relay(key) => key.places(),
         };
         let at = self.takers.entry(taker).or_default();
         at.places = places;

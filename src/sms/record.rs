@@ -100,6 +100,14 @@ pub struct FromMail {
 }
 
 impl Sender {
+    /// The same one wrote both; of a mail, whoever is answered for it.
+    pub fn is_same(&self, other: &Sender) -> bool {
+        match (self, other) {
+            (Sender::Mail(one), Sender::Mail(other)) => one.from == other.from,
+            _ => self == other,
+        }
+    }
+
     pub fn phone(&self) -> Option<Imsi> {
         match self {
             Sender::Phone(imsi) => Some(*imsi),
@@ -284,6 +292,11 @@ impl Text {
         }
     }
 
+    /// It is a mail that tells what became of another one.
+    pub fn tells(&self) -> bool {
+        self.mail().is_some_and(|outgoing| matches!(outgoing.mail.body, Body::Report(_)))
+    }
+
     pub fn kind(&self) -> &'static str {
         match &self.payload {
             Payload::Text(_) => "text",
@@ -336,6 +349,8 @@ pub struct Awaited {
     pub message_id: String,
     pub to: Address,
     pub reports: Vec<ReportWish>,
+    /// Since then.
+    pub since_ms: u64,
     /// Nobody waits longer, milliseconds since 1970: then all that is known is that it was handed over.
     pub until_ms: u64,
 }
@@ -442,16 +457,30 @@ pub fn count_key(of: u8, whose: &[u8]) -> Vec<u8> {
     [b"u".as_slice(), &[of], whose].concat()
 }
 
+/// JSON behind a byte for the version.
+pub fn encode_json<T: Serialize>(value: &T) -> Vec<u8> {
+    let mut bytes = vec![VERSION];
+    bytes.extend(serde_json::to_vec(value).unwrap_or_default());
+    bytes
+}
+
+pub fn decode_json<T: for<'de> Deserialize<'de>>(bytes: &[u8]) -> Option<T> {
+    match bytes.split_first()? {
+        (&VERSION, json) => serde_json::from_slice(json).ok(),
+        _ => None,
+    }
+}
+
 pub fn letter_key(number: u64) -> Vec<u8> {
     [b"e".as_slice(), &number.to_be_bytes()].concat()
 }
 
 pub fn encode_letter(letter: &Letter) -> Vec<u8> {
-    serde_json::to_vec(letter).unwrap_or_default()
+    encode_json(letter)
 }
 
 pub fn decode_letter(bytes: &[u8]) -> Option<Letter> {
-    serde_json::from_slice(bytes).ok()
+    decode_json(bytes)
 }
 
 pub fn awaited_key(number: u64) -> Vec<u8> {
@@ -459,11 +488,11 @@ pub fn awaited_key(number: u64) -> Vec<u8> {
 }
 
 pub fn encode_awaited(awaited: &Awaited) -> Vec<u8> {
-    serde_json::to_vec(awaited).unwrap_or_default()
+    encode_json(awaited)
 }
 
 pub fn decode_awaited(bytes: &[u8]) -> Option<Awaited> {
-    serde_json::from_slice(bytes).ok()
+    decode_json(bytes)
 }
 
 /// How far the text of this number has got, which goes to several.

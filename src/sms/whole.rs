@@ -53,7 +53,7 @@ impl Centre {
                 break;
             }
             let Ok(text) = record::decode(recipient, number, &value) else { continue };
-            let same = text.sender == head.sender && text.shown == head.shown && text.dialled == head.dialled;
+            let same = text.sender.is_same(&head.sender) && text.shown == head.shown && text.dialled == head.dialled;
             if let Some(part) = concatenation(&text)
                 && (part.reference, part.parts, same) == (of.reference, of.parts, true)
             {

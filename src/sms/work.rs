@@ -2,8 +2,9 @@
 //!
 //! Knows: that a text, what makes a copy of it known, its fate and its sender's report are written together or not at all; what a store that
 //! refuses is asked again, in its order. Does not know: why anything is written.
-//! Limits: `[messages] count_max`, `count_per_phone_max`; of mail that leaves `[mail] count_max`.
+//! Limits: `[messages] count_max`, `count_per_phone_max`; of mail that leaves `[mail] count_max`, but of what tells what became of a mail.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::aging::life_max;
@@ -18,10 +19,15 @@ use crate::store::{Batch, CommitId, StoreError, StoreId};
 /// Numbers are taken from a stretch of so many, which is noted before the first of it is given: a crash skips some.
 const NUMBERS_AT_ONCE: u64 = 1_000;
 
+/// Of more changes than this it is known where each key stands.
+const SEARCHED_MAX: usize = 64;
+
 /// One batch of the messages' store, and what is to be done when it is written.
 #[derive(Default)]
 pub(super) struct Work {
     pub(super) batch: Batch,
+    /// Where each key stands in a large batch, the last place behind the others.
+    places: HashMap<Vec<u8>, Vec<usize>>,
     /// Texts that are new with it.
     pub(super) added: Vec<Added>,
     /// Texts that end with it, which leave room for new ones.
@@ -59,7 +65,10 @@ impl Centre {
     ///         has given it stays, as far as nothing to that phone has a later one.
     /// Errors: [`Full`]: nothing is added then, and the work is as it was.
     pub(super) fn add(&mut self, w: &mut World<'_, '_>, work: &mut Work, mut text: Text) -> Result<u64, Full> {
-        self.room(w, work, text.recipient, 1)?;
+        match text.tells() {
+            true => self.room_for_texts(w, work, text.recipient, 1)?,
+            false => self.room(w, work, text.recipient, 1)?,
+        }
         let life_max_ms = millis(life_max(w, text.recipient));
         let now_ms = w.wall().ms;
         let number = self.take_number(work);
@@ -72,9 +81,8 @@ impl Centre {
         };
         if let Recipient::Phone(imsi) = text.recipient {
             let key = record::last_key(imsi);
-            let in_work = work.batch.changes.iter().rev().find(|(changed, _)| *changed == key);
-            let last = match in_work {
-                Some((_, value)) => value.clone(),
+            let last = match work.get(&key) {
+                Some(value) => value.clone(),
                 None => w.store(StoreId::Messages).and_then(|store| store.get(&key)).map_err(|_| Full::Store)?,
             };
             // "(TP-OA, SCTS)" tells a phone two texts apart: no two to one phone have the same second, also after a restart.
@@ -111,10 +119,6 @@ impl Centre {
 
     /// Whether so many texts more for this recipient are within the limits.
     pub(super) fn room(&self, w: &World<'_, '_>, work: &Work, recipient: Recipient, count: usize) -> Result<(), Full> {
-        let limits = &w.site.settings.messages;
-        if self.waiting + work.added.len() + count > limits.count_max + work.ended.len() {
-            return Err(Full::Centre);
-        }
         if let (Recipient::Mail(_), Some(mail)) = (recipient, &w.site.settings.mail) {
             let is_mail = |recipient: &Recipient| matches!(recipient, Recipient::Mail(_));
             let added = work.added.iter().filter(|added| is_mail(&added.recipient)).count();
@@ -122,6 +126,15 @@ impl Centre {
             if self.mails.waiting + added + count > mail.count_max + over {
                 return Err(Full::Centre);
             }
+        }
+        self.room_for_texts(w, work, recipient, count)
+    }
+
+    /// By the limits of texts alone: a mail that tells what became of another one has room where phones may write no more.
+    fn room_for_texts(&self, w: &World<'_, '_>, work: &Work, recipient: Recipient, count: usize) -> Result<(), Full> {
+        let limits = &w.site.settings.messages;
+        if self.waiting + work.added.len() + count > limits.count_max + work.ended.len() {
+            return Err(Full::Centre);
         }
         let mine = work.added.iter().filter(|added| added.recipient == recipient).count();
         let queued = self.queues.get(&recipient).map_or(0, |queue| queue.count);
@@ -214,16 +227,54 @@ impl Centre {
 
 impl Work {
     pub(super) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
-        self.batch.changes.push((key, Some(value)));
+        self.change(key, Some(value));
     }
 
     pub(super) fn delete(&mut self, key: Vec<u8>) {
-        self.batch.changes.push((key, None));
+        self.change(key, None);
+    }
+
+    fn change(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
+        let place = self.batch.changes.len();
+        if place >= SEARCHED_MAX {
+            if self.places.is_empty() {
+                for (place, (key, _)) in self.batch.changes.iter().enumerate() {
+                    self.places.entry(key.clone()).or_default().push(place);
+                }
+            }
+            self.places.entry(key.clone()).or_default().push(place);
+        }
+        self.batch.changes.push((key, value));
+    }
+
+    fn place(&self, key: &[u8]) -> Option<usize> {
+        match self.places.is_empty() {
+            true => self.batch.changes.iter().rposition(|(changed, _)| changed == key),
+            false => self.places.get(key)?.last().copied(),
+        }
+    }
+
+    /// What it changes this to: `Some(None)` where it goes.
+    pub(super) fn get(&self, key: &[u8]) -> Option<&Option<Vec<u8>>> {
+        self.place(key).map(|place| &self.batch.changes[place].1)
+    }
+
+    /// Takes back all but the first changes, and the first texts that are added.
+    pub(super) fn cut(&mut self, changes: usize, added: usize) {
+        for (key, _) in self.batch.changes.drain(changes.min(self.batch.changes.len())..) {
+            if let Some(places) = self.places.get_mut(&key) {
+                places.pop();
+                if places.is_empty() {
+                    self.places.remove(&key);
+                }
+            }
+        }
+        self.added.truncate(added);
     }
 
     /// All of another one that adds texts and ends none, behind what is here.
     pub(super) fn absorb(&mut self, other: Work) {
-        self.batch.changes.extend(other.batch.changes);
+        other.batch.changes.into_iter().for_each(|(key, value)| self.change(key, value));
         self.added.extend(other.added);
         self.numbers_end = self.numbers_end.max(other.numbers_end);
     }
@@ -241,8 +292,8 @@ impl Work {
     /// These keys are too old after this life.
     pub(super) fn old(&mut self, now_ms: u64, life: Duration, number: u64, of: OldOf, keys: Vec<Vec<u8>>) {
         let key = record::old_key(now_ms.saturating_add(millis(life)), number, of);
-        match self.batch.changes.iter_mut().find(|(held, _)| *held == key) {
-            Some((_, Some(value))) => {
+        match self.place(&key).map(|place| &mut self.batch.changes[place].1) {
+            Some(Some(value)) => {
                 let mut all = record::decode_old(value);
                 all.extend(keys);
                 *value = record::encode_old(&all);
@@ -259,4 +310,39 @@ pub(super) fn write(w: &mut World<'_, '_>, batch: Batch) -> Result<CommitId, Sto
         w.event(Event::MessagesStoreRefused { why: error.to_string() });
     }
     result.map(|seq| CommitId { store: StoreId::Messages, seq })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A large batch answers as a small one: by what was changed last, and what is taken back was never there.
+    #[test]
+    fn a_batch_is_known_by_its_last_changes_however_large_it_is() {
+        for count in [10, 60, 70, 500] {
+            let mut work = Work::default();
+            let key = |n: usize| format!("k{}", n % 50).into_bytes();
+            let value = |n: usize| n.to_string().into_bytes();
+            for n in 0..count {
+                work.put(key(n), value(n));
+            }
+            let kept = work.batch.changes.len();
+            work.put(b"new".to_vec(), value(0));
+            work.delete(key(0));
+            assert_eq!(work.get(&key(0)), Some(&None));
+            work.old(0, Duration::ZERO, 7, OldOf::Mail, vec![key(1)]);
+            work.old(0, Duration::ZERO, 7, OldOf::Mail, vec![key(2)]);
+            let list = work.get(&record::old_key(0, 7, OldOf::Mail)).cloned().flatten().unwrap();
+            assert_eq!(record::decode_old(&list), [key(1), key(2)]);
+            work.cut(kept, 0);
+            assert_eq!((work.get(b"new"), work.batch.changes.len()), (None, count));
+            for n in count.saturating_sub(50)..count {
+                assert_eq!(work.get(&key(n)), Some(&Some(value(n))), "{count}");
+            }
+            let mut other = Work::default();
+            other.put(b"other".to_vec(), value(1));
+            work.absorb(other);
+            assert_eq!(work.get(b"other"), Some(&Some(value(1))));
+        }
+    }
 }

@@ -96,6 +96,7 @@ class Sim:
     name: str = ""
     barred: bool = False
     language: str = ""
+    more: str = ""                                         # more lines of its table
 
     def key(self, which: str) -> str:
         return hashlib.sha256(f"{which} of {self.imsi}".encode()).hexdigest()[:32]
@@ -110,7 +111,7 @@ class Sim:
         numbers = ", ".join(f'"{number}"' for number in self.numbers)
         return (f'[[subscriber]]\nimsi = "{self.imsi}"\nmsisdn = [{numbers}]\nauth = {{ {", ".join(auth)} }}\n'
                 + (f'name = "{self.name}"\n' if self.name else "") + ("barred = true\n" if self.barred else "")
-                + (f'language = "{self.language}"\n' if self.language else "") + "\n")
+                + (f'language = "{self.language}"\n' if self.language else "") + self.more + "\n")
 
     def phone(self) -> obts.Phone:
         algorithm, _, variant = self.algorithm.partition("-")

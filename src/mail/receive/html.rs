@@ -15,9 +15,11 @@ const LINK_BYTES_MAX: usize = 2000;
 
 /// What a reader would see, quotations with `> ` before each line.
 pub fn text(html: &str) -> String {
-    let said = render(html, true);
-    // Something that is not shown was never ended: it was not meant so.
-    if said.trim().is_empty() { render(html, false) } else { said }
+    match render(html, true) {
+        Some(said) if !said.trim().is_empty() => said,
+        // Something that is not shown was never ended: it was not meant so.
+        _ => render(html, false).unwrap_or_default(),
+    }
 }
 
 #[derive(Default)]
@@ -212,9 +214,60 @@ fn behind_end<'a>(html: &'a str, name: &str) -> &'a str {
     ""
 }
 
-fn render(html: &str, hides: bool) -> String {
+/// What is not shown, and where it ends.
+struct Hidden {
+    name: String,
+    /// How many of that name are open.
+    depth: usize,
+    /// How many tables or lists have begun within it: what is in them ends nothing outside.
+    inner: usize,
+}
+
+impl Hidden {
+    fn of(name: String) -> Hidden {
+        Hidden { name, depth: 1, inner: 0 }
+    }
+
+    /// Those whose end tag may be left out, which then end where one of `next` begins, or their parent ends.
+    fn open_ended(&self) -> Option<(&'static [&'static str], &'static [&'static str])> {
+        Some(match self.name.as_str() {
+            "p" => (&["p"], &["div", "td", "body", "html"]),
+            "li" => (&["li"], &["ul", "ol"]),
+            "td" | "th" => (&["td", "th", "tr"], &["table", "tr"]),
+            "tr" => (&["tr"], &["table"]),
+            "dt" | "dd" => (&["dt", "dd"], &["dl"]),
+            "option" => (&["option"], &["select"]),
+            _ => return None,
+        })
+    }
+
+    /// Whether it ends with this tag (then `true`), or before it, which is seen then.
+    fn ends(&mut self, tag: &Tag<'_>) -> Option<bool> {
+        let name = tag.name.as_str();
+        if let Some((next, parents)) = self.open_ended() {
+            if name == self.name && tag.is_end && self.inner == 0 {
+                return Some(true);
+            }
+            if self.inner == 0 && ((!tag.is_end && next.contains(&name)) || (tag.is_end && parents.contains(&name))) {
+                return Some(false);
+            }
+            // A row is no parent that begins within a cell, and ends it.
+            if parents.contains(&name) && name != "tr" {
+                self.inner = if tag.is_end { self.inner - 1 } else { self.inner + 1 };
+            }
+            return None;
+        }
+        if name == self.name {
+            self.depth = if tag.is_end { self.depth - 1 } else { self.depth + 1 };
+        }
+        (self.depth == 0).then_some(true)
+    }
+}
+
+/// `None`: something that is not shown has no end.
+fn render(html: &str, hides: bool) -> Option<String> {
     let mut page = Page::default();
-    let mut hidden: Option<(String, usize)> = None;
+    let mut hidden: Option<Hidden> = None;
     let mut rest = html;
     while !rest.is_empty() && page.said.len() <= RENDERED_BYTES_MAX {
         let Some(start) = memchr::memchr(b'<', rest.as_bytes()) else {
@@ -239,14 +292,14 @@ fn render(html: &str, hides: bool) -> String {
             continue;
         };
         rest = behind;
-        if let Some((name, depth)) = &mut hidden {
-            if *name == tag.name {
-                *depth = if tag.is_end { *depth - 1 } else { *depth + 1 };
-                if *depth == 0 {
-                    hidden = None;
-                }
+        if let Some(not_shown) = &mut hidden {
+            let ends = not_shown.ends(&tag);
+            if ends.is_some() {
+                hidden = None;
             }
-            continue;
+            if ends != Some(false) {
+                continue;
+            }
         }
         let name = tag.name.as_str();
         if !tag.is_end
@@ -260,14 +313,14 @@ fn render(html: &str, hides: bool) -> String {
         let is_void = matches!(name, "br" | "img" | "hr" | "input" | "meta" | "link" | "wbr" | "col");
         if hides && !tag.is_end && tag.is_hidden() {
             if !is_void {
-                hidden = Some((tag.name, 1));
+                hidden = Some(Hidden::of(tag.name));
             }
             continue;
         }
         page.tag(&tag);
     }
     page.end_link();
-    page.said
+    hidden.is_none().then_some(page.said)
 }
 
 impl Page {

@@ -82,10 +82,10 @@ pub fn read(bytes: &[u8]) -> Received {
     };
     letter.bounce = match status {
         Some(mut bounce) => {
-            bounce.message_id = returned.and_then(bounce::returned_id);
+            bounce.message_id = returned.as_deref().and_then(bounce::returned_id);
             Some(bounce)
         }
-        None if !is_report => top.bounce_in_words(&letter, &written, returned, raw_text),
+        None if !is_report => top.bounce_in_words(&letter, &written, returned.as_deref(), raw_text),
         None => None,
     };
     if let Some(bounce) = &mut letter.bounce {
@@ -367,7 +367,7 @@ struct Walk<'a> {
     content_ids: HashSet<String>,
     status: Option<Bounce>,
     /// The mail that a report is about, or its header.
-    returned: Option<&'a [u8]>,
+    returned: Option<Cow<'a, [u8]>>,
     /// multipart/report of whatever kind.
     is_report: bool,
 }
@@ -412,17 +412,18 @@ impl<'a> Walk<'a> {
                 }
             }
             "text/rfc822-headers" | "message/global-headers" => {
-                self.returned.get_or_insert(body);
+                self.returned.get_or_insert_with(|| head.decode(body));
             }
             "message/rfc822" | "message/global" => {
-                self.returned.get_or_insert(body);
+                let returned = head.decode(body);
                 if !self.is_report {
-                    let mut fields = Fields::of(body);
+                    let mut fields = Fields::of(&returned);
                     let subject = fields.find(|field| field.is("Subject")).map(|field| header::words(field.value));
                     let subject =
                         subject.map(|subject| one_line(&subject, NAME_BYTES_MAX)).filter(|subject| !subject.is_empty());
                     self.file(head, typed, body, subject);
                 }
+                self.returned.get_or_insert(returned);
             }
             "text/html" | "application/xhtml+xml" if !is_file => {
                 let octets = head.decode(body);

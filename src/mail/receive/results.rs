@@ -9,8 +9,8 @@ use crate::mail::{Proof, Results};
 
 /// Authentication-Results (RFC 8601 §2.2); `None`: it cannot be read, and nothing is believed of half of it.
 ///
-/// `spf` is what was found of the envelope's sender, before what was found of EHLO. `dkim` is a pass where a signature of the domain of
-/// `from` (or one above or below it) is good: that somebody else has signed it, too, says nothing of who wrote it.
+/// `spf` is what was found of the envelope's sender, before what was found of EHLO. A pass is one of `spf` and of `dkim` where it is of the
+/// domain of `from`, or one above or below it: that somebody else has sent or signed it says nothing of who wrote it.
 pub fn read(value: &[u8], from: Option<&Address>) -> Option<Results> {
     let line = unfolded(value);
     let mut tokens = Tokens::of(&line);
@@ -38,7 +38,14 @@ pub fn read(value: &[u8], from: Option<&Address>) -> Option<Results> {
             let has = |name: &str| properties.iter().find(|(has, _)| has == name).map(|(_, value)| value.as_str());
             match method.as_str() {
                 "spf" => {
-                    let is_of_envelope = has("smtp.mailfrom").is_some() || has("smtp.mail").is_some();
+                    let envelope = has("smtp.mailfrom").or(has("smtp.mail"));
+                    let is_of_envelope = envelope.is_some();
+                    // What failed has failed, whoever is shown as its sender.
+                    if let (Proof::Pass, Some(sent_by), Some(from)) = (proof, envelope.or(has("smtp.helo")), from)
+                        && !is_related(sent_by, from.domain())
+                    {
+                        proof = Proof::Unknown;
+                    }
                     if found.spf.is_none() || (is_of_envelope && !spf_is_of_envelope) {
                         found.spf = Some(proof);
                         spf_is_of_envelope = is_of_envelope;
@@ -91,10 +98,10 @@ fn properties(tokens: &mut Tokens<'_>) -> Vec<(String, String)> {
     properties
 }
 
-fn is_related(signed_by: &str, domain: &str) -> bool {
-    let signed_by = signed_by.rsplit('@').next().unwrap_or_default().trim_end_matches('.').to_ascii_lowercase();
+fn is_related(proven: &str, domain: &str) -> bool {
+    let proven = proven.rsplit('@').next().unwrap_or_default().trim_end_matches('.').to_ascii_lowercase();
     let is_below =
         |one: &str, other: &str| one.strip_suffix(other).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
     // A signature of `org` is none of everybody's below it.
-    signed_by.contains('.') && domain.contains('.') && (is_below(domain, &signed_by) || is_below(&signed_by, domain))
+    proven.contains('.') && domain.contains('.') && (is_below(domain, &proven) || is_below(&proven, domain))
 }

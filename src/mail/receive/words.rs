@@ -300,10 +300,17 @@ fn has_number(text: &str) -> bool {
     text.chars().filter(char::is_ascii_digit).count() >= 3
 }
 
-/// It names a time or an address: a sentence of a human ends with a colon, too.
+/// It begins as programs begin it, and names the minute: a sentence of a human ends with a colon, too, and names days and addresses.
 fn is_dated(lines: &[&str]) -> bool {
-    lines.iter().any(|line| line.contains('@'))
-        || (lines.first().is_some_and(|line| begins_attribution(line)) && lines.iter().any(|line| has_number(line)))
+    lines.first().is_some_and(|line| begins_attribution(line)) && lines.iter().any(|line| has_time(line))
+}
+
+/// `9:58`, `09h58`.
+fn has_time(text: &str) -> bool {
+    let chars: Vec<char> = text.chars().collect();
+    let is_digit = |at: usize| chars.get(at).is_some_and(char::is_ascii_digit);
+    (1..chars.len())
+        .any(|at| matches!(chars[at], ':' | '：' | 'h') && is_digit(at - 1) && is_digit(at + 1) && is_digit(at + 2))
 }
 
 /// `-----Original Message-----`
@@ -347,7 +354,8 @@ fn is_original_message(line: &str) -> bool {
     line.starts_with("--") && line.ends_with("--") && NAMES.contains(&inside.to_lowercase().as_str())
 }
 
-/// `From: … Sent: … To: … Subject: …` as Outlook puts above what it quotes, in some languages.
+/// `From: … Sent: … To: … Subject: …` as Outlook puts above what it quotes, in some languages. A human writes `From: Mwanza`, `To: Dar` and
+/// `Date: Friday`: it takes three of the others, or two and an address.
 fn is_header_block(lines: &[&str]) -> bool {
     const FROM: &[&str] = &[
         "from",
@@ -428,16 +436,22 @@ fn is_header_block(lines: &[&str]) -> bool {
         "importance",
         "reply-to",
     ];
-    let name_of = |line: &str| -> Option<String> {
+    let name_of = |line: &str| -> Option<(String, bool)> {
         let (name, value) = line.trim().trim_start_matches('*').split_once([':', '：'])?;
         let name = name.trim_matches(['*', ' ', '\u{A0}']);
-        (name.len() <= 40 && !value.trim().is_empty()).then(|| name.to_lowercase())
+        (name.len() <= 40 && !value.trim().is_empty()).then(|| (name.to_lowercase(), value.contains('@')))
     };
-    if !lines.first().and_then(|line| name_of(line)).is_some_and(|name| FROM.contains(&name.as_str())) {
-        return false;
-    }
+    let first = lines.first().and_then(|line| name_of(line)).filter(|(name, _)| FROM.contains(&name.as_str()));
+    let Some((_, mut has_address)) = first else { return false };
     let block = lines[1..].iter().take(8).filter(|line| !line.trim().is_empty());
-    block.filter_map(|line| name_of(line)).filter(|name| OTHERS.contains(&name.as_str())).count() >= 2
+    let mut others: Vec<String> = Vec::new();
+    for (name, is_address) in block.filter_map(|line| name_of(line)) {
+        if OTHERS.contains(&name.as_str()) && !others.contains(&name) {
+            has_address |= is_address;
+            others.push(name);
+        }
+    }
+    others.len() >= if has_address { 2 } else { 3 }
 }
 
 /// The line `-- ` and all behind it (RFC 3676 §4.3); and what phones put at the end.

@@ -5,7 +5,7 @@
 
 use memchr::memchr2;
 
-use super::too_long;
+use super::{SMALL_OCTETS_MAX, no_room, too_long};
 use crate::config::Mail;
 use crate::mail::Reply;
 
@@ -18,6 +18,8 @@ pub(super) struct Data {
     own: u64,
     /// A CR or an LF stands alone somewhere.
     broken: bool,
+    /// There was no room for it.
+    unkept: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -33,12 +35,12 @@ enum At {
 
 impl Data {
     pub(super) fn new() -> Data {
-        Data { at: At::LineStart, count: 0, own: 0, broken: false }
+        Data { at: At::LineStart, count: 0, own: 0, broken: false, unkept: false }
     }
 
     /// Takes octets up to the end of the mail, which is `CR LF . CR LF` and nothing that resembles it; keeps them without the dots that
-    /// were put before dots (RFC 5321 §4.5.2). Whether it has ended.
-    pub(super) fn read(&mut self, input: &mut &[u8], size_max: u64, octets: &mut Vec<u8>) -> bool {
+    /// were put before dots (RFC 5321 §4.5.2). `is_short`: only a small one is kept. Whether it has ended.
+    pub(super) fn read(&mut self, input: &mut &[u8], size_max: u64, is_short: bool, octets: &mut Vec<u8>) -> bool {
         let mut rest = *input;
         let (begun, kept) = (rest.len(), octets.len());
         let mut ended = false;
@@ -96,9 +98,10 @@ impl Data {
         self.count += (begun - rest.len()) as u64;
         *input = rest;
         self.own += (octets.len() - kept) as u64;
+        self.unkept |= is_short && octets.len() > SMALL_OCTETS_MAX;
         // Of what is refused nothing is kept.
-        if self.broken || self.own > size_max {
-            octets.clear();
+        if self.broken || self.unkept || self.own > size_max {
+            *octets = Vec::new();
         }
         ended
     }
@@ -107,6 +110,9 @@ impl Data {
     pub(super) fn refusal(&self, mail: &Mail) -> Option<Reply> {
         if self.own > mail.size_max {
             return Some(Reply::new(552, (5, 3, 4), too_long(mail)));
+        }
+        if self.unkept {
+            return Some(no_room());
         }
         // Where its lines end two readers may see two mails; so neither is taken. Making it good would be to choose one of them.
         self.broken.then(|| Reply::new(550, (5, 6, 11), "a CR or an LF stands alone in it: lines end with CR LF"))

@@ -118,6 +118,39 @@ pub(super) fn xtext<'a>(parameters: &'a str, name: &str, octets_max: usize) -> R
     if fits { Ok(Some(value)) } else { Err(()) }
 }
 
+/// ORCPT as it was written (RFC 3461 §4.2), and the other parameters: the parser knows addresses of type `rfc822` alone. One of type `utf-8` may
+/// have letters of any script where the mail may (RFC 6533 §3): they are written here as ASCII, which means the same, for it goes back in a
+/// report that whoever gets it has to read.
+///
+/// Errors: as of [`xtext`], or it is of another type, or stands twice.
+pub(super) fn orcpt(parameters: &str, is_utf8: bool, octets_max: usize) -> Result<(Option<String>, String), ()> {
+    const NAME: &str = "ORCPT=";
+    let named = |word: &&str| word.get(..NAME.len()).is_some_and(|head| head.eq_ignore_ascii_case(NAME));
+    let (found, others): (Vec<&str>, Vec<&str>) = parameters.split(' ').partition(named);
+    let others = others.join(" ");
+    let word = match found[..] {
+        [] => return Ok((None, others)),
+        [word] => word,
+        _ => return Err(()),
+    };
+    let (kind, address) = word[NAME.len()..].split_once(';').ok_or(())?;
+    let is_of_utf8 = kind.eq_ignore_ascii_case("utf-8");
+    if address.is_empty() || !(is_of_utf8 || kind.eq_ignore_ascii_case("rfc822")) {
+        return Err(());
+    }
+    let mut ascii = String::with_capacity(word.len());
+    for char in word.chars() {
+        match char {
+            char if char.is_ascii() => ascii.push(char),
+            char if is_of_utf8 && is_utf8 && !char.is_control() => {
+                ascii.push_str(&format!("\\x{{{:X}}}", u32::from(char)));
+            }
+            _ => return Err(()),
+        }
+    }
+    Ok((xtext(&ascii, NAME, octets_max)?.map(str::to_owned), others))
+}
+
 /// SIZE as it was declared; 0: not at all.
 pub(super) fn size(parameters: &str) -> u64 {
     let named = |word: &&str| word.get(..5).is_some_and(|head| head.eq_ignore_ascii_case("SIZE="));

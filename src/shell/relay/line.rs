@@ -8,6 +8,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -25,7 +26,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::Journal;
+use super::{Journal, Until};
 use crate::config::{Password, mailing::RelayTls};
 use crate::mail::{MailOut, Notify};
 use crate::shell::dress::{Dressed, to_xtext};
@@ -38,9 +39,16 @@ const CONNECTING_MAX: Duration = Duration::from_secs(30);
 const GREETING_MAX: Duration = Duration::from_secs(120);
 /// RFC 5321 §4.5.3.2 has five minutes for MAIL and RCPT, two for DATA, three for a block, and ten at the end, for which the attempt has no more.
 const COMMAND_MAX: Duration = Duration::from_secs(300);
+/// RFC 3461 §4.4.
+const ENVID_BYTES_MAX: usize = 100;
 const GOODBYE_MAX: Duration = Duration::from_secs(5);
 /// Octets of a mail in one piece: each has its time.
 const BLOCK_BYTES: usize = 64 * 1024;
+
+/// By its first digit a code is known that nobody knows (RFC 5321 §4.3.2).
+const YES: RangeInclusive<u16> = 200..=299;
+/// Who refuses a mail in the middle of it says so at once.
+const REFUSAL_MAX: Duration = Duration::from_secs(1);
 
 /// Whom to reach, and on which terms.
 pub(super) struct Terms<'a> {
@@ -73,8 +81,11 @@ pub(super) enum Handed {
         code: u16,
         why: String,
     },
-    /// 421, or a word that means that it takes nobody's mail from us.
-    Gone(String),
+    /// 421, or a word that means that nothing more can be said on this line; nobody has the mail.
+    Gone {
+        code: u16,
+        why: String,
+    },
     /// The line broke before the end of the mail was sent.
     Broken(String),
     /// It broke when all had been sent.
@@ -250,7 +261,7 @@ impl Line {
     }
 
     /// Hands one mail over; afterwards the next one may be, unless [`Line::is_broken`].
-    pub async fn hand(&mut self, mail: &MailOut, dressed: &Dressed, until: Instant) -> Handed {
+    pub async fn hand(&mut self, mail: &MailOut, dressed: &Dressed, until: Until) -> Handed {
         if let Some(size) = self.offers.size
             && size > 0
             && (dressed.octets.len() as u64) > size
@@ -262,7 +273,7 @@ impl Line {
         if dressed.needs_utf8 && !self.offers.utf8 {
             return Handed::Cannot(format!("5.6.7 {} takes no address in UTF-8 (it offers no SMTPUTF8)", self.by));
         }
-        match self.said_envelope(mail, dressed, until).await {
+        match self.said_envelope(mail, dressed, until.sent).await {
             Ok(None) => (),
             Ok(Some(handed)) => return self.after_refusal(handed).await,
             Err(why) => {
@@ -271,7 +282,7 @@ impl Line {
             }
         }
         let handed = self.said_mail(mail, dressed, until).await;
-        self.is_broken |= matches!(handed, Handed::Gone(_) | Handed::Broken(_) | Handed::Lost(_));
+        self.is_broken |= matches!(handed, Handed::Gone { .. } | Handed::Broken(_) | Handed::Lost(_));
         self.mails += 1;
         handed
     }
@@ -297,15 +308,15 @@ impl Line {
         if self.offers.dsn {
             let (keyword, value) = other("RET", "HDRS");
             terms.push(MailParameter::Other { keyword, value });
-            if let Some(envid) = &mail.envid {
+            if let Some(envid) = envid(mail) {
                 // In xtext; a `+` would be encoded twice, so this is written by hand.
-                terms.push(MailParameter::Other { keyword: format!("ENVID={}", to_xtext(envid)), value: None });
+                terms.push(MailParameter::Other { keyword: format!("ENVID={envid}"), value: None });
             }
         }
         let from = address(&dressed.from);
         let answer = self.say(&Mail::new(from, terms).to_string(), until).await?;
         self.journal.tell("sender", || format!("MAIL FROM:<{}>: {}", dressed.from, answer.shown()));
-        if let Some(handed) = refused(&answer, 250) {
+        if let Some(handed) = refused(&answer, YES) {
             return Ok(Some(handed));
         }
         let mut terms = Vec::new();
@@ -321,27 +332,28 @@ impl Line {
         };
         let answer = self.say(&Rcpt::new(to, terms).to_string(), until).await?;
         self.journal.tell("recipient", || format!("RCPT TO:<{}>: {}", dressed.to, answer.shown()));
-        // 251: it is not here, and they will pass it on.
-        if let Some(handed) = refused(&answer, if answer.code == 251 { 251 } else { 250 }) {
+        // 251: it is not here, and they will pass it on; 252: they will try.
+        if let Some(handed) = refused(&answer, YES) {
             return Ok(Some(handed));
         }
         let answer = self.say(&Data.to_string(), until).await?;
-        Ok(refused(&answer, 354))
+        Ok(refused(&answer, 354..=354))
     }
 
     /// The mail itself, and what is said to it.
-    async fn said_mail(&mut self, mail: &MailOut, dressed: &Dressed, until: Instant) -> Handed {
+    async fn said_mail(&mut self, mail: &MailOut, dressed: &Dressed, until: Until) -> Handed {
         let by = self.by.clone();
-        for block in stuffed(&dressed.octets).chunks(BLOCK_BYTES) {
-            if let Err(why) = self.write(block, until).await {
-                return Handed::Broken(format!("{by}: {why}"));
-            }
+        if let Err(why) = self.write_or_hear(&stuffed(&dressed.octets), until.sent).await {
+            return self.refused_midway().await.unwrap_or(Handed::Broken(format!("{by}: {why}")));
+        }
+        if Instant::now() >= until.sent {
+            return Handed::Broken(format!("{by}: too little time is left for its answer"));
         }
         // With its first octet on the way they may have it.
-        if let Err(why) = self.write(b".\r\n", until).await {
-            return Handed::Lost(format!("{by}: {why}"));
+        if let Err(why) = self.write(b".\r\n", until.answered).await {
+            return self.refused_midway().await.unwrap_or(Handed::Lost(format!("{by}: {why}")));
         }
-        let answer = match self.answer(until).await {
+        let answer = match self.answer(until.answered).await {
             Ok(answer) => answer,
             Err(why) => return Handed::Lost(format!("{by}: {why}")),
         };
@@ -352,14 +364,54 @@ impl Line {
                 said: answer.said(),
                 will_tell: self.offers.dsn && mail.notify.success && mail.from.is_some(),
             },
-            400..=599 => refused(&answer, 250).unwrap_or(Handed::Lost(by)),
+            400..=599 => refused(&answer, YES).unwrap_or(Handed::Lost(by)),
             _ => Handed::Lost(format!("{by}: {}", answer.shown())),
         }
     }
 
+    /// Writes until something is said: nobody has to say anything before the end of a mail.
+    async fn write_or_hear(&mut self, octets: &[u8], until: Instant) -> Result<(), String> {
+        const TOO_EARLY: &str = "it speaks before the end of the mail";
+        if !self.buffer.is_empty() {
+            return Err(TOO_EARLY.into());
+        }
+        let (mut reader, mut writer) = tokio::io::split(&mut self.stream);
+        let writing = async {
+            for block in octets.chunks(BLOCK_BYTES) {
+                let writing = async {
+                    writer.write_all(block).await?;
+                    writer.flush().await
+                };
+                match timeout_at(until.min(Instant::now() + COMMAND_MAX), writing).await {
+                    Ok(Ok(())) => (),
+                    Ok(Err(error)) => return Err(words(&error)),
+                    Err(_) => return Err("it takes nothing more in time".into()),
+                }
+            }
+            Ok(())
+        };
+        tokio::select! {
+            biased;
+            heard = reader.read_buf(&mut self.buffer) => match heard {
+                Ok(0) => Err("it has closed the connection".into()),
+                Ok(_) => Err(TOO_EARLY.into()),
+                Err(error) => Err(words(&error)),
+            },
+            written = writing => written,
+        }
+    }
+
+    /// What a server that reads no further has said of the mail, if it has said anything.
+    async fn refused_midway(&mut self) -> Option<Handed> {
+        self.is_broken = true;
+        let answer = self.answer(Instant::now() + REFUSAL_MAX).await.ok()?;
+        self.journal.tell("mail", || format!("before its end: {}", answer.shown()));
+        (answer.code >= 400).then(|| refused(&answer, YES)).flatten()
+    }
+
     /// The server forgets the envelope, so that the next mail may come.
     async fn after_refusal(&mut self, handed: Handed) -> Handed {
-        if matches!(handed, Handed::Gone(_)) {
+        if matches!(handed, Handed::Gone { .. }) {
             self.is_broken = true;
         } else {
             let reset = self.say(&Rset.to_string(), Instant::now() + GOODBYE_MAX).await;
@@ -472,19 +524,32 @@ impl Offers {
 }
 
 /// What an answer that is not the expected one means for the mail.
-fn refused(answer: &Answer, expected: u16) -> Option<Handed> {
+fn refused(answer: &Answer, expected: RangeInclusive<u16>) -> Option<Handed> {
     match answer.code {
-        code if code == expected => None,
-        // 421: it closes. 530, 534, 535, 538: it wants a login or TLS of us, which is no word on this mail (RFC 4954 §6).
-        421 | 530 | 534 | 535 | 538 => Some(Handed::Gone(answer.shown())),
+        code if expected.contains(&code) => None,
+        // 421: it closes. 530, 534, 535, 538: it wants a login or TLS of us (RFC 4954 §6). Whoever says so to this mail may
+        // say otherwise to the next one: so it is this one that is tried again, and the server is not out of reach.
+        code @ (421 | 530 | 534 | 535 | 538) => Some(Handed::Gone { code, why: answer.said() }),
         code @ 400..=599 => Some(Handed::Refused { code, why: answer.said() }),
-        _ => Some(Handed::Gone(format!("an answer that none expects: {}", answer.shown()))),
+        _ => Some(Handed::Gone { code: 0, why: format!("an answer that none expects: {}", answer.shown()) }),
     }
 }
 
 /// Of an address that is one already: lettre is stricter than the standard in some of them.
 fn address(text: &str) -> Option<Address> {
     text.rsplit_once('@').map(|(local, domain)| Address::new_dangerous(local, domain))
+}
+
+/// In xtext. Of our own Message-ID what stands before the domain is enough where all is too long: a report brings it back
+/// to us. What somebody else gave us he would not know again.
+fn envid(mail: &MailOut) -> Option<String> {
+    let envid = mail.envid.as_deref()?;
+    let whole = to_xtext(envid);
+    if whole.len() <= ENVID_BYTES_MAX {
+        return Some(whole);
+    }
+    let (local, _) = envid.split_once('@').filter(|_| envid == mail.message_id)?;
+    Some(to_xtext(local)).filter(|local| local.len() <= ENVID_BYTES_MAX)
 }
 
 fn notify(mail: &MailOut) -> String {

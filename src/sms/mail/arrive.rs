@@ -6,7 +6,10 @@
 //!
 //! A *no* for now (4xx) is for all of a mail that has one answer: nothing of it is kept, and it comes again. A *no* for ever to some of its
 //! recipients is told by a mail of its own, and the others get it. Who is new to a phone, where that is to be asked, has to write again: the
-//! mail is refused for now, or where others get it with a report that says so.
+//! mail is refused for now, or where others get it with a report that says so. Where so many are refused that such mails would be a flood, or
+//! where there is no room for them, nobody gets it, and it comes again.
+//!
+//! Who writes is who stands in From: by him he is known, and that is what the phone reads. Reply-To is only where an answer goes.
 //!
 //! Duplicates: a mail is known for [`COPY_WINDOW`] by its recipient, its envelope sender, and its Message-ID with its subject and words
 //! (without a Message-ID: its octets). Senders repeat a mail for days when they have not heard our yes; there are some that give all
@@ -19,7 +22,7 @@ use std::time::Duration;
 
 use super::caps::Counted;
 use super::contact::{Contact, Standing};
-use super::depart::{HOPS_MAX, NotPassed, Passing};
+use super::depart::{HOPS_MAX, NotPassed, Passing, copy_of, when};
 use super::words::{self, Words};
 use crate::config::Mail;
 use crate::config::mailing::FirstContact;
@@ -30,6 +33,7 @@ use crate::gsm::text::OCTETS_MAX;
 use crate::gsm::tpdu::{Address as Oa, UserData};
 use crate::ident::{Imsi, Language, Msisdn};
 use crate::mail::address::Address;
+use crate::mail::admit;
 use crate::mail::{Action, MailIn, Notify, Rcpt, RcptTo, Relayed, Reply};
 use crate::register::locate::Finder;
 use crate::route::dialplan::{TextWay, text_way};
@@ -45,6 +49,10 @@ use crate::store::{StoreError, StoreId};
 pub(in crate::sms) const COPY_WINDOW: Duration = Duration::from_secs(5 * 86_400);
 /// About so many new senders a phone is asked in a day.
 const ASKED_PER_DAY_MAX: u32 = 10;
+/// So long a phone's *yes* is about him; afterwards it is asked again.
+const QUESTION_LIFE: Duration = Duration::from_secs(7 * 86_400);
+/// Of the recipients of one mail so many are told of as refused, each by a mail; its sender may be somebody who has not written it.
+const REFUSALS_TOLD_MAX: usize = 10;
 /// Without a number of the pool for each an answer is about the last one: so long nobody else is asked about.
 const ASKED_ALONE: Duration = Duration::from_secs(86_400);
 
@@ -70,6 +78,8 @@ pub(super) enum No {
     PhoneDay,
     PhoneFull,
     CentreFull,
+    /// Some get it, and too many would have to be told of who do not.
+    ManyRefused,
     Store,
     /// No route and no trunk has this number.
     Nowhere,
@@ -97,6 +107,7 @@ impl No {
             No::PhoneDay => (452, (4, 7, 1), "as many texts for this subscriber came today as may"),
             No::PhoneFull => (452, (4, 2, 2), "as many texts wait for that phone as may"),
             No::CentreFull => (452, (4, 3, 1), "as many texts wait as may"),
+            No::ManyRefused => (452, (4, 5, 3), "too many of its recipients are refused: send it to fewer"),
             No::Store => (452, (4, 3, 1), "the disk takes nothing now"),
             No::Nowhere => (550, (5, 1, 1), "the number is nobody's, and nothing leads to it"),
             No::Unreadable => (554, (5, 6, 0), "the text of a phone that is in it cannot be read"),
@@ -191,7 +202,7 @@ impl Centre {
             taken.push(one);
         }
         let for_now = taken.iter().find_map(|taken| match taken {
-            Taken::No(no) if no.is_for_now() && *no != No::Asked => Some(*no),
+            Taken::No(no) if no.is_for_now() && !matches!(no, No::Asked | No::AskedDay) => Some(*no),
             Taken::No(_) | Taken::Kept(_) | Taken::Known(_) => None,
         });
         if let (false, Some(no)) = (mail.each_answered, for_now) {
@@ -199,10 +210,18 @@ impl Centre {
             taken.iter_mut().for_each(|taken| *taken = Taken::No(no));
         }
         if !mail.each_answered && taken.iter().any(|taken| matches!(taken, Taken::Kept(_) | Taken::Known(_))) {
+            let mut told = 0;
             for (at, (rcpt, taken)) in mail.recipients.iter().zip(&taken).enumerate() {
                 let is_first = mail.recipients[..at].iter().all(|other| other.to != rcpt.to);
                 if let (true, Taken::No(no)) = (is_first, taken) {
-                    self.tell_refused(w, &mut work, mail, rcpt, *no);
+                    told += 1;
+                    let is_told = match told > REFUSALS_TOLD_MAX {
+                        true => Err(No::ManyRefused),
+                        false => self.tell_refused(w, &mut work, mail, rcpt, *no),
+                    };
+                    if let Err(no) = is_told {
+                        return all(no);
+                    }
                 }
             }
         }
@@ -234,7 +253,8 @@ impl Centre {
             return Ok(Taken::Known(seen.number));
         }
         let (changes, added) = (work.batch.changes.len(), work.added.len());
-        let relayed = mail.letter.relayed.as_ref().filter(|_| is_box(settings, mail));
+        // What is said of a phone's text is believed of whoever brought it.
+        let relayed = mail.letter.relayed.as_ref().filter(|_| admit::is_box(&w.site.settings, &mail.peer));
         let number = match (rcpt.to, relayed) {
             (RcptTo::Phone(imsi), Some(sms)) => self.text_of_box(w, work, mail, rcpt, Recipient::Phone(imsi), sms),
             (RcptTo::Phone(imsi), None) => self.write_to_phone(w, settings, (&mut *work, asks), mail, rcpt, imsi),
@@ -247,24 +267,36 @@ impl Centre {
             }
             Err(no) => {
                 // Nothing of it is part of the work that is written for others.
-                work.batch.changes.truncate(changes);
-                work.added.truncate(added);
+                work.cut(changes, added);
                 Err(no)
             }
         }
     }
 
     /// One of several recipients does not get a mail that others get: its sender is told once, by a mail.
-    fn tell_refused(&mut self, w: &mut World<'_, '_>, work: &mut Work, mail: &MailIn, rcpt: &Rcpt, no: No) {
+    ///
+    /// Errors: he cannot be told.
+    fn tell_refused(
+        &mut self,
+        w: &mut World<'_, '_>,
+        work: &mut Work,
+        mail: &MailIn,
+        rcpt: &Rcpt,
+        no: No,
+    ) -> Result<(), No> {
         let copy = copy_digest(mail, rcpt);
-        if !matches!(seen(w, &copy), Ok(None)) {
-            return;
+        if seen(w, &copy)?.is_some() {
+            return Ok(());
         }
-        let Some(letter) = letter_of(w, mail, rcpt, 1) else { return };
+        let Some(letter) = letter_of(w, mail, rcpt, 1) else { return Ok(()) };
         let (_, (_, subject, detail), why) = no.answer();
-        self.dsn(w, work, &letter, Action::Failed, (5, subject, detail), why);
+        self.dsn(w, work, &letter, Action::Failed, (5, subject, detail), why).map_err(|full| match full {
+            Full::Centre | Full::Recipient => No::CentreFull,
+            Full::Store => No::Store,
+        })?;
         let number = self.take_number(work);
         remember(w, work, copy, 550, number);
+        Ok(())
     }
 
     /// The text, or its parts, that a phone gets of a mail; the number of the first one.
@@ -288,14 +320,16 @@ impl Centre {
         if mail.from.is_none() && !(mail.letter.automatic && is_answer) {
             return Err(No::Null);
         }
-        let asks_first = settings.first_contact == FirstContact::Ask && {
-            let from = mail.from.as_ref().unwrap_or(&writer);
-            let own = subscriber.mail.iter().flat_map(|mail| &mail.allow);
-            !own.chain(&settings.allow).any(|pattern| pattern.has(from))
-        };
+        let asks_first =
+            settings.first_contact == FirstContact::Ask && !admit::is_allowed(&site.settings, &imsi, &writer);
         let mut contact = match known {
             Some(contact) if contact.standing == Standing::Unwanted => return Err(No::Unwanted),
-            Some(contact) if contact.standing == Standing::Asked && asks_first => return Err(No::Asked),
+            Some(contact) if contact.standing == Standing::Asked && asks_first && !is_stale(w, &contact) => {
+                return Err(No::Asked);
+            }
+            Some(contact) if contact.standing == Standing::Asked && asks_first => {
+                return Err(self.ask_first(w, settings, asks, imsi, writer));
+            }
             None if asks_first => return Err(self.ask_first(w, settings, asks, imsi, writer)),
             Some(contact) => contact,
             None => Contact::new(writer.clone()),
@@ -379,12 +413,13 @@ impl Centre {
             return Err(No::Unreadable);
         }
         let wall = w.wall();
+        let accepted_ms = when(sms, wall.ms);
         // A clock that nobody has set knows of no time that has passed elsewhere.
-        let passed_ms = if wall.trusted { wall.ms.saturating_sub(sms.accepted_ms) } else { 0 };
+        let passed_ms = if wall.trusted { wall.ms.saturating_sub(accepted_ms) } else { 0 };
         let life_ms = sms.life_ms.checked_sub(passed_ms).filter(|left| *left > 0).ok_or(No::Late)?;
         let from = FromMail { from: sms.from.clone(), letter: 0 };
         let text = Text {
-            timestamp_s: sms.accepted_ms / 1000,
+            timestamp_s: accepted_ms / 1000,
             life_ms,
             single_shot: sms.single_shot,
             protocol: sms.protocol,
@@ -392,7 +427,10 @@ impl Centre {
             dialled: sms.to.clone(),
             ..Text::new(recipient, Sender::Mail(Box::new(from)), sms.from.clone(), Payload::Text(data.clone()))
         };
-        self.add_all(w, work, mail, rcpt, vec![text])
+        let copies = copy_of(w.site, &text).into_iter().collect();
+        let number = self.add_all(w, work, mail, rcpt, vec![text])?;
+        self.add_copies(w, work, copies);
+        Ok(number)
     }
 
     /// It is for a number that is not here: it goes on as a mail, or to a trunk as texts.
@@ -442,6 +480,7 @@ impl Centre {
                     words: words.join("\n"),
                     message_id: letter.message_id.clone(),
                     traces: letter.traces.clone(),
+                    automatic: letter.automatic,
                     relayed: relayed.cloned(),
                 };
                 self.forward_mail(w, work, passing).map_err(|not| match not {
@@ -480,8 +519,10 @@ impl Centre {
         let mut contact = Contact::new(writer);
         let mut work = Work::default();
         self.keep_asked(w, &mut work, imsi, &mut contact)?;
-        // Without a number of his own the answer is about whoever was asked about last.
-        let is_alone = before.is_none_or(|before| is_over(w, before.at_ms, ASKED_ALONE));
+        // Without a number of his own the answer is about whoever was asked about last: one question has been read before the next is asked.
+        let waits = self.queues.contains_key(&Recipient::Phone(imsi));
+        let is_other = |before: &Contact| before.address.key() != contact.address.key();
+        let is_alone = before.filter(is_other).is_none_or(|before| !waits && is_over(w, before.at_ms, ASKED_ALONE));
         if contact.number.is_none() && !is_alone {
             return Err(No::Asked);
         }
@@ -504,14 +545,18 @@ impl Centre {
         words: &str,
     ) -> bool {
         let (Standing::Asked, Some(is_yes)) = (contact.standing, yes_or_no(words)) else { return false };
+        if is_stale(w, &contact) {
+            return false;
+        }
         let Some(settings) = w.site.settings.mail.clone() else { return false };
+        // Who is not wanted has no number any more.
+        let shown = shown(w.site, &settings, &contact);
         contact.standing = if is_yes { Standing::Wanted } else { Standing::Unwanted };
         if let Err(error) = self.keep_contact(w, work, imsi, &mut contact, false) {
             crate::sms::end(w, &error);
             return true;
         }
         let word = if is_yes { Word::MAIL_WANTED } else { Word::MAIL_UNWANTED };
-        let shown = shown(w.site, &settings, &contact);
         // Without room for the words it is decided all the same.
         let _ = self.say_as(w, work, imsi, &shown, word, &[("from", contact.address.as_str())]);
         true
@@ -606,9 +651,14 @@ fn goes_round(settings: &Mail, mail: &MailIn) -> Option<No> {
     (mail.letter.received_count > settings.received_max).then_some(No::Passed)
 }
 
-/// Who an answer goes to.
+/// Who writes.
 fn writer(mail: &MailIn) -> Option<&Address> {
-    mail.letter.reply_to.as_ref().or(mail.letter.from.as_ref()).or(mail.from.as_ref())
+    mail.letter.from.as_ref().or(mail.from.as_ref())
+}
+
+/// The question about him is too old for an answer.
+fn is_stale(w: &World<'_, '_>, contact: &Contact) -> bool {
+    is_over(w, contact.at_ms, QUESTION_LIFE)
 }
 
 /// It answers something of this thread.
@@ -626,6 +676,7 @@ fn follow(contact: &mut Contact, mail: &MailIn) {
     if let Some(message_id) = &letter.message_id {
         contact.wrote(message_id);
     }
+    contact.reply_to = letter.reply_to.clone().filter(|address| *address != contact.address);
     contact.subject = words::plain_subject(&letter.subject).to_owned();
 }
 
@@ -664,11 +715,6 @@ fn files(site: &Site, mail: &MailIn, rcpt: &Rcpt, language: Option<Language>) ->
     }
 }
 
-/// What is said of a phone's text is believed of whoever brought it.
-fn is_box(settings: &Mail, mail: &MailIn) -> bool {
-    settings.boxes.iter().any(|network| network.contains(mail.peer.ip))
-}
-
 /// What was answered to this mail, where it has come before.
 fn seen(w: &mut World<'_, '_>, copy: &[u8; 16]) -> Result<Option<Seen>, No> {
     let bytes = w.store(StoreId::Messages)?.get(&record::seen_key(copy))?;
@@ -684,24 +730,17 @@ fn remember(w: &World<'_, '_>, work: &mut Work, copy: [u8; 16], code: u16, numbe
     work.old(now_ms, COPY_WINDOW, number, OldOf::Mail, vec![key]);
 }
 
-/// What a phone says to a question, in a language of those who use it; nothing, where it says more or something else.
+/// What a phone says to a question, in a language of those who use it; nothing, where it says more or something else. What people also say to
+/// one another, as *ok* or a letter, is no answer to us: by it a stranger would be let in.
 fn yes_or_no(words: &str) -> Option<bool> {
     const YES: &[&str] = &[
         "yes",
-        "y",
-        "yeah",
-        "ok",
-        "okay",
         "ja",
-        "jo",
-        "j",
         "oui",
-        "o",
         "si",
         "sí",
         "sì",
         "sim",
-        "s",
         "ndiyo",
         "ndio",
         "da",
@@ -722,8 +761,6 @@ fn yes_or_no(words: &str) -> Option<bool> {
     ];
     const NO: &[&str] = &[
         "no",
-        "n",
-        "nope",
         "nein",
         "nee",
         "nej",
@@ -738,7 +775,6 @@ fn yes_or_no(words: &str) -> Option<bool> {
         "hayır",
         "hayir",
         "ei",
-        "cha",
         "нет",
         "ні",
         "όχι",

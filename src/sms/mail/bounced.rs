@@ -212,7 +212,7 @@ impl Centre {
             work.put(record::fate_key(number), record::encode_fate(&Fate::Ended(ended)));
         }
         if has_failed {
-            w.event(Event::MailCameBack { text: number, sender: imsi, why });
+            w.event(Event::MailCameBack { text: number, sender: imsi, why: super::in_log(&why) });
         }
     }
 }

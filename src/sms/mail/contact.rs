@@ -7,8 +7,12 @@
 //! | `q` IMSI | who wrote last, about whom the phone was asked last, and which number of the pool was given last |
 //!
 //! Knows: that an answer needs no address, for as long as `[mail] thread_life`; that each who writes to one phone has a number of the pool of
-//! his own, and that the one that was silent for longest gives it up where all are taken. Does not know: what is written.
-//! Limits: a phone has as many numbers for others as the pool; [`REFERENCES_MAX`] Message-IDs of a thread.
+//! his own; that where all are taken somebody gives his up who is only asked about, else who was silent for longest, and for [`KEPT_SILENT`] at
+//! least: what a phone answers must not reach a stranger who has written to it from many addresses. Does not know: what is written.
+//! Limits: a phone has as many numbers for others as the pool, of which [`LOOKED_AT_MAX`] are looked at for a new one; [`REFERENCES_MAX`]
+//! Message-IDs of a thread.
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -22,11 +26,18 @@ use crate::store::{Batch, StoreError, StoreId};
 
 /// Message-IDs of a thread that are written into References: the first one, and the last ones.
 const REFERENCES_MAX: usize = 10;
+/// Of a larger pool no more are looked at for one.
+const LOOKED_AT_MAX: u64 = 20;
+/// Nobody loses his number sooner after he has written, or was written to.
+const KEPT_SILENT: Duration = Duration::from_secs(86_400);
 
 /// Somebody who exchanges mail with a phone.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(in crate::sms) struct Contact {
     pub(in crate::sms) address: Address,
+    /// Where an answer is to go, if not there: it is what he has written last of it, and nothing that he is known by.
+    #[serde(default)]
+    pub(in crate::sms) reply_to: Option<Address>,
     pub(in crate::sms) standing: Standing,
     /// As whose number his mail comes, where there is a pool.
     pub(in crate::sms) number: Option<Msisdn>,
@@ -63,7 +74,7 @@ struct Last {
 impl Contact {
     pub(in crate::sms) fn new(address: Address) -> Contact {
         let (number, references, subject) = (None, Vec::new(), String::new());
-        Contact { address, standing: Standing::Open, number, references, subject, at_ms: 0 }
+        Contact { address, reply_to: None, standing: Standing::Open, number, references, subject, at_ms: 0 }
     }
 
     /// One more mail of this thread, from there or from here.
@@ -92,18 +103,18 @@ fn last_key(imsi: Imsi) -> Vec<u8> {
 
 /// What this work will have written there, else what is on the disk.
 pub(super) fn get_with(w: &mut World<'_, '_>, work: &Work, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-    match work.batch.changes.iter().rev().find(|(changed, _)| changed == key) {
-        Some((_, value)) => Ok(value.clone()),
+    match work.get(key) {
+        Some(value) => Ok(value.clone()),
         None => w.store(StoreId::Messages)?.get(key),
     }
 }
 
 fn read<T: for<'de> Deserialize<'de>>(bytes: Option<Vec<u8>>) -> Option<T> {
-    serde_json::from_slice(&bytes?).ok()
+    record::decode_json(&bytes?)
 }
 
 fn written<T: Serialize>(value: &T) -> Vec<u8> {
-    serde_json::to_vec(value).unwrap_or_default()
+    record::encode_json(value)
 }
 
 impl Centre {
@@ -165,8 +176,8 @@ impl Centre {
         Ok(contact.filter(|contact| contact.standing == Standing::Asked))
     }
 
-    /// Keeps what is known of a contact, as of now, as a part of this work. Where there is a pool, he has a number afterwards
-    /// if it is he who wrote, or one is free: to whom the phone has only written takes none from those who write to it.
+    /// Keeps what is known of a contact, as of now, as a part of this work. Where there is a pool, he has a number afterwards if one is free; to
+    /// whom the phone has only written takes none of somebody else's, or an answer to who had it before would be for him.
     ///
     /// Shape:  `has_written`: it is he who wrote, so an answer without an address is for him.
     /// Errors: the store cannot be read.
@@ -180,6 +191,12 @@ impl Centre {
     ) -> Result<(), StoreError> {
         if !self.holds_number(w, work, imsi, contact)? {
             contact.number = None;
+        }
+        // Nothing that comes from there will be shown.
+        if contact.standing == Standing::Unwanted
+            && let Some(number) = contact.number.take()
+        {
+            work.delete(number_key(imsi, number));
         }
         self.keep(w, work, imsi, contact, has_written)
     }
@@ -216,6 +233,7 @@ impl Centre {
         let mut last: Last = read(get_with(w, work, &last_key)?).unwrap_or_default();
         let mut fresh = Vec::new();
         if contact.number.is_none()
+            && contact.standing != Standing::Unwanted
             && let Some((number, is_free)) = self.free_number(w, work, imsi, &mut last)?
             && (is_free || has_written)
         {
@@ -226,7 +244,8 @@ impl Centre {
         if has_written {
             last.from = Some(key.0);
         }
-        if is_asked {
+        // Who has a number is answered there.
+        if is_asked && contact.number.is_none() {
             last.asked = Some(key.0);
         }
         work.put(last_key.clone(), written(&last));
@@ -240,7 +259,7 @@ impl Centre {
         Ok(())
     }
 
-    /// A number of the pool that nobody has who writes to this phone (`true`); else that of the contact that was silent for longest.
+    /// A number of the pool that nobody has who writes to this phone (`true`); else that of a contact that may lose it.
     fn free_number(
         &self,
         w: &mut World<'_, '_>,
@@ -248,11 +267,9 @@ impl Centre {
         imsi: Imsi,
         last: &mut Last,
     ) -> Result<Option<(Msisdn, bool)>, StoreError> {
-        /// Of a larger pool no more are looked at for one.
-        const LOOKED_AT_MAX: u64 = 200;
         let pool = w.site.settings.mail.as_ref().map_or(&[][..], |mail| &mail.reply_pool).to_vec();
         let count: u64 = pool.iter().map(|range| range.count()).sum();
-        let mut oldest: Option<(u64, Msisdn)> = None;
+        let mut oldest: Option<((bool, u64), Msisdn)> = None;
         for step in 0..count.min(LOOKED_AT_MAX) {
             let mut at = (last.next + step) % count;
             let number = pool.iter().find_map(|range| match range.nth(at) {
@@ -275,11 +292,18 @@ impl Centre {
                     return Ok(Some((number, true)));
                 }
                 Some(holder) => {
-                    if oldest.is_none_or(|(at_ms, _)| holder.at_ms < at_ms) {
-                        oldest = Some((holder.at_ms, number));
+                    let is_known = matches!(holder.standing, Standing::Open | Standing::Wanted);
+                    let rank = (is_known, holder.at_ms);
+                    if (!is_known || is_over(w, holder.at_ms, KEPT_SILENT))
+                        && oldest.is_none_or(|(least, _)| rank < least)
+                    {
+                        oldest = Some((rank, number));
                     }
                 }
             }
+        }
+        if count > 0 {
+            last.next = (last.next + count.min(LOOKED_AT_MAX)) % count;
         }
         // Whoever had it has another one when he writes again: his contact says so, because the number leads to somebody else.
         Ok(oldest.map(|(_, number)| (number, false)))
@@ -301,8 +325,8 @@ impl Centre {
     }
 }
 
-fn thread_life(w: &World<'_, '_>) -> std::time::Duration {
-    w.site.settings.mail.as_ref().map_or(std::time::Duration::ZERO, |mail| mail.thread_life)
+fn thread_life(w: &World<'_, '_>) -> Duration {
+    w.site.settings.mail.as_ref().map_or(Duration::ZERO, |mail| mail.thread_life)
 }
 
 /// What somebody has decided is remembered for as long as what was written.
@@ -326,6 +350,14 @@ pub(in crate::sms) fn contact_too_old(
     if let Some(contact) = &contact
         && is_remembered(w, contact)
     {
+        // One with the number that he has now stands for him; those with the numbers that he had before go.
+        if let (Some(number), true) = (contact.number, keys.iter().any(|key| key.starts_with(b"p")))
+            && !keys
+                .iter()
+                .any(|key| key.starts_with(b"p") && key.ends_with(format!("/{}", number.digits()).as_bytes()))
+        {
+            return Ok(batch);
+        }
         let at_ms = contact.at_ms.saturating_add(shift_ms(w, contact.at_ms));
         let again_ms = at_ms.saturating_add(crate::sms::millis(thread_life(w))).saturating_add(1);
         return Ok(batch.put(record::old_key_at(old, again_ms), list));

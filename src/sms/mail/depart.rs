@@ -38,7 +38,7 @@ use crate::sms::{Centre, Full, Work, end, form, millis, shift_ms};
 /// A text that so many boxes have passed on goes nowhere: they pass it round.
 pub(in crate::sms) const HOPS_MAX: u32 = 10;
 /// Not before this software was there: a clock that nobody has set says 1970, and such a mail looks like one of a forger.
-const DATE_MIN_S: u64 = 1_793_491_200;
+pub(super) const DATE_MIN_S: u64 = 1_793_491_200;
 
 /// What a number means for mail.
 #[derive(Clone, Copy)]
@@ -111,6 +111,8 @@ pub(in crate::sms) struct Passing {
     pub(in crate::sms) words: String,
     pub(in crate::sms) message_id: Option<String>,
     pub(in crate::sms) traces: Vec<String>,
+    /// Nobody may answer it.
+    pub(in crate::sms) automatic: bool,
     /// As another box of ours has it.
     pub(in crate::sms) relayed: Option<Relayed>,
 }
@@ -260,7 +262,8 @@ impl Centre {
             return true;
         };
         let about = if contact.subject.is_empty() { first_words(&words) } else { contact.subject.clone() };
-        let (subject, to) = (format!("Re: {about}"), contact.address.clone());
+        let to = contact.reply_to.as_ref().unwrap_or(&contact.address).clone();
+        let subject = format!("Re: {about}");
         let draft = Draft::of_phone(w.site, question.sender, to, subject, Body::Text(words));
         let draft = draft.map(|draft| Draft {
             in_reply_to: contact.references.last().cloned(),
@@ -309,6 +312,9 @@ impl Centre {
     /// Ends what was texted, and adds these mails: all of them, or none, and the sender is told why.
     fn leave_as_mail(&mut self, w: &mut World<'_, '_>, question: &Question, mut drafts: Vec<Draft>) {
         let texts: Vec<&Text> = question.texts.iter().collect();
+        if drafts.is_empty() {
+            return self.not_a_mail(w, question, "it has no address here");
+        }
         if let Some(first) = drafts.first_mut() {
             let wishes = texts.iter().filter(|text| text.report_wanted);
             let wish = |text: &&Text| ReportWish {
@@ -411,10 +417,13 @@ impl Centre {
             return Err(NotPassed::TooFar);
         }
         let now_ms = w.wall().ms;
-        let left = |sms: &Relayed| sms.accepted_ms.saturating_add(sms.life_ms).saturating_sub(now_ms);
+        let left = |sms: &Relayed| when(sms, now_ms).saturating_add(sms.life_ms).saturating_sub(now_ms);
         let left_ms = passing.relayed.as_ref().map(left);
         let body = match passing.relayed {
-            Some(sms) if route.is_box => Body::Sms { words: passing.words, sms: Relayed { hops: hops + 1, ..sms } },
+            Some(sms) if route.is_box => {
+                let sms = Relayed { hops: hops + 1, accepted_ms: when(&sms, now_ms), ..sms };
+                Body::Sms { words: passing.words, sms }
+            }
             _ => Body::Text(passing.words),
         };
         let from = passing.from.as_ref().map_or_else(|| "<>".to_owned(), ToString::to_string);
@@ -429,7 +438,7 @@ impl Centre {
             body,
             in_reply_to: None,
             references: passing.message_id.into_iter().collect(),
-            auto_submitted: AutoSubmitted::No,
+            auto_submitted: if passing.automatic { AutoSubmitted::Generated } else { AutoSubmitted::No },
             traces: passing.traces,
             reports: Vec::new(),
             letter: passing.letter,
@@ -571,6 +580,12 @@ fn address_of_number(site: &Site, who: &str) -> Option<Address> {
 
 fn route_address(route: &MailRoute, number: Msisdn) -> Option<Address> {
     Address::parse(&route.to.replace("{number}", &number.to_string())).ok()
+}
+
+/// When another box took it; now, where its clock was not set then.
+pub(super) fn when(sms: &Relayed, now_ms: u64) -> u64 {
+    let is_set = |ms: u64| ms >= DATE_MIN_S * 1000;
+    if is_set(now_ms) && !is_set(sms.accepted_ms) { now_ms } else { sms.accepted_ms }
 }
 
 /// Date of a mail that is written now.

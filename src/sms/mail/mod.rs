@@ -32,8 +32,8 @@ use std::collections::BTreeMap;
 
 pub(super) use self::arrive::COPY_WINDOW;
 pub(super) use self::contact::contact_too_old;
-use self::leave::Relays;
-pub(super) use self::leave::{Handing, RELAY_PLACES, RelayKey};
+pub(super) use self::leave::{Handing, RelayKey, in_log};
+use self::leave::{Line, Relays};
 pub(super) use self::told::News;
 use super::record::Recipient;
 
@@ -41,9 +41,12 @@ use super::record::Recipient;
 #[derive(Default)]
 pub(super) struct Mails {
     /// Whose mail is being handed over, by the number that the answer bears.
-    handing: BTreeMap<u64, Recipient>,
+    pub(super) handing: BTreeMap<u64, Recipient>,
     hand_count: u64,
     relays: Relays,
+    line: Line,
+    /// As many wait as may: said, and not taken back.
+    is_full: bool,
     /// Mails that wait to leave.
     pub(super) waiting: usize,
 }

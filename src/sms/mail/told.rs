@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use super::contact::get_with;
+use super::depart::date_s;
 use super::status::{self, MailStatus};
 use crate::config::words::Word;
 use crate::event::Event;
@@ -18,6 +19,7 @@ use crate::mail::address::Address;
 use crate::mail::{Action, AutoSubmitted, Body, MailOut, Notify, Report};
 use crate::seam::TextOutcome;
 use crate::site::World;
+use crate::sms::aging::young_until;
 use crate::sms::ending::{End, is_explained, local_time, report_text};
 use crate::sms::record::{
     self, Awaited, Letter, OldOf, Outgoing, Payload, Recipient, ReportOf, ReportWish, Sender, Text,
@@ -31,8 +33,6 @@ const DELAY: Duration = Duration::from_secs(4 * 3600);
 const AWAITED: Duration = Duration::from_secs(24 * 3600);
 /// Of what somebody said so much stands in a notification.
 const DIAGNOSTIC_CHARS_MAX: usize = 200;
-/// No mail of ours is older than this, whatever an untrusted clock says: 2026-11-01.
-const DATE_S_MIN: u64 = 1_793_491_200;
 
 /// Keys of which somebody is to be told, and the list that they stood in.
 pub(in crate::sms) struct News {
@@ -53,6 +53,7 @@ impl Centre {
     /// A notification for whoever wrote this mail, as a part of this work, if NOTIFY asks for one of this kind.
     ///
     /// Shape:  `why` in words for a human; may be empty.
+    /// Errors: there is no room for it, which is told, and the work is as it was.
     pub(in crate::sms) fn dsn(
         &mut self,
         w: &mut World<'_, '_>,
@@ -61,19 +62,21 @@ impl Centre {
         action: Action,
         status: MailStatus,
         why: &str,
-    ) {
+    ) -> Result<(), Full> {
         let is_asked = match action {
             Action::Failed => letter.notify.failure,
             Action::Delayed => letter.notify.delay,
             Action::Delivered | Action::Relayed | Action::Expanded => letter.notify.success,
         };
         if !is_asked {
-            return;
+            return Ok(());
         }
         let Some(text) = notification(w, letter, action, status, why) else {
-            return w.event(Event::MailNotTold { why: "there is no [mail] any more" });
+            w.event(Event::MailNotTold { why: "there is no [mail] any more" });
+            return Ok(());
         };
-        if let Err(full) = self.add(w, work, text) {
+        let added = self.add(w, work, text).map(drop);
+        if let Err(full) = added {
             w.event(Event::MailNotTold {
                 why: match full {
                     Full::Centre => "as many texts wait as may",
@@ -82,6 +85,7 @@ impl Centre {
                 },
             });
         }
+        added
     }
 
     /// The end of a text that was a mail, or is one: whoever wrote it is told, as a part of this work.
@@ -124,17 +128,18 @@ impl Centre {
             return work.put(key, record::encode_letter(&letter));
         }
         work.delete(key);
-        match letter.failed.take() {
+        // The end comes whether it can be told or not.
+        let _ = match letter.failed.take() {
             Some((status, why)) => self.dsn(w, work, &letter, Action::Failed, status, &why),
             // The next server was asked all that the letter asks, and has said that it tells (RFC 3461 §5.2.2).
-            None if is_told_there(text, end, &letter) => {}
+            None if is_told_there(text, end, &letter) => Ok(()),
             None => self.dsn(w, work, &letter, action, status, &why),
-        }
+        };
     }
 
     /// What is known of a letter at this moment: by this work, by one that the store has refused so far, by the store.
     fn letter_now(&self, w: &mut World<'_, '_>, work: &Work, key: &[u8]) -> Result<Option<Letter>, StoreError> {
-        let is_changed = |work: &Work| work.batch.changes.iter().any(|(changed, _)| changed == key);
+        let is_changed = |work: &Work| work.get(key).is_some();
         let refused = self.unfinished_order.iter().rev().filter_map(|key| self.unfinished.get(key));
         let latest = std::iter::once(work).chain(refused).find(|work| is_changed(work));
         let bytes = get_with(w, latest.unwrap_or(work), key)?;
@@ -190,7 +195,7 @@ impl Centre {
         let now_ms = w.wall().ms;
         let until_ms = now_ms.saturating_add(millis(life));
         let (message_id, to, reports) = (mail.message_id.clone(), mail.to.clone(), reports.clone());
-        let awaited = Awaited { sender, message_id, to, reports, until_ms };
+        let awaited = Awaited { sender, message_id, to, reports, since_ms: now_ms, until_ms };
         let key = record::awaited_key(number);
         work.put(key.clone(), record::encode_awaited(&awaited));
         work.old(now_ms, life, number, OldOf::News, vec![key]);
@@ -227,8 +232,8 @@ impl Centre {
         for News { old, keys } in news {
             for key in keys {
                 let told = match key.first() {
-                    Some(b'w') => self.no_news(w, &mut work, key),
-                    _ => self.still_waits(w, &mut work, &key),
+                    Some(b'w') => self.no_news(w, &mut work, &old, key),
+                    _ => self.still_waits(w, &mut work, &old, &key),
                 };
                 if let Err(error) = told {
                     return w.event(Event::MessagesStoreRefused { why: error.to_string() });
@@ -241,11 +246,15 @@ impl Centre {
     }
 
     /// Nobody has told what became of this mail.
-    fn no_news(&mut self, w: &mut World<'_, '_>, work: &mut Work, key: Vec<u8>) -> Result<(), StoreError> {
+    fn no_news(&mut self, w: &mut World<'_, '_>, work: &mut Work, old: &[u8], key: Vec<u8>) -> Result<(), StoreError> {
         let bytes = get_with(w, work, &key)?;
-        let Some(Awaited { sender, reports, .. }) = bytes.and_then(|bytes| record::decode_awaited(&bytes)) else {
+        let Some(awaited) = bytes.and_then(|bytes| record::decode_awaited(&bytes)) else { return Ok(()) };
+        let Awaited { sender, reports, since_ms, until_ms, .. } = awaited;
+        let life = Duration::from_millis(until_ms.saturating_sub(since_ms));
+        if let Some(later_ms) = young_until(w, since_ms, life) {
+            work.put(record::old_key_at(old, later_ms), record::encode_old(&[key]));
             return Ok(());
-        };
+        }
         if self.report(w, work, sender, &reports, Status::FORWARDED).is_err() {
             let number = key.get(1..).and_then(|number| number.try_into().ok()).map_or(0, u64::from_be_bytes);
             w.event(Event::TextNotTold { text: number, sender });
@@ -255,9 +264,20 @@ impl Centre {
     }
 
     /// A mail whose writer wants to hear that it still waits, if it does.
-    fn still_waits(&mut self, w: &mut World<'_, '_>, work: &mut Work, key: &[u8]) -> Result<(), StoreError> {
+    fn still_waits(
+        &mut self,
+        w: &mut World<'_, '_>,
+        work: &mut Work,
+        old: &[u8],
+        key: &[u8],
+    ) -> Result<(), StoreError> {
         if let Some(letter) = self.letter_now(w, work, key)? {
-            self.dsn(w, work, &letter, Action::Delayed, (4, 4, 1), "it could not be delivered yet");
+            // A clock that was wrong then has jumped.
+            if let Some(later_ms) = young_until(w, letter.accepted_ms, DELAY) {
+                work.put(record::old_key_at(old, later_ms), record::encode_old(&[key.to_vec()]));
+                return Ok(());
+            }
+            let _ = self.dsn(w, work, &letter, Action::Delayed, (4, 4, 1), "it could not be delivered yet");
         }
         Ok(())
     }
@@ -331,8 +351,6 @@ fn notification(w: &mut World<'_, '_>, letter: &Letter, action: Action, status: 
         why,
         headers: letter.headers.clone(),
     };
-    let wall = w.wall();
-    let date_s = if wall.trusted { wall.ms / 1000 } else { (wall.ms / 1000).max(DATE_S_MIN) };
     let references: Vec<String> = letter.message_id.iter().cloned().collect();
     let mail = MailOut {
         from: None,
@@ -345,7 +363,7 @@ fn notification(w: &mut World<'_, '_>, letter: &Letter, action: Action, status: 
         message_id: format!("report.{:016x}@{domain}", w.ctx.rng.u64()),
         in_reply_to: letter.message_id.clone(),
         references,
-        date_s,
+        date_s: date_s(w),
         auto_submitted: AutoSubmitted::Replied,
         // Nobody is told of what tells.
         notify: Notify::default(),
@@ -408,6 +426,6 @@ mod tests {
         ] {
             assert_eq!(civil(days), date, "{days}");
         }
-        assert_eq!(DATE_S_MIN, 20_758 * 86_400);
+        assert_eq!(super::super::depart::DATE_MIN_S, 20_758 * 86_400);
     }
 }
