@@ -114,7 +114,7 @@ pub fn recipient(settings: &Settings, peer: &Peer, from: Option<&Address>, typed
         return admitted(mail, peer, from, Some(subscriber)).map(|()| RcptTo::Phone(subscriber.imsi));
     }
     if let Some(number) = &number
-        && let Some(number) = elsewhere(settings, mail, number)
+        && let Some(number) = elsewhere(settings, number)
     {
         if trust(mail, peer) == Trust::None {
             return refused(
@@ -152,19 +152,12 @@ fn other(number: &Msisdn) -> Option<Msisdn> {
 }
 
 /// In the form in which a trunk or a route takes it.
-fn elsewhere(settings: &Settings, mail: &Mail, number: &Msisdn) -> Option<Msisdn> {
+fn elsewhere(settings: &Settings, number: &Msisdn) -> Option<Msisdn> {
     let forms = [Some(*number), other(number)];
     forms.into_iter().flatten().find(|number| {
         let number = number.to_string();
-        !dialplan::text_trunks(settings, &number).is_empty() || is_routed(settings, mail, &number)
+        dialplan::text_way(settings, &number).is_some()
     })
-}
-
-/// Whether a route has it; one of our own prefixes keeps a number here, as with trunks.
-fn is_routed(settings: &Settings, mail: &Mail, number: &str) -> bool {
-    let fits = |prefixes: &[String]| prefixes.iter().any(|prefix| number.starts_with(prefix.as_str()));
-    !fits(&settings.dialplan.local_prefixes)
-        && mail.routes.iter().any(|route| route.prefixes.is_empty() || fits(&route.prefixes))
 }
 
 /// What the lists say of this sender. Nothing is asked of `<>`: who sent something hears what became of it.
