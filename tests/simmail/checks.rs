@@ -24,7 +24,7 @@ pub const COPIES: &str = "what was taken is not sent again";
 pub const TEXT_END: &str = "each text for mail is at the relay, or its sender is told once";
 pub const REPORTS: &str = "one report for each wish";
 pub const THREADS: &str = "an answer goes to who has written to that phone under that number";
-pub const ASKED: &str = "who is new to a phone is asked about once, and waits for its yes";
+pub const ASKED: &str = "who is new to a phone is not asked about all the time, and waits for its yes";
 pub const CAPS: &str = "no more mail of one sender, or for one phone, than may";
 pub const NOBODY: &str = "nothing is told to <>, nor of what tells";
 pub const LOOPS: &str = "no mail goes round";
@@ -180,7 +180,8 @@ pub struct Ledger {
     words: BTreeMap<usize, BTreeSet<Shown>>,
     reports: BTreeMap<(usize, u8), BTreeSet<Shown>>,
     told_others: BTreeMap<usize, u32>,
-    asked: BTreeMap<(usize, String), u32>,
+    /// When it showed the question last.
+    asked: BTreeMap<(usize, String), u64>,
     /// Who has written to a phone under a number.
     wrote_as: BTreeSet<(usize, String, String)>,
     /// Sent mails: how often, and the yes to it.
@@ -609,11 +610,10 @@ impl World {
                     return;
                 }
                 if let Some((who, _)) = words.split_once(" wants to write to you. ") {
-                    let asked = self.ledger.asked.entry((phone, who.to_owned())).or_default();
-                    *asked += 1;
-                    let asked = *asked;
-                    return self
-                        .demand(ASKED, asked == 1, || format!("phone {phone} is asked about {who} {asked} times"));
+                    // A question that found no answer for days is asked again.
+                    let before = self.ledger.asked.insert((phone, who.to_owned()), self.now_us);
+                    let holds = before.is_none_or(|before| self.now_us >= before + 24 * HOUR);
+                    return self.demand(ASKED, holds, || format!("phone {phone} is asked about {who} again"));
                 }
                 if words.starts_with("From now on you get") || words.starts_with("You get nothing") {
                     return;
