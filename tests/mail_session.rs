@@ -731,7 +731,7 @@ fn a_number_elsewhere_is_for_those_whom_the_operator_knows() {
         assert_eq!(admitted(&settings, peer, "a@b.example", &to("+15561234")), "+15561234");
         assert_eq!(admitted(&settings, peer, "a@b.example", &to("15561234")), "+15561234", "as the route has it");
         assert_eq!(admitted(&settings, peer, "", &to("+15561234")), "+15561234");
-        assert_eq!(admitted(&settings, peer, "a@b.example", &to("+15558812")), "550 5.1.1", "a prefix of ours");
+        assert_eq!(admitted(&settings, peer, "a@b.example", &to("+15558812")), "+15558812", "the longer prefix wins");
         assert_eq!(admitted(&settings, peer, "a@b.example", &to("+15551234")), "550 5.1.1", "ours, and nobody's");
         assert_eq!(admitted(&settings, peer, "a@b.example", &to("+1777")), "550 5.1.1");
     }
