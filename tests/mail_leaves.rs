@@ -397,7 +397,7 @@ fn what_a_server_says_at_each_stage_means_what_the_core_takes_it_for() {
         ("MAIL", Say("252 perhaps"), "taken 250"),
         ("MAIL", Say("299 what else"), "taken 250"),
         ("MAIL", Say("354 go on"), "temporary 0"),
-        ("MAIL", Say("530 5.7.0 log in first"), "temporary 530"),
+        ("MAIL", Say("530 5.7.0 log in first"), "unreachable"),
         ("MAIL", Hang, "temporary 0"),
         ("MAIL", Silent, "temporary 0"),
         ("RCPT", Say("251 will forward"), "taken 250"),

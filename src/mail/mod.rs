@@ -310,7 +310,7 @@ pub struct MailTaken {
 /// Why a mail was not handed over.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum MailFailure {
-    /// Nobody to give it to: no connection, no TLS, no greeting, 421, no login. It says nothing of this mail.
+    /// Nobody to give it to: no connection, no TLS, no greeting, no login. It says nothing of this mail.
     Unreachable(String),
     /// 4xx to this mail.
     Temporary { code: u16, why: String },

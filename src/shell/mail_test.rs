@@ -123,7 +123,7 @@ fn hint(relay: Option<&Relay>, failure: &MailFailure) -> Option<String> {
         "it does not begin with TLS there: smtps:// is for port 465, smtp:// for 587 and 25"
     } else if has(&["the login is refused", "neither AUTH PLAIN nor AUTH LOGIN", "no password goes"]) {
         "compare the relay's name and password, and whether it wants TLS before it lets anybody log in"
-    } else if matches!(failure, MailFailure::Temporary { code: 530 | 534 | 535 | 538, .. }) {
+    } else if has(&["wants a login or TLS"]) {
         "it wants a login, or TLS: smtp:// on 587 or smtps:// on 465, `relay_username` and `relay_password`"
     } else if has(&["no connection in time", "nobody listens there"]) && relay.is_none() {
         "many networks let nothing out to port 25: name a relay in `[mail] relay`"

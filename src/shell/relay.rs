@@ -329,6 +329,10 @@ impl Mailer {
             Handed::Taken { code, said, will_tell } => Ok(MailTaken { by, code, said, will_tell }),
             Handed::Refused { code, why } if code < 500 => Err(MailFailure::Temporary { code, why }),
             Handed::Refused { code, why } => Err(MailFailure::Permanent { code, why }),
+            // A word on us, not on this mail: it holds for all mail until the settings are others.
+            Handed::Gone { code: code @ (530 | 534 | 535 | 538), why } => {
+                Err(MailFailure::Unreachable(format!("{by} wants a login or TLS: {code} {why}")))
+            }
             // A word on this mail: the server has let us in, and may take the next one.
             Handed::Gone { code, why } => Err(MailFailure::Temporary { code, why }),
             Handed::Broken(why) => Err(MailFailure::Temporary { code: 0, why }),

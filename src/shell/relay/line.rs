@@ -527,8 +527,7 @@ impl Offers {
 fn refused(answer: &Answer, expected: RangeInclusive<u16>) -> Option<Handed> {
     match answer.code {
         code if expected.contains(&code) => None,
-        // 421: it closes. 530, 534, 535, 538: it wants a login or TLS of us (RFC 4954 §6). Whoever says so to this mail may
-        // say otherwise to the next one: so it is this one that is tried again, and the server is not out of reach.
+        // 421: it closes. 530, 534, 535, 538: it wants a login or TLS of us (RFC 4954 §6).
         code @ (421 | 530 | 534 | 535 | 538) => Some(Handed::Gone { code, why: answer.said() }),
         code @ 400..=599 => Some(Handed::Refused { code, why: answer.said() }),
         _ => Some(Handed::Gone { code: 0, why: format!("an answer that none expects: {}", answer.shown()) }),
