@@ -182,8 +182,8 @@ pub struct Ledger {
     told_others: BTreeMap<usize, u32>,
     /// When it showed the question last.
     asked: BTreeMap<(usize, String), u64>,
-    /// Who has written to a phone under a number.
-    wrote_as: BTreeSet<(usize, String, String)>,
+    /// Who has written to a phone under a number, or was let in under it.
+    pub wrote_as: BTreeSet<(usize, String, String)>,
     /// Sent mails: how often, and the yes to it.
     sent: BTreeMap<String, (u64, Option<Heard>)>,
     open: BTreeMap<(usize, u64), MailOut>,

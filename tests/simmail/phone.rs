@@ -185,6 +185,7 @@ impl World {
         self.ledger.decided.insert((phone, who.to_owned()), yes);
         if yes {
             self.ledger.said_yes.insert((phone, from.clone()));
+            self.ledger.wrote_as.insert((phone, from.clone(), who.to_owned()));
         }
         let word = if yes { "yes" } else { "no" };
         self.write(phone, from, Kind::Word, &[word.to_owned()], false);

@@ -71,6 +71,8 @@ pub(super) enum No {
     Gone,
     Barred,
     Unwanted,
+    /// It was refused beside a yes, and its sender has been told so: it has had its end.
+    Told,
     /// The phone is asked whether it wants it.
     Asked,
     AskedDay,
@@ -99,6 +101,7 @@ impl No {
             No::Gone => (550, (5, 1, 1), "there is no such subscriber"),
             No::Barred => (550, (5, 2, 1), "the subscriber is barred"),
             No::Unwanted => (550, (5, 7, 1), "the subscriber wants no mail of this sender"),
+            No::Told => (550, (5, 7, 1), "it was refused before, and its sender told so: write it anew"),
             No::Asked => {
                 (451, (4, 7, 1), "the subscriber is asked whether he wants mail of this sender: send it again later")
             }
@@ -249,8 +252,10 @@ impl Centre {
         rcpt: &Rcpt,
     ) -> Result<Taken, No> {
         let copy = copy_digest(mail, rcpt);
-        if let Some(seen) = seen(w, &copy)?.filter(|seen| seen.code == 250) {
-            return Ok(Taken::Known(seen.number));
+        match seen(w, &copy)? {
+            Some(Seen { code: 250, number, .. }) => return Ok(Taken::Known(number)),
+            Some(_) => return Err(No::Told),
+            None => {}
         }
         let (changes, added) = (work.batch.changes.len(), work.added.len());
         // What is said of a phone's text is believed of whoever brought it.
