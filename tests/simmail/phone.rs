@@ -37,10 +37,10 @@ impl World {
         self.phones[phone].on = true;
         self.phones[phone].cseq += 1;
         let bytes = register(phone, self.phones[phone].cseq);
-        self.to_box(phone, bytes);
+        self.deliver_to_box(phone, bytes);
     }
 
-    fn to_box(&mut self, phone: usize, bytes: Vec<u8>) {
+    fn deliver_to_box(&mut self, phone: usize, bytes: Vec<u8>) {
         if self.bad(25) {
             return;
         }
@@ -103,7 +103,7 @@ impl World {
         sending.copy = 0;
         sending.submit.reject_duplicates = sending.again > 0;
         let bytes = message(phone, &call_id, &sending.submit);
-        self.to_box(phone, bytes.clone());
+        self.deliver_to_box(phone, bytes.clone());
         self.later(PAUSES_S[0] * SECOND, Ev::Again { phone, call_id });
     }
 
@@ -116,7 +116,7 @@ impl World {
         sending.copy += 1;
         if let Some(pause_s) = PAUSES_S.get(sending.copy) {
             let bytes = message(phone, call_id, &sending.submit);
-            self.to_box(phone, bytes);
+            self.deliver_to_box(phone, bytes);
             return self.later(pause_s * SECOND, Ev::Again { phone, call_id: call_id.to_owned() });
         }
         sending.again += 1;
@@ -140,18 +140,18 @@ impl World {
         }
         if !self.phones[phone].on {
             if !self.one_in(4) {
-                self.to_box(phone, sip.answer(480));
+                self.deliver_to_box(phone, sip.answer(480));
             }
             return;
         }
         if self.bad(12) {
             let code = if self.one_in(2) { 480 } else { 503 };
-            return self.to_box(phone, sip.answer(code));
+            return self.deliver_to_box(phone, sip.answer(code));
         }
         if self.bad(60) && !self.is_story {
             self.meet("a phone refuses a text");
             self.tell(|| format!("phone {phone} refuses {:?}", Shown::of(&sip)));
-            return self.to_box(phone, sip.answer(400));
+            return self.deliver_to_box(phone, sip.answer(400));
         }
         let Some(shown) = Shown::of(&sip) else { return };
         let swallowed = self.breaker == Some(Breaker::YesWithoutPhone) && self.one_in(4);

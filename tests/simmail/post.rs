@@ -234,7 +234,9 @@ impl World {
     /// A mail after a world that is broken on purpose had its hands on it.
     fn spoilt(&mut self, mail: &mut MailOut) {
         match self.breaker {
-            Some(Breaker::NewMessageId) if matches!(mail.body, Body::Text(_)) && mail.message_id.len() % 2 == 0 => {
+            Some(Breaker::NewMessageId)
+                if matches!(mail.body, Body::Text(_)) && mail.message_id.len().is_multiple_of(2) =>
+            {
                 self.next_id += 1;
                 mail.message_id = format!("{}{}", self.next_id, mail.message_id);
             }
@@ -327,12 +329,16 @@ impl World {
             }
         }
         let is_for_people = matches!(mail.body, Body::Text(_)) && mail.auto_submitted == AutoSubmitted::No;
-        if is_for_people && !comes_back && !self.is_story && self.ledger.replies < REPLIES_MAX && self.one_in(3) {
-            if let Some(phone) = mail.from.as_ref().and_then(|from| phone_at(from.as_str())) {
-                self.ledger.replies += 1;
-                let (writer, references) = (mail.to.clone(), vec![mail.message_id.clone()]);
-                self.later(late_us, Ev::Reply { writer, phone, references });
-            }
+        if is_for_people
+            && !comes_back
+            && !self.is_story
+            && self.ledger.replies < REPLIES_MAX
+            && self.one_in(3)
+            && let Some(phone) = mail.from.as_ref().and_then(|from| phone_at(from.as_str()))
+        {
+            self.ledger.replies += 1;
+            let (writer, references) = (mail.to.clone(), vec![mail.message_id.clone()]);
+            self.later(late_us, Ev::Reply { writer, phone, references });
         }
     }
 
