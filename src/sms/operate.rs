@@ -270,7 +270,7 @@ impl Centre {
         let words = if is_kept { self.words(w, text) } else { None };
         Ok(CommandAnswer::TextLife(Box::new(TextLife {
             id: number.to_string(),
-            from: text.shown.clone(),
+            from: from(text),
             to: name_of(w.site, text),
             state,
             life,
@@ -574,12 +574,20 @@ fn row(w: &World<'_, '_>, queue: &Queue, text: &Text) -> TextAnswer {
     let (state, next) = state(queue, text.number);
     TextAnswer {
         id: text.number.to_string(),
-        from: text.shown.clone(),
+        from: from(text),
         to: name_of(w.site, text),
         state,
         since: shifted(w, text.accepted_ms),
         next_attempt: next.map(|at| w.wall().ms.saturating_add(millis(at - w.ctx.now))),
         cause: words_of(text.cause),
+    }
+}
+
+/// Whoever wrote a mail by his address, not by the number as which a phone sees him.
+fn from(text: &Text) -> String {
+    match &text.sender {
+        Sender::Mail(mail) => mail.from.clone(),
+        Sender::Centre | Sender::Phone(_) | Sender::Trunk(_) => text.shown.clone(),
     }
 }
 
