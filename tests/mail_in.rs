@@ -735,6 +735,10 @@ fn strangers_take_no_number_from_whoever_was_heard_of_this_day() {
     }
     write(&mut desk, 1, "a", "7003", "For you");
     assert_eq!(desk.mails.pop().unwrap().1.to.as_str(), "friend3@example.org");
+    bring(&mut desk, mail_from("friend4@example.org", 1, "f40", "Hello again"));
+    inbox(&mut desk);
+    write(&mut desk, 1, "b", CENTRE, "Who are you?");
+    assert_eq!(desk.mails.pop().unwrap().1.to.as_str(), "spam29@example.com", "who came as from there last");
     // After a day somebody's is free, the one of who was silent for longest.
     desk.wait_s(25 * 3600);
     bring(&mut desk, mail_from("friend0@example.org", 1, "f10", "Hello"));

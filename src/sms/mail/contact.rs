@@ -62,7 +62,7 @@ pub(in crate::sms) enum Standing {
 /// What is known of a phone's mail as a whole.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 struct Last {
-    /// Whose mail came last.
+    /// Whose mail came last as from the short code, because there is no pool, or no number of it was free.
     from: Option<[u8; 16]>,
     /// About whom the phone was asked last.
     #[serde(default)]
@@ -241,10 +241,10 @@ impl Centre {
             work.put(number_key(imsi, number), key.0.to_vec());
             fresh.push(number_key(imsi, number));
         }
-        if has_written {
+        // Who has a number is answered there.
+        if has_written && contact.number.is_none() {
             last.from = Some(key.0);
         }
-        // Who has a number is answered there.
         if is_asked && contact.number.is_none() {
             last.asked = Some(key.0);
         }

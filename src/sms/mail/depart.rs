@@ -219,11 +219,10 @@ impl Centre {
 
     /// `false`: there is nobody to answer, and the number has another meaning.
     fn answer_mail(&mut self, w: &mut World<'_, '_>, question: &Question, behind: Behind<'_>, words: String) -> bool {
-        let has_pool = w.site.settings.mail.as_ref().is_some_and(|mail| !mail.reply_pool.is_empty());
         let contact = match behind {
             Behind::Pool => self.contact_at(w, question.sender, question.code),
-            Behind::ShortCode { .. } if !has_pool => self.last_contact(w, question.sender),
-            Behind::ShortCode { .. } | Behind::Route(_) => Ok(None),
+            Behind::ShortCode { .. } => self.last_contact(w, question.sender),
+            Behind::Route(_) => Ok(None),
         };
         let contact = match contact {
             Ok(contact) => contact,
