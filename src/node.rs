@@ -315,8 +315,7 @@ impl Node {
             return self.refuse(ctx, came, message, 400, "Bad Request", "its Vias, tags and Call-ID are too long");
         }
         // A disk that hangs holds back what waits for it: a *no* to a trunk, an answer to another node. They are bounded, too.
-        let held_max = HELD_PER_TRANSACTION_MAX * self.site.settings.registrar.transaction_count_max;
-        if ctx.out.held_count() >= held_max {
+        if self.holds_too_much(ctx) {
             return self.refuse(ctx, came, message, 503, "Service Unavailable", "the disk does not answer");
         }
         if let (Port::Replica(replica, _), true) = (came.port, stamped) {
@@ -390,6 +389,10 @@ impl Node {
             ("OPTIONS", _) => self.options(ctx, came, message),
             _ => self.refuse(ctx, came, message, 405, "Method Not Allowed", "the method is not served"),
         }
+    }
+
+    fn holds_too_much(&self, ctx: &Ctx<'_>) -> bool {
+        ctx.out.held_count() >= HELD_PER_TRANSACTION_MAX * self.site.settings.registrar.transaction_count_max
     }
 
     /// A trunk by its address. Where trunk and base station share one (everything on one box), the source port tells them apart, or

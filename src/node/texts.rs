@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use super::{Came, Node};
 use crate::event::Event;
 use crate::ident::Imsi;
-use crate::mail::{MailFailure, MailIn, MailTaken};
+use crate::mail::{MailFailure, MailIn, MailTaken, Reply};
 use crate::register::asking::Write;
 use crate::register::front::STORE_REFUSED;
 use crate::register::locate::Finder;
 use crate::register::serve;
-use crate::seam::{Ctx, HttpAnswer, HttpFailure, NotGiven, Port};
+use crate::seam::{Ctx, HttpAnswer, HttpFailure, NotGiven, Output, Port};
 use crate::sip::parse::Message;
 use crate::site::World;
 use crate::sms::{answer, deliver, is_ours};
@@ -87,6 +87,13 @@ impl Node {
 
     /// A mail has come.
     pub(super) fn mail(&mut self, ctx: &mut Ctx<'_>, id: u64, mail: MailIn) {
+        // Copies come again while a disk hangs, and each of them would wait for it.
+        if self.holds_too_much(ctx) {
+            let count = if mail.each_answered { mail.recipients.len() } else { 1 };
+            let reply = Reply::new(451, (4, 3, 1), "the disk does not answer");
+            ctx.out.event(Event::MailRefused { from: mail.peer.ip, code: reply.code, why: "the disk does not answer" });
+            return ctx.out.send(Output::MailAnswer { id, replies: vec![reply; count] });
+        }
         self.centre.mail_in(world!(self, ctx), finder!(self), id, mail);
     }
 

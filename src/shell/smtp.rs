@@ -41,6 +41,8 @@ const READ_BYTES: usize = 16 * 1024;
 /// Who is in the middle of a mail or of a command brings so many octets a minute, or loses its place to somebody who does.
 const OCTETS_PER_MINUTE_MIN: u64 = 1_000;
 const MINUTE: Duration = Duration::from_secs(60);
+/// From the last octet of a mail to its answer: a client waits for ten minutes (RFC 5321 §4.5.3.2.6).
+const ANSWER_MAX: Duration = Duration::from_secs(5 * 60);
 const HANDSHAKE_MAX: Duration = Duration::from_secs(30);
 /// A session that we end is read for so long, and so much of it, that the other side sees our last word before the reset.
 const LINGER: Duration = Duration::from_secs(2);
@@ -398,11 +400,12 @@ impl Reception {
                 for (rcpt, page) in mail.recipients.iter_mut().zip(&pages) {
                     rcpt.link = Some(page.url.clone());
                 }
-                let answered = self.door.mail(Box::new(mail)).await;
+                // A disk that hangs holds its answer back: nobody waits for ever, and a copy is known when it comes again.
+                let answered = timeout(ANSWER_MAX, self.door.mail(Box::new(mail))).await.unwrap_or(Ok(None));
                 // Where nobody knows what became of it the text may be kept, and its link with it.
                 let (replies, may_be_kept) = match answered {
                     Ok(Some(replies)) => (replies, false),
-                    Ok(None) => (vec![Reply::new(451, (4, 3, 1), "the node has stopped: come again")], true),
+                    Ok(None) => (vec![Reply::new(451, (4, 3, 1), "the node says nothing: come again")], true),
                     Err(why) => (vec![Reply::new(451, (4, 3, 1), why)], false),
                 };
                 self.settle(pages, &replies, may_be_kept).await;
